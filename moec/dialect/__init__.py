@@ -1,0 +1,25 @@
+"""The `moe` dialect over MLIR: its operations, and a context that knows them.
+
+Importing this package imports MLIR; what runs a compiled artifact never does.
+"""
+
+from torch_mlir import ir
+
+from moec.dialect.base import Moe
+from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, RouteOp, SharedOp
+from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
+from moec.dialect.rows import ChosenOp, OwnOp, RowOp, TakeOp, TopKOp, TopPOp, YieldChoiceOp, YieldOp
+
+__all__ = [
+    "CapacityOp", "ChosenOp", "CombineOp", "DispatchOp", "ElementOp", "ExpertsOp", "GroupedMatmulCombineOp",
+    "GroupedMatmulOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "RouteOp", "RowOp", "SharedOp", "TakeOp", "TopKOp",
+    "TopPOp", "YieldChoiceOp", "YieldOp", "context",
+]  # fmt: skip
+
+
+def context() -> ir.Context:
+    """A fresh MLIR context in which the `moe` dialect is loaded."""
+    fresh = ir.Context()
+    with fresh:
+        Moe.load()
+    return fresh
