@@ -1,0 +1,91 @@
+"""What kernel-level operations of the `moe` dialect compute."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch_mlir import ir
+
+from moec.oracle import routing
+from moec.oracle.scope import Array, Meaning, Scope, integer
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one expert: where they stand in plan order and which slots they came from."""
+
+    expert: int
+    rows: Array
+    slots: Array
+
+
+def _plan(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    return list(routing.plan(inputs[0], integer(op, "experts")))
+
+
+def _groups(offsets: Array, slots: Array) -> list[Group]:
+    ends = zip(range(len(offsets) - 1), offsets[:-1], offsets[1:], strict=True)
+    return [Group(e, np.arange(a, b), slots[a:b]) for e, a, b in ends if b > a]
+
+
+def _region(region: ir.Region, group: Group, accumulators: list[Array], slots_per_token: int, scope: Scope) -> Array:
+    """What an epilogue or finish region makes of the accumulators of a group, tensor<RxN>."""
+    tokens = group.slots // slots_per_token
+    (out,) = scope.run(
+        region.blocks[0], accumulators, expert=group.expert, rows=group.rows, slots=group.slots, tokens=tokens
+    )
+    return np.broadcast_to(out, accumulators[0].shape)
+
+
+def _element(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    (whole,) = inputs
+    match ir.StringAttr(op.attributes["kind"]).value:
+        case "row" | "scalar":
+            return [whole[scope.rows]]
+        case "token" | "token_scalar":
+            return [whole[scope.tokens]]
+        case "slot":
+            return [whole.ravel()[scope.slots][:, None]]
+        case _:  # column, expert
+            return [whole[scope.expert][None, :]]
+
+
+def _matmul(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    lhs, *weights = inputs
+    everything = np.arange(len(lhs))
+    group = Group(0, everything, everything)
+    return [_region(op.regions[0], group, [lhs @ w[0].T for w in weights], 1, scope)]
+
+
+def _contributions(op: ir.Operation, lhs: Array, plan: list[Array], weights: list[Array], scope: Scope) -> Array:
+    """The epilogue's value for every row and column, in plan order."""
+    offsets, slots = plan
+    per_token = integer(op, "slots_per_token")
+    out = np.zeros((len(slots), weights[0].shape[1]))
+    for group in _groups(offsets, slots):
+        rows = lhs[group.slots // per_token if integer(op, "gather") else group.rows]
+        accumulators = [rows @ w[group.expert].T for w in weights]
+        out[group.rows] = _region(op.regions[0], group, accumulators, per_token, scope)
+    return out
+
+
+def _grouped_matmul(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    lhs, offsets, slots, *weights = inputs
+    return [_contributions(op, lhs, [offsets, slots], weights, scope)]
+
+
+def _grouped_matmul_combine(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    lhs, tokens, offsets, slots, *weights = inputs
+    rows = _contributions(op, lhs, [offsets, slots], weights, scope)
+    total = np.zeros((len(tokens), rows.shape[1]))
+    np.add.at(total, slots // integer(op, "slots_per_token"), rows)
+    everything = np.arange(len(tokens))
+    return [_region(op.regions[1], Group(0, everything, everything), [total], 1, scope)]
+
+
+MEANING: dict[str, Meaning] = {
+    "moe.plan": _plan,
+    "moe.element": _element,
+    "moe.matmul": _matmul,
+    "moe.grouped_matmul": _grouped_matmul,
+    "moe.grouped_matmul_combine": _grouped_matmul_combine,
+}
