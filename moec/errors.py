@@ -1,0 +1,82 @@
+"""Every error that moec raises on purpose; all derive from `MoecError`.
+
+Messages say what was wrong, what was expected and what to do.  This module imports nothing heavy, because what runs a
+compiled artifact needs it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moec.diagnostics import Diagnostic
+
+
+class MoecError(Exception):
+    """The root of moec's errors."""
+
+
+class DiagnosticError(MoecError):
+    """A source file (or an option) is wrong.  `diagnostics` holds every finding, warnings too, in source order."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__(diagnostics)
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
+
+    def __str__(self) -> str:
+        from moec.diagnostics import render_text  # kept out of the import of this module
+
+        return render_text(self.diagnostics)
+
+
+class ArtifactError(MoecError):
+    """A compiled file cannot be used."""
+
+
+class NotAnArtifact(ArtifactError):
+    """The file is not one that moec wrote."""
+
+
+class TruncatedArtifact(ArtifactError):
+    """The file ends too early."""
+
+
+class TamperedArtifact(ArtifactError):
+    """The file's contents do not match its checksum."""
+
+
+class NewerSchema(ArtifactError):
+    """The file was written by a newer moec, in a form that this one does not know."""
+
+
+class UnsupportedCpu(ArtifactError):
+    """None of the file's variants can run on this processor."""
+
+
+class InputError(MoecError):
+    """A call was given something that the layer does not take."""
+
+
+class ShapeError(InputError):
+    """A tensor has a wrong rank or size."""
+
+
+class DtypeError(InputError):
+    """A tensor has a wrong element type."""
+
+
+class DeviceError(InputError):
+    """A tensor lives on a wrong device."""
+
+
+class LayoutError(InputError):
+    """A tensor is not contiguous, or not aligned."""
+
+
+class RangeError(InputError):
+    """A value, such as a token's id, lies outside its table."""
+
+
+class ToolchainError(MoecError):
+    """A program that compiling needs, such as a linker, is missing or failed."""
