@@ -1,0 +1,47 @@
+# `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+PY := $(VENV)/bin/python
+# The stamp's name carries a checksum of what decides the environment: a change there installs again, nothing else does.
+KEY   := $(shell cat pyproject.toml constraints.txt setup.py tools/setup_venv.py 2>/dev/null | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(KEY)
+BENCH := $(VENV)/.bench-$(KEY)
+
+.PHONY: help demo test lint format bench wheel clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s'|' 2>/dev/null || grep '##' Makefile
+
+demo: $(READY) ## compile an MoE layer, run it through PyTorch, check it, time it
+	@$(PY) -m examples.demo $(ARGS)
+
+test: $(READY) ## the test suite; ARGS='-k name' narrows it, ARGS=--run-slow widens it
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(READY) ## style, types and layering, the last two on the wheel as a user installs it
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) tools/lint_wheel.py
+
+format: $(READY) ## let ruff rewrite the files
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(BENCH) ## measure beside PyTorch and the machine's limits; ARGS='--quick', '--help'
+	@$(PY) -m bench $(ARGS)
+
+wheel: $(READY) ## build dist/*.whl
+	@rm -rf build/lib && $(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist . && ls dist
+
+clean: ## remove the environment and everything built
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY):
+	@$(PYTHON) tools/setup_venv.py --venv $(VENV) --extras compiler,dev --stamp $@
+
+$(BENCH): $(READY)
+	@$(PYTHON) tools/setup_venv.py --venv $(VENV) --extras compiler,dev,bench --stamp $@
