@@ -1,0 +1,180 @@
+"""Turns the linears of a row program into matmuls over all rows, with the elementwise operations as their epilogues.
+
+A row program (the region of `moe.experts` or `moe.route`) is written for one token: `linalg.matvec` on its row, then
+`arith`/`math` on small tensors.  Here every matvec becomes one matmul operation, in order.  An elementwise
+operation goes into the epilogue of the last matmul that it depends on; what an epilogue needs of an earlier matmul it
+reads back with `moe.element`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch_mlir import ir
+
+from moec.dialect import ElementOp
+from moec.passes.rewriting import count_axis, defining, dims, element_type, operations
+
+ELEMENTWISE = ("arith.", "math.")
+RESHAPES = ("linalg.broadcast", "tensor.collapse_shape", "tensor.expand_shape")
+
+
+class NotARowMatmul(Exception):
+    """Why a value of a row program cannot become part of a matmul."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor that an epilogue reads by `moe.element`, and how."""
+
+    tensor: ir.Value
+    kind: str
+
+
+Emit = Callable[[ir.Value, ir.Value, ir.Type, Callable[[ir.Value], ir.Value]], ir.Value]
+"""(lhs, weights, result element type, epilogue from accumulator to value) to the matmul's result."""
+
+
+@dataclass
+class RowMatmuls:
+    """The state of one such lowering.
+
+    `row` is the block argument, whose tensor over all rows is `rows`; `row_kind` is how an epilogue reads it ("row" or
+    "token").  `emit` makes one matmul at the insertion point.
+    """
+
+    block: ir.Block
+    rows: ir.Value
+    row_kind: str
+    emit: Emit
+    materialised: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    @property
+    def row(self) -> ir.Value:
+        return self.block.arguments[0]
+
+    def lower(self, matvec: ir.Operation, gives: ir.Value) -> None:
+        """Emit the matmul of one matvec; its result tensor holds `gives`: the matvec's own result or one built on it."""
+        matrix, vector = matvec.operands[0], matvec.operands[1]
+        lhs = self._lhs(vector)
+        acc = matvec.results[0]
+
+        def epilogue(accumulator: ir.Value) -> ir.Value:
+            return self.scalar(gives, {acc: accumulator})
+
+        self.materialised[gives] = self.emit(lhs, self.weights(matrix), element_type(gives), epilogue)
+
+    def _lhs(self, vector: ir.Value) -> ir.Value:
+        if vector == self.row:
+            return self.rows
+        if vector in self.materialised:
+            return self.materialised[vector]
+        op = defining(vector)
+        if op is not None and op.name == "arith.extf" and op.operands[0] == self.row:
+            return self.rows  # a matmul widens its operand by itself
+        if op is not None and op.name == "moe.row":
+            return op.operands[0]
+        raise NotARowMatmul("the input of a linear is neither the token nor made from one earlier linear")
+
+    def weights(self, matrix: ir.Value) -> ir.Value:
+        """The whole parameter, tensor<ExNxK>, of which a row program sees one expert's matrix."""
+        op = defining(matrix)
+        if op is not None and op.name == "moe.own":
+            return op.operands[0]
+        if not inside(matrix, self.block):
+            return count_axis(matrix)
+        raise NotARowMatmul("the matrix of a linear must be a parameter")
+
+    def dependencies(self, value: ir.Value) -> list[ir.Operation]:
+        """The matvecs that a value reaches through elementwise operations, in block order."""
+        found: list[ir.Operation] = []
+        seen: set[ir.Value] = set()
+
+        def visit(v: ir.Value) -> None:
+            op = defining(v)
+            if v in seen or op is None or not inside(v, self.block):
+                return
+            seen.add(v)
+            if op.name == "linalg.matvec":
+                found.append(op)
+                return
+            for operand in op.operands:
+                visit(operand)
+
+        visit(value)
+        order = [op.operation for op in operations(self.block, "linalg.matvec")]
+        return sorted(found, key=order.index)
+
+    def elementwise(self, value: ir.Value) -> bool:
+        """Whether a value can be computed element by element from matvecs, the row and parameters."""
+        op = defining(value)
+        if op is None or not inside(value, self.block) or op.name in ("linalg.matvec", "moe.own", "moe.row"):
+            return True
+        if op.name == "arith.constant":
+            return is_splat(op)
+        if op.name in RESHAPES:
+            return self.elementwise(op.operands[0])
+        return op.name.startswith(ELEMENTWISE) and all(self.elementwise(v) for v in op.operands)
+
+    def scalar(self, value: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
+        """Rebuild one element of a row-program value at the insertion point (inside an epilogue)."""
+        if value in known:
+            return known[value]
+        if value in self.materialised:
+            known[value] = self._element(Leaf(self.materialised[value], "row"), value)
+            return known[value]
+        if value == self.row:
+            known[value] = self._element(Leaf(self.rows, self.row_kind), value)
+            return known[value]
+        op = defining(value)
+        if op is None:
+            raise NotARowMatmul("an elementwise operation reads something that is neither row nor parameter")
+        known[value] = self._scalar_of(op, value, known)
+        return known[value]
+
+    def _scalar_of(self, op: ir.Operation, value: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
+        if op.name == "arith.constant" and is_splat(op):
+            splat = ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()
+            return ir.Operation.create("arith.constant", [splat.type], [], {"value": splat}).result
+        if op.name == "moe.own":
+            return self._element(Leaf(op.operands[0], "column"), value)
+        if op.name == "moe.row":
+            return self._element(Leaf(op.operands[0], "token"), value)
+        if op.name in RESHAPES:
+            return self.scalar(op.operands[0], known)
+        if op.name.startswith(ELEMENTWISE):
+            for operand in op.operands:
+                self.scalar(operand, known)
+            return scalar_copy(op, known)
+        if op.name == "linalg.matvec":
+            raise NotARowMatmul("two different values made from one linear are needed by later linears")
+        raise NotARowMatmul(f"{op.name} is not computed element by element")
+
+    def _element(self, leaf: Leaf, value: ir.Value) -> ir.Value:
+        shape = dims(value)
+        kind = leaf.kind
+        if shape in ([1], []):
+            kind = {"row": "scalar", "token": "token_scalar", "column": "expert"}[kind]
+        tensor = leaf.tensor
+        kind_attr = ir.StringAttr.get(kind)
+        return ElementOp(tensor, kind_attr, element_type(tensor)).element
+
+
+def inside(value: ir.Value, block: ir.Block) -> bool:
+    """Whether a value is made in this block."""
+    if isinstance(value, ir.BlockArgument):
+        return bool(value.owner == block)
+    return bool(value.owner.operation.block == block)
+
+
+def is_splat(constant: ir.Operation) -> bool:
+    value = constant.attributes["value"]
+    return isinstance(value, ir.DenseElementsAttr) and bool(value.is_splat)
+
+
+def scalar_copy(op: ir.Operation, known: dict[ir.Value, ir.Value]) -> ir.Value:
+    """The operation on scalars instead of tensors."""
+    types = [element_type(result) for result in op.results]
+    attributes = {name: op.attributes[name] for name in op.attributes}
+    made = ir.Operation.create(op.name, types, [known[v] for v in op.operands], attributes, loc=op.location)
+    return made.result
+
