@@ -25,7 +25,8 @@ def require_python():
             os.execv(found, [found] + sys.argv)
     sys.exit(
         "moec needs Python %d.%d or newer; this is %s.\n" % (OLDEST[0], OLDEST[1], sys.version.split()[0])
-        + "Install one (Debian, Ubuntu: apt-get install python3.11 python3.11-venv) or name it: make PYTHON=/path/to/python3.11"
+        + "Install one (Debian, Ubuntu: apt-get install python3.11 python3.11-venv) or name it: "
+        + "make PYTHON=/path/to/python3.11"
     )
 
 
@@ -51,6 +52,7 @@ def install(python, extras):
     terminal = sys.stdout.isatty()
     begun = time.time()
     log = []
+    last = ""
     pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for raw in pip.stdout:
         line = raw.decode(errors="replace").rstrip()
@@ -59,6 +61,9 @@ def install(python, extras):
         if not words or words[0] not in ("Collecting", "Building", "Installing"):
             continue
         note = "collecting " + words[1] if words[0] == "Collecting" else words[0].lower() + " ..."
+        if note == last:
+            continue
+        last = note
         note = "  %4.0f s  %s" % (time.time() - begun, note)
         if terminal:
             sys.stdout.write("\r\033[K" + note[: shutil.get_terminal_size().columns - 1])

@@ -1,0 +1,105 @@
+"""The command line as a whole: finding commands, and what a person sees when one fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module, metadata
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from moec.cli import app as cli
+from moec.errors import ToolchainError
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def failing_with(error: BaseException) -> SimpleNamespace:
+    def command() -> None:
+        raise error
+
+    return SimpleNamespace(command=command)
+
+
+@pytest.fixture
+def doctor_raises(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the command `doctor` raise what it is called with."""
+
+    def replace(error: BaseException) -> None:
+        monkeypatch.setattr(cli, "import_module", lambda name: failing_with(error))
+
+    return replace
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    assert (import_module(f"moec.cli.{name}").command.__doc__ or "").strip()
+    result = run(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+
+
+def test_help_lists_every_command() -> None:
+    listing = run("--help").output
+    assert all(f" {name} " in listing for name in cli.COMMANDS)
+
+
+def test_version() -> None:
+    assert run("--version").output == f"moec {metadata.version('moec')}\n"
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    result = run("compiel")
+    assert result.exit_code == 2
+    assert "compiel" in result.output
+    assert "bug" not in result.output
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    result = run("doctor", "--nothing")
+    assert result.exit_code == 2
+    assert "--nothing" in result.output
+
+
+def test_moec_errors_are_messages_without_a_traceback(doctor_raises: Any) -> None:
+    doctor_raises(ToolchainError("no linker [cc]"))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert result.stderr == "error: no linker [cc]\n"
+
+
+def test_missing_files_are_messages(doctor_raises: Any) -> None:
+    doctor_raises(FileNotFoundError(2, "No such file or directory", "layer.moe"))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert result.stderr == "error: layer.moe: No such file or directory\n"
+
+
+def test_bugs_keep_their_traceback_and_say_how_to_report(doctor_raises: Any) -> None:
+    doctor_raises(ZeroDivisionError("oops"))
+    result = run("doctor")
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exception.__notes__ == [cli.BUG]
+
+
+def test_interrupt_ends_quietly(doctor_raises: Any) -> None:
+    doctor_raises(KeyboardInterrupt())
+    result = run("doctor")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"
+
+
+def test_light_commands_import_nothing_heavy() -> None:
+    code = (
+        "import sys, moec.__main__ as m; sys.argv = ['moec', '--help']\n"
+        "try: m.main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'torch_mlir', 'lark', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,44 @@
+"""Options and fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
+    parser.addoption("--update-goldens", action="store_true", help="write golden files anew instead of comparing")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_slow = pytest.mark.skip(reason="slow: --run-slow runs it")
+    skip_privileged = pytest.mark.skip(reason="privileged: needs root")
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--run-slow"):
+            item.add_marker(skip_slow)
+        if "privileged" in item.keywords and os.geteuid() != 0:
+            item.add_marker(skip_privileged)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)` compares `text` with the file `goldens/name` beside the test.
+
+    `pytest --update-goldens` writes the file instead; look at the difference before committing it.
+    """
+    folder = Path(request.path).parent / "goldens"
+
+    def compare(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-goldens"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            return
+        assert path.exists(), f"{path} is missing: run pytest --update-goldens"
+        assert text == path.read_text(), f"{path} differs: if that is meant, run pytest --update-goldens"
+
+    return compare
