@@ -1,0 +1,1 @@
+"""Backends: what turns a module of kernel-level `moe` operations into something a machine runs."""

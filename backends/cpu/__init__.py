@@ -1,0 +1,1 @@
+"""The CPU backend: kernel-level `moe` operations to one shared library, through MLIR's vector and LLVM dialects."""

@@ -1,0 +1,284 @@
+"""The state of one call of a layer, and the phases that the call runs through.
+
+While a layer is *planned*, every kernel-level operation declares in the `Frame` what it needs: buffers for its results,
+memory of its own for each thread, counters, packed parameters.  Each gets a word of the frame, an array of i64 that
+lives on the caller's stack.  The operation's work is one or more `Phase`s: functions
+`void phase(ptr frame, i64 thread, i64 threads)`, which all threads run, with barriers between them.  Inside a phase a
+`Call` gives the addresses back.
+
+    hidden = frame.buffer(op.result, rows_per_token=1)                                # while planning
+    Phase("double", lambda call: ..., work=columns)
+    for t in call.share(call.tokens):  call.row(hidden, t).store(...)                 # while emitting
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.values import Pointer, Value, byte_width
+
+LINE = 64
+"""Bytes of a cache line, and the alignment of every buffer."""
+
+TOKENS, THREADS, PACKED, WORKSPACE, ERROR = range(5)
+_FIRST_FREE = 8
+
+
+def align_up(bytes_: int, to: int = LINE) -> int:
+    return -(-bytes_ // to) * to
+
+
+def row_stride(bytes_: int) -> int:
+    """Bytes between rows of a buffer: whole cache lines, and not a multiple of 4096, which would fill one L1 set."""
+    stride = align_up(bytes_)
+    return stride + LINE if stride % 4096 == 0 and stride else stride
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a tensor lives: the address in a word of the frame plus `offset`, in rows `stride` bytes apart.
+
+    A row is all but the leading dimension: `columns` elements, without gaps.  A tensor of rank 1 has `columns` = 1.
+    """
+
+    word: int
+    offset: int
+    element: ir.Type
+    columns: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of a buffer, as a function of what a call brings."""
+
+    fixed: int = 0
+    per_token: int = 0
+    per_thread: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """How one parameter (an argument of the layer's function) gets into a packed region, and back without loss.
+
+    Both take (builder, address of the region, address of the contiguous tensor) and emit code.
+    """
+
+    parameter: ir.Value
+    pack: Callable[[Builder, Pointer, Pointer], None]
+    unpack: Callable[[Builder, Pointer, Pointer], None]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the packed parameters, 64-byte aligned, that the pieces fill."""
+
+    bytes: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A step of a call.  `emit` writes the body of its function; `work` is its estimated FLOPs a token.
+
+    All phases of an operation but its first start behind a barrier; the first one does if it reads what an operation
+    since the last barrier has written.  A serial phase is run by thread 0 alone (with threads = 1).
+    """
+
+    name: str
+    emit: Callable[[Call], None]
+    work: int = 0
+    serial: bool = False
+
+
+@dataclass
+class Frame:
+    """What the phases of one layer need, for one variant.  Built while planning; read while emitting."""
+
+    variant: Variant
+    words: int = _FIRST_FREE
+    buffers: list[tuple[int, Size]] = field(default_factory=list)
+    """(word, size) of everything in the workspace, in order; each is aligned to 64 bytes."""
+    inputs: dict[ir.Value, Storage] = field(default_factory=dict)
+    outputs: dict[ir.Value, Storage] = field(default_factory=dict)
+    counters: list[int] = field(default_factory=list)
+    packed_bytes: int = 0
+    regions: list[tuple[int, Region]] = field(default_factory=list)
+    """(offset in the packed parameters, region)."""
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    """(kind, message) of error code 1, 2, ..."""
+    _storage: dict[ir.Value, Storage] = field(default_factory=dict)
+    _packed: dict[object, int] = field(default_factory=dict)
+    rows_per_token: dict[ir.Value, int] = field(default_factory=dict)
+    """Of every buffer with a dynamic leading dimension: how many rows it has for each token, at most."""
+
+    def word(self, count: int = 1) -> int:
+        """Reserve words of the frame; their contents are undefined."""
+        first = self.words
+        self.words += count
+        return first
+
+    # --- what a call is given
+
+    def bind(self, value: ir.Value, table: dict[ir.Value, Storage]) -> Storage:
+        """Give an input or output tensor a word; the caller's tensors are contiguous."""
+        type_ = ir.RankedTensorType(value.type)
+        columns = _columns(type_)
+        storage = Storage(self.word(), 0, type_.element_type, columns, columns * byte_width(type_.element_type))
+        table[value] = storage
+        self._storage[value] = storage
+        return storage
+
+    # --- what operations declare
+
+    def buffer(self, value: ir.Value, rows_per_token: int = 1) -> Storage:
+        """Storage for an operation's result: the caller's output where it is returned, else a part of the workspace.
+
+        A static leading dimension gives its own number of rows; a dynamic one gives T * `rows_per_token`.
+        """
+        self.rows_per_token[value] = rows_per_token
+        if value in self._storage:
+            return self._storage[value]
+        type_ = ir.RankedTensorType(value.type)
+        columns = _columns(type_)
+        width = columns * byte_width(type_.element_type)
+        stride = row_stride(width) if columns > 1 else width
+        if type_.is_dynamic_dim(0):
+            # LINE more, so that a vector that starts in the last row may be read whole.
+            size = Size(fixed=LINE, per_token=rows_per_token * stride)
+        else:
+            size = Size(fixed=type_.get_dim_size(0) * stride + LINE)
+        storage = Storage(self.workspace(size), 0, type_.element_type, columns, stride)
+        self._storage[value] = storage
+        return storage
+
+    def storage(self, value: ir.Value) -> Storage:
+        """Where a tensor lives that an earlier operation, the caller or the parameters provide (as a plain copy)."""
+        found = self._storage.get(value)
+        if found is None:
+            found = self._plain(value)
+            self._storage[value] = found
+        return found
+
+    def workspace(self, size: Size) -> int:
+        """Reserve workspace; returns the word that will hold its address."""
+        word = self.word()
+        self.buffers.append((word, size))
+        return word
+
+    def counter(self) -> int:
+        """Reserve an atomic counter in a cache line of its own, zero when the call starts; returns its first word."""
+        word = align_up(self.word(), 8)
+        self.words = word + 8
+        self.counters.append(word)
+        return word
+
+    def packed(self, key: object, region: Callable[[], Region]) -> int:
+        """Offset of a packed region; operations that give the same key share it."""
+        if key not in self._packed:
+            made = region()
+            self._packed[key] = self.packed_bytes
+            self.regions.append((self.packed_bytes, made))
+            self.packed_bytes += align_up(made.bytes)
+        return self._packed[key]
+
+    def error(self, kind: str, message: str) -> int:
+        """The code that stands for an error in the frame's error word."""
+        if (kind, message) not in self.errors:
+            self.errors.append((kind, message))
+        return self.errors.index((kind, message)) + 1
+
+    def _plain(self, value: ir.Value) -> Storage:
+        if not isinstance(value.owner, ir.Block):
+            raise KeyError(f"no storage for {value}")
+        type_ = ir.RankedTensorType(value.type)
+        columns = _columns(type_)
+        width = byte_width(type_.element_type)
+        bytes_ = (type_.get_dim_size(0) if type_.rank else 1) * columns * width
+        # LINE more, so that a vector that starts in the last row may be read whole.
+        offset = self.packed(
+            ("plain", value), lambda: Region(bytes_ + LINE, (Piece(value, _copy(bytes_), _copy_back(bytes_)),))
+        )
+        return Storage(PACKED, offset, type_.element_type, columns, columns * width)
+
+
+def _columns(type_: Any) -> int:
+    columns = 1
+    for axis in range(1, type_.rank):
+        columns *= int(type_.get_dim_size(axis))
+    return columns
+
+
+def copy_bytes(b: Builder, to: Pointer, source: Pointer, bytes_: int | Value) -> None:
+    b.intrinsic("llvm.memcpy", None, to, source, b.index(bytes_), b.constant(b.i1, 0))
+
+
+def _copy(bytes_: int) -> Callable[[Builder, Pointer, Pointer], None]:
+    return lambda b, region, tensor: copy_bytes(b, region, tensor, bytes_)
+
+
+def _copy_back(bytes_: int) -> Callable[[Builder, Pointer, Pointer], None]:
+    return lambda b, region, tensor: copy_bytes(b, tensor, region, bytes_)
+
+
+class Call:
+    """The frame of a running call, seen from inside a phase."""
+
+    def __init__(self, b: Builder, frame: Frame, base: Pointer, thread: Value, threads: Value) -> None:
+        self.b = b
+        self.frame = frame
+        self.base = base
+        self.thread = thread
+        self.threads = threads
+
+    def load_word(self, word: int) -> Value:
+        return self.word(word).load(self.b.i64)
+
+    def word(self, word: int) -> Pointer:
+        """The address of a word, such as a counter."""
+        return self.base + 8 * word
+
+    def pointer(self, word: int) -> Pointer:
+        """The address that a word holds, such as that of a workspace buffer."""
+        loaded = self.word(word).load(self.b.ptr)
+        assert isinstance(loaded, Pointer)
+        return loaded
+
+    @property
+    def tokens(self) -> Value:
+        return self.load_word(TOKENS)
+
+    def packed(self, offset: int) -> Pointer:
+        """The address of a packed region."""
+        return self.pointer(PACKED) + offset
+
+    def address(self, storage: Storage) -> Pointer:
+        return self.pointer(storage.word) + storage.offset
+
+    def row(self, storage: Storage, index: Value | int) -> Pointer:
+        return self.address(storage).at(index, storage.stride)
+
+    def own(self, word: int, bytes_: int) -> Pointer:
+        """This thread's part of a workspace buffer declared with `Size(per_thread=bytes_)`."""
+        return self.pointer(word).at(self.thread, bytes_)
+
+    def fail(self, code: int) -> None:
+        """Note an error; the call raises it once every phase has run.  The phase must go on without harm."""
+        self.word(ERROR).store(self.b.index(code))
+
+    @contextmanager
+    def share(self, count: Value | int, block: int = 1) -> Iterator[Value]:
+        """The body for every item of this thread's contiguous share of 0..count, cut at multiples of `block`."""
+        b = self.b
+        blocks = (b.index(count) + (block - 1)) // block
+        begin = (blocks * self.thread // self.threads) * block
+        end = b.minimum((blocks * (self.thread + 1) // self.threads) * block, b.index(count))
+        with b.for_(begin, end) as loop:
+            yield loop.index

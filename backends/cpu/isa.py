@@ -1,0 +1,51 @@
+"""The instruction sets that one artifact carries code for, best first."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One instruction set.
+
+    `features` are what the processor must report (names of `cpuid.BITS`); `target_cpu` and `target_features` tell LLVM
+    what it may use.  Every function carries both, because the engine otherwise compiles for the machine it runs on.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    target_cpu: str
+    target_features: tuple[str, ...]
+    lanes: int
+    """f32 lanes of one vector register."""
+    registers: int
+    """Vector registers."""
+    has_fma: bool
+    has_dot_bf16: bool = False
+    """Has `vdpbf16ps`: f32 lanes += the dot products of pairs of bf16."""
+
+    @property
+    def vector_bytes(self) -> int:
+        return 4 * self.lanes
+
+
+# What LLVM takes for granted at x86-64-v3 and -v4; a processor must have all of it.
+_V3 = ("avx", "avx2", "bmi1", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse4_2")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+AVX512_BF16 = Variant(
+    "avx512_bf16", (*_V4, "avx512_bf16"), "x86-64-v4", ("+avx512bf16",), 16, 32, has_fma=True, has_dot_bf16=True
+)
+AVX512 = Variant("avx512", _V4, "x86-64-v4", ("+avx512f",), 16, 32, has_fma=True)
+AVX2 = Variant("avx2", _V3, "x86-64-v3", ("+avx2", "-avx512f"), 8, 16, has_fma=True)
+GENERIC_X86 = Variant("generic", (), "x86-64", ("+sse2", "-sse3", "-avx"), 4, 16, has_fma=False)
+GENERIC = Variant("generic", (), "", (), 4, 16, has_fma=False)
+
+
+def host_variants() -> tuple[Variant, ...]:
+    """Every variant that can be generated for this machine's architecture, best first."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return AVX512_BF16, AVX512, AVX2, GENERIC_X86
+    return (GENERIC,)
