@@ -90,7 +90,9 @@ def arguments(region: ir.Region, types: Sequence[ir.Type], what: str) -> None:
 def row_type(value: ir.Value) -> ir.Type:
     """The type of one row (or one expert's slice) of a tensor: its leading dimension dropped."""
     type_ = ir.RankedTensorType(value.type)
-    return ir.RankedTensorType.get(list(type_.shape)[1:], type_.element_type)
+    return ir.RankedTensorType.get(
+        list(type_.shape)[1:], type_.element_type, loc=ir.Location.unknown(type_.context)
+    )
 
 
 @sound

@@ -1,0 +1,40 @@
+"""Reading and printing IR as text, with MLIR's complaints turned into diagnostics."""
+
+import re
+
+from torch_mlir import ir
+
+from moec.diagnostics import Diagnostic, Fix, Label, Severity, Source, Span
+from moec.errors import DiagnosticError
+
+_MESSAGE = re.compile(r'^(?:error|warning): "[^"]*":(\d+):(\d+): (.*)$', re.MULTILINE)
+
+
+def parse(text: str, name: str, context: ir.Context) -> ir.Module:
+    """Parse and verify a module.  Raises DiagnosticError that points into the text."""
+    with context:
+        try:
+            return ir.Module.parse(text)
+        except ir.MLIRError as error:
+            raise DiagnosticError(_diagnostics(str(error), Source(name, text))) from error
+
+
+def _diagnostics(complaint: str, source: Source) -> list[Diagnostic]:
+    found = [_diagnostic(source, int(m[1]), int(m[2]), m[3]) for m in _MESSAGE.finditer(complaint)]
+    unplaced = Diagnostic("E0605", Severity.ERROR, "this is not valid IR", (), (complaint,))
+    return found or [unplaced]
+
+
+def _diagnostic(source: Source, line: int, column: int, message: str) -> Diagnostic:
+    line = min(line, source.line_count)
+    start = source.line_start(line) + column - 1
+    word = re.match(r"[%\w.\"]+", source.text[start:])
+    span = Span(source, start, start + (word.end() if word else 1))
+    fix = Fix("see docs/ir.md for the operations of the moe dialect")
+    return Diagnostic("E0605", Severity.ERROR, message, (Label(span),), (), fix)
+
+
+def show(module: ir.Module, *, locations: bool = False) -> str:
+    """The module as text that `parse` takes."""
+    text: str = module.operation.get_asm(enable_debug_info=locations)
+    return text if text.endswith("\n") else text + "\n"
