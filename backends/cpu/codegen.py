@@ -1,0 +1,58 @@
+"""From a module in the `arith`, `scf`, `vector` and `llvm` dialects to an object file."""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from pathlib import Path
+
+from torch_mlir import ir
+from torch_mlir.execution_engine import ExecutionEngine
+from torch_mlir.passmanager import PassManager
+
+LOWERING = (
+    "canonicalize",
+    "cse",
+    "convert-scf-to-cf",
+    "convert-vector-to-llvm{enable-x86=true}",
+    "convert-arith-to-llvm",
+    "convert-cf-to-llvm",
+    "convert-ub-to-llvm",
+    "reconcile-unrealized-casts",
+    "canonicalize",
+)
+
+
+def lower_to_llvm(module: ir.Module) -> None:
+    """In place: every operation becomes one of the LLVM dialect.  Raises ir.MLIRError where one cannot."""
+    PassManager.parse(f"builtin.module({','.join(LOWERING)})", context=module.context).run(module.operation)
+    module.operation.verify()
+
+
+def object_file(module: ir.Module) -> bytes:
+    """Machine code for a module in the LLVM dialect: a relocatable, position-independent ELF object.
+
+    Functions compile for the target that they name.  The engine adds a wrapper `_mlir_NAME` for every external
+    function; linking hides it.
+    """
+    functions = [op for op in module.body.operations if op.operation.name == "llvm.func"]
+    defined = [
+        op.attributes["sym_name"].value for op in functions if op.regions[0].blocks and not _internal(op.operation)
+    ]
+    if not defined:
+        raise ValueError("the module defines no external function")
+    with tempfile.TemporaryDirectory(prefix="moec-") as folder:
+        path = Path(folder) / "layer.o"
+        engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True, enable_pic=True)
+        # The engine makes code when it is first asked for an address, for which it resolves every symbol.  Nothing of
+        # this is run, so whatever address will do for those that only the process that loads the artifact has.
+        for op in functions:
+            if not op.regions[0].blocks:
+                engine.raw_register_runtime(op.attributes["sym_name"].value, ctypes.c_void_p(1))
+        engine.raw_lookup(defined[0])
+        engine.dump_to_object_file(str(path))
+        return path.read_bytes()
+
+
+def _internal(op: ir.Operation) -> bool:
+    return "linkage" in op.attributes and "internal" in str(op.attributes["linkage"])
