@@ -1,0 +1,5 @@
+"""What this machine can do at best: f32 and bf16 arithmetic, and reading from memory."""
+
+from bench.limits.probe import Limits, Prober
+
+__all__ = ["Limits", "Prober"]

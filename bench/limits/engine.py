@@ -1,0 +1,81 @@
+"""Compiles the limit kernels in memory and runs them on several threads at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.limits import kernels
+
+LOWERING = (
+    "builtin.module(convert-scf-to-cf,convert-vector-to-llvm{enable-x86=true},convert-arith-to-llvm,"
+    "convert-cf-to-llvm,convert-func-to-llvm,reconcile-unrealized-casts)"
+)
+SINK_BYTES = 64
+
+
+def cpu_flags() -> frozenset[str]:
+    """Processor features as /proc/cpuinfo names them; empty where there is no such file."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return frozenset()
+    for line in cpuinfo.read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+class Engine:
+    """The compiled kernels of this machine."""
+
+    def __init__(self) -> None:
+        from torch_mlir import ir
+        from torch_mlir.execution_engine import ExecutionEngine
+        from torch_mlir.passmanager import PassManager
+
+        flags = cpu_flags()
+        self.lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
+        self.has_dot_bf16 = "avx512_bf16" in flags and self.lanes == 16
+        with ir.Context(), ir.Location.unknown():
+            module = ir.Module.parse(kernels.module(self.lanes, self.has_dot_bf16))
+            PassManager.parse(LOWERING).run(module.operation)
+            self._engine = ExecutionEngine(module, opt_level=3)
+
+    def call(self, kernel: str, *arguments: int) -> Callable[[], None]:
+        """A callable that runs `kernel(*arguments, sink)`; the global interpreter lock is released meanwhile."""
+        address = self._engine.raw_lookup(kernel)
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        sink = ctypes.create_string_buffer(SINK_BYTES)
+        values = [ctypes.c_int64(argument) for argument in (*arguments, ctypes.addressof(sink))]
+        packed = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+
+        def run() -> None:
+            function(packed)
+            _ = sink, values  # kept alive as long as the callable
+
+        return run
+
+
+def seconds_together(jobs: Sequence[Callable[[], None]]) -> float:
+    """Wall-clock seconds from the first start to the last end of `jobs`, each on a thread and a core of its own."""
+    cores = sorted(os.sched_getaffinity(0))
+    barrier = threading.Barrier(len(jobs))
+    spans = [(0.0, 0.0)] * len(jobs)
+
+    def work(number: int) -> None:
+        os.sched_setaffinity(0, {cores[number % len(cores)]})  # 0: the calling thread alone
+        barrier.wait()
+        begun = time.perf_counter()
+        jobs[number]()
+        spans[number] = (begun, time.perf_counter())
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return max(end for _, end in spans) - min(begun for begun, _ in spans)

@@ -1,0 +1,148 @@
+"""Measures routes against each other: in rounds, in changing order, with the machine's limits probed in each round."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from bench.layer import TORCH_DTYPE, Layer, relative_error
+from bench.limits import Limits, Prober
+from bench.limits.probe import typical
+from bench.routes import Run, Unavailable
+
+HOPELESS = 4.0  # a route this many times slower than the fastest is not asked again after its first turns
+HOPELESS_TURNS = 2
+MAX_CALLS = 40
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure. `turn_seconds`: about how long one route is called in one round."""
+
+    rounds: int = 7
+    turn_seconds: float = 0.15
+
+
+QUICK = Plan(rounds=3, turn_seconds=0.06)
+
+
+@dataclass
+class Timing:
+    """One route in one cell. `turns`: median seconds of a call in each of its turns."""
+
+    error: float
+    """Relative Frobenius error against float64 on the first tokens."""
+    turns: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Median over the turns."""
+        return statistics.median(self.turns)
+
+
+@dataclass
+class Cell:
+    """One layer at one number of tokens."""
+
+    shape: str
+    dtype: str
+    routing: str
+    tokens: int
+    flop: float
+    touched_bytes: float
+    limits: Limits
+    timings: dict[str, Timing]
+    skipped: dict[str, str]
+    other_cores: float
+    """Cores that other processes used meanwhile (0 where the system does not tell)."""
+
+    @property
+    def limit_seconds(self) -> float:
+        return self.limits.seconds(self.dtype, self.flop, self.touched_bytes)
+
+
+def batches_for(tokens: int) -> int:
+    """How many different batches are cycled through: enough that small ones find their weights in no cache."""
+    return 16 if tokens <= 16 else 4 if tokens <= 128 else 2
+
+
+class _Load:
+    """Processor time used by others, from /proc/stat."""
+
+    def __init__(self) -> None:
+        self.begun = self._sample()
+
+    @staticmethod
+    def _sample() -> tuple[float, float, float]:
+        stat = Path("/proc/stat")
+        busy = 0.0
+        if stat.exists():
+            ticks = [int(value) for value in stat.read_text().split("\n", 1)[0].split()[1:9]]
+            busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy, sum(os.times()[:2])
+
+    def others(self) -> float:
+        now = self._sample()
+        wall, busy, own = (after - before for before, after in zip(self.begun, now, strict=True))
+        return max(0.0, busy - own) / wall
+
+
+def _turn(run: Run, inputs: Sequence[torch.Tensor], first: int, seconds: float) -> float:
+    """Median seconds of a call, over about `seconds`; one untimed call brings code and buffers back."""
+    if seconds:
+        run(inputs[first % len(inputs)])
+    calls: list[float] = []
+    end = time.perf_counter() + seconds
+    while not calls or (time.perf_counter() < end and len(calls) < MAX_CALLS):
+        x = inputs[(first + 1 + len(calls)) % len(inputs)]
+        begun = time.perf_counter()
+        run(x)
+        calls.append(time.perf_counter() - begun)
+    return statistics.median(calls)
+
+
+@torch.no_grad()
+def measure_cell(
+    layer: Layer, dtype: str, routing: str, tokens: int, routes: Mapping[str, Run], prober: Prober, plan: Plan
+) -> Cell:
+    """Check every route against float64, then time all of them in rounds."""
+    exact = layer.inputs(tokens, batches_for(tokens), routing)
+    reference = layer.reference(exact[0])
+    inputs = [x.to(TORCH_DTYPE[dtype]) for x in exact]
+    timings, skipped = {}, {}
+    for name, run in routes.items():
+        try:
+            timings[name] = Timing(relative_error(run(inputs[0]), reference))
+        except Unavailable as why:
+            skipped[name] = str(why)
+    load, probes = _Load(), []
+    for number in range(plan.rounds):
+        probes.append(prober.brief())
+        order = list(timings)
+        for name in order[number % len(order) :] + order[: number % len(order)]:
+            timing = timings[name]
+            fastest = min((min(t.turns) for t in timings.values() if t.turns), default=float("inf"))
+            if len(timing.turns) >= HOPELESS_TURNS and min(timing.turns) > HOPELESS * fastest:
+                continue
+            # A call longer than the turn is timed once, without the call that warms up.
+            long = bool(timing.turns) and timing.turns[-1] > plan.turn_seconds
+            timing.turns.append(_turn(routes[name], inputs, number * 7, 0.0 if long else plan.turn_seconds))
+    probes.append(prober.brief())
+    return Cell(
+        shape=layer.shape.name,
+        dtype=dtype,
+        routing=routing,
+        tokens=tokens,
+        flop=layer.flop(tokens),
+        touched_bytes=layer.touched_bytes(exact, dtype),
+        limits=typical(probes),
+        timings=timings,
+        skipped=skipped,
+        other_cores=load.others(),
+    )

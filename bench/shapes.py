@@ -1,0 +1,50 @@
+"""The layers that are measured: the sizes of published models, each with the example that describes it to moec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A softmax router, `experts` SwiGLU experts of width `ff` and `shared` more that see every token."""
+
+    name: str
+    d: int
+    ff: int
+    experts: int
+    top_k: int
+    shared: int
+    renormalise: bool
+    family: str
+    """Whose Hugging Face block computes the same."""
+    source: str
+    """File of examples/ that describes the layer."""
+    defines: tuple[tuple[str, int], ...] = ()
+    """Parameters of that file that differ from its own."""
+
+    @property
+    def expert_weights(self) -> int:
+        """Weights of one expert."""
+        return 3 * self.d * self.ff
+
+    @property
+    def path(self) -> Path:
+        return EXAMPLES / self.source
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("olmoe", 2048, 1024, 64, 8, 0, False, "olmoe", "olmoe.moe"),
+        Shape("qwen3", 2048, 768, 128, 8, 0, True, "qwen3_moe", "qwen3_30b_a3b.moe"),
+        Shape("deepseek-v2-lite", 2048, 1408, 64, 6, 2, False, "deepseek_v2", "deepseek_v2_lite.moe"),
+        Shape("mixtral-small", 2048, 7168, 8, 2, 0, True, "mixtral", "mixtral_8x7b.moe", (("d", 2048), ("ff", 7168))),
+    )
+}
+TOKENS = (1, 4, 16, 128, 512, 2048)
+ROUTINGS = ("uniform", "zipf")
+DTYPES = ("bf16", "f32")
