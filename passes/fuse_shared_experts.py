@@ -21,6 +21,7 @@ from moec.passes.rewriting import (
     integer,
     operations,
     terminator,
+    users,
     yield_value,
 )
 from moec.passes.same_program import own_parameters, same_program
@@ -85,8 +86,11 @@ def join(shared: SharedOp, routed: Routed) -> None:
     with ir.InsertionPoint(routed.addition), routed.experts.location:
         out = _experts(routed, shared, index, weight, experts + count)
     routed.addition.results[0].replace_all_uses_with(out)
+    router = defining(routed.dispatch.index)
     for op in (routed.addition, routed.combine, routed.experts, routed.dispatch, shared):
-        op.operation.erase()  # a router that was grown is now without users, and dead
+        op.operation.erase()
+    if router is not None and not any(users(result) for result in router.results):
+        router.erase()
 
 
 def widen(index: ir.Value, weight: ir.Value, experts: int, count: int) -> tuple[ir.Value, ir.Value]:

@@ -17,7 +17,7 @@ from filecheck.matcher import Matcher
 from filecheck.options import Options
 from filecheck.parser import Parser, pattern_for_opts
 from moec import passes
-from moec.compiler.ir_text import parse, show
+from moec.pipeline.ir_text import parse, show
 from moec.dialect import context
 from moec.errors import DiagnosticError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moec import oracle, passes
-from moec.compiler.ir_text import parse
+from moec.pipeline.ir_text import parse
 from moec.dialect import context
 from moec.passes import Pass
 from torch_mlir import ir

@@ -1,0 +1,156 @@
+"""The way from a file to an artifact: one `Compilation`, whose stages are made when they are asked for."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_mlir import ir
+
+from moec.artifact import container
+from moec.artifact.manifest import Manifest, Source, Variant
+from moec.pipeline import describe, ir_text
+from moec.dialect import context
+
+if TYPE_CHECKING:
+    from moec.backends.base import Backend
+    from moec.passes import Report
+
+FRONT_STAGES = ("graph", "kernels")
+
+Observer = Callable[[str, float], None]
+"""Called with a stage's name when it begins, seconds 0, and again when it is done, with the seconds it took."""
+
+
+def _nobody(stage: str, seconds: float) -> None:
+    """The observer that does not look."""
+
+
+@dataclass
+class Compilation:
+    """One layer on its way through the stages.
+
+    path      a `.moe` file, or a `.mlir` file at graph or kernel level
+    layer     which layer of the file, where it holds several
+    defines   values for the layer's parameters (`-D`)
+    target    a name of `moec.backends.BACKENDS`
+    passes    pass specifications instead of the default pipeline
+    """
+
+    path: Path
+    layer: str | None = None
+    defines: Mapping[str, Any] = field(default_factory=dict)
+    target: str = "cpu"
+    passes: Sequence[str] | None = None
+    observe: Observer = _nobody
+
+    @cached_property
+    def backend(self) -> "Backend":
+        from moec.backends import backend
+
+        return backend(self.target)
+
+    @cached_property
+    def _read(self) -> tuple[ir.Module, dict[str, str], dict[str, Any]]:
+        """The graph-level module, the sources by name (the main one first), the resolved options."""
+        with self._stage("graph"):
+            if self.path.suffix == ".mlir":
+                text = self.path.read_text()
+                return ir_text.parse(text, str(self.path), context()), {self.path.name: text}, {}
+            from moec import frontend
+
+            layer = frontend.load_layer(self.path, self.layer, self.defines)
+            return frontend.lower(layer, context()), dict(layer.sources), dict(layer.options)
+
+    @cached_property
+    def graph_text(self) -> str:
+        return ir_text.show(self._read[0])
+
+    @cached_property
+    def _kernels(self) -> "tuple[ir.Module, Report]":
+        from moec import passes
+
+        module, _, _ = self._read
+        self.graph_text  # noqa: B018 - passes work in place, so the graph is printed before they run
+        with self._stage("kernels"):
+            specs = passes.DEFAULT_PIPELINE if self.passes is None else self.passes
+            return module, passes.run(module, passes.parse_pipeline(specs))
+
+    @property
+    def kernels(self) -> ir.Module:
+        return self._kernels[0]
+
+    @property
+    def report(self) -> "Report":
+        """Pass timings and remarks."""
+        return self._kernels[1]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names that `emit` takes, in order."""
+        return (*FRONT_STAGES, *self.backend.stages)
+
+    def emit(self, stage: str) -> str:
+        """The text of a stage."""
+        if stage == "graph":
+            return self.graph_text
+        if stage == "kernels":
+            return ir_text.show(self.kernels)
+        return self.backend.emit(self.kernels, stage)
+
+    def manifest(self) -> Manifest:
+        _, sources, options = self._read
+        name, text = next(iter(sources.items()))
+        return Manifest(
+            compiler=f"moec {version('moec')}",
+            layer=describe.layer_name(self.kernels),
+            source=Source(name, hashlib.sha256(text.encode()).hexdigest()),
+            options=options,
+            target=self.target,
+            variants=tuple(Variant(v.name, v.features) for v in self.backend.variants()),
+            inputs=describe.inputs(self.kernels),
+            outputs=describe.outputs(self.kernels),
+            parameters=describe.weights(self.kernels),
+            guarantees=describe.guarantees(self.kernels),
+        )
+
+    def write(self, output: Path) -> None:
+        """Compile to machine code and write the artifact."""
+        library = self.backend.library(self.kernels, self._stage)
+        with self._stage("artifact"):
+            texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
+            sources = {f"source/{name}": text for name, text in self._read[1].items()}
+            container.write(output, library, self.manifest(), texts | sources)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.observe(name, 0.0)
+        start = time.perf_counter()
+        yield
+        self.observe(name, time.perf_counter() - start)
+
+
+def compile(  # noqa: A001 - the name by which users know it: moec.compile
+    path: str | Path,
+    output: str | Path | None = None,
+    *,
+    layer: str | None = None,
+    defines: Mapping[str, Any] | None = None,
+    target: str = "cpu",
+    passes: Sequence[str] | None = None,
+    observe: Observer = _nobody,
+) -> Path:
+    """Compile a layer of a `.moe` (or `.mlir`) file to an artifact; returns where it was written.
+
+    `output` defaults to the file's name with the suffix `.so`, beside it.  Raises DiagnosticError for what is wrong
+    with the file, ToolchainError where no linker is found.
+    """
+    path = Path(path)
+    target_path = Path(output) if output is not None else path.with_suffix(".so")
+    Compilation(path, layer, dict(defines or {}), target, passes, observe).write(target_path)
+    return target_path
