@@ -73,6 +73,7 @@ class Builder:
         self.module = module
         self.variant = variant
         self.f32: ir.Type = ir.F32Type.get()
+        self.f64: ir.Type = ir.F64Type.get()
         self.bf16: ir.Type = ir.BF16Type.get()
         self.i1, self.i8, self.i16, self.i32, self.i64 = (
             ir.IntegerType.get_signless(width) for width in (1, 8, 16, 32, 64)
@@ -307,9 +308,9 @@ class Builder:
         """To another element type.  Integers become floats by value; f32 to bf16 rounds to nearest even, keeps NaN."""
         if value.element == element:
             return value
-        to = self.vec(value.lanes, element) if isinstance(value.type, ir.VectorType) else element
+        to = self.like(value, element)
         if is_float(value.type) and is_float(to):
-            return self._widen(value, to) if value.element == self.bf16 else self._round_bf16(value, to)
+            return self._convert_float(value, element, to)
         if is_float(value.type):
             return Value(arith.FPToSIOp(to, value.raw).result)
         if is_float(to):
@@ -318,16 +319,24 @@ class Builder:
             return Value(arith.TruncIOp(to, value.raw).result)
         return Value((arith.ExtSIOp if signed else arith.ExtUIOp)(to, value.raw).result)
 
-    def _like(self, value: Value, element: ir.Type) -> ir.Type:
+    def like(self, value: Value, element: ir.Type) -> ir.Type:
+        """The type of `value` with another element type."""
         return self.vec(value.lanes, element) if isinstance(value.type, ir.VectorType) else element
 
+    def _convert_float(self, value: Value, element: ir.Type, to: ir.Type) -> Value:
+        if element == self.bf16:
+            return self._round_bf16(self.convert(value, self.f32), to)
+        if value.element == self.bf16:
+            return self.convert(self._widen(value, self.like(value, self.f32)), element)
+        return Value((arith.ExtFOp if element == self.f64 else arith.TruncFOp)(to, value.raw).result)
+
     def _widen(self, value: Value, to: ir.Type) -> Value:
-        bits = value.bitcast(self._like(value, self.i16))
+        bits = value.bitcast(self.like(value, self.i16))
         return (self.convert(bits, self.i32, signed=False) << 16).bitcast(to)
 
     def _round_bf16(self, value: Value, to: ir.Type) -> Value:
         # In integers, because LLVM calls a library for it where bf16 is not native, and native forms flush denormals.
-        bits = value.bitcast(self._like(value, self.i32))
+        bits = value.bitcast(self.like(value, self.i32))
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         quiet = (bits >> 16) | 0x40
         return self.convert(self.select(value.is_nan(), quiet, rounded), self.i16).bitcast(to)
