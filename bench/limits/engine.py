@@ -46,16 +46,25 @@ class Engine:
             self._engine = ExecutionEngine(module, opt_level=3)
 
     def call(self, kernel: str, *arguments: int) -> Callable[[], None]:
-        """A callable that runs `kernel(*arguments, sink)`; the global interpreter lock is released meanwhile."""
-        address = self._engine.raw_lookup(kernel)
-        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        """A callable that runs `kernel(*arguments)` and drops its result; it holds no interpreter lock meanwhile."""
         sink = ctypes.create_string_buffer(SINK_BYTES)
-        values = [ctypes.c_int64(argument) for argument in (*arguments, ctypes.addressof(sink))]
+        run = self.call_into(ctypes.addressof(sink), kernel, *arguments)
+
+        def run_with_sink() -> None:
+            run()
+            _ = sink  # kept alive as long as the callable
+
+        return run_with_sink
+
+    def call_into(self, sink: int, kernel: str, *arguments: int) -> Callable[[], None]:
+        """The same with a result: a vector of the machine's widest kind, stored at the address `sink`."""
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.raw_lookup(kernel))
+        values = [ctypes.c_int64(argument) for argument in (*arguments, sink)]
         packed = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
 
         def run() -> None:
             function(packed)
-            _ = sink, values  # kept alive as long as the callable
+            _ = values  # as above
 
         return run
 
