@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 
 import pytest
 
@@ -20,7 +21,8 @@ def test_probes_return_rates() -> None:
 def test_the_reading_loop_reads_every_byte() -> None:
     """The sink holds the exclusive-or of all words of a lane: one changed word anywhere shows."""
     engine = Engine()
-    words = (ctypes.c_int32 * 1024)()  # 4 KiB, a multiple of 4 streams × 64 bytes
+    memory = mmap.mmap(-1, 4096)  # a page: aligned for the widest loads, a multiple of 4 streams × 64 bytes
+    words = (ctypes.c_int32 * 1024).from_buffer(memory)
 
     def folded() -> int:
         sink = (ctypes.c_int32 * 16)()
