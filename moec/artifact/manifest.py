@@ -1,0 +1,216 @@
+"""The manifest of an artifact: what the layer takes, holds and promises, as checked frozen data.
+
+`Manifest.from_json` believes nothing: every field, type and bound is checked, and the first thing wrong is named by its
+path (`parameters[2].shape[0]`).  The form is described in docs/artifact.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moec.artifact.fields import Fields, InvalidManifest
+from moec.errors import ArtifactError, NewerSchema
+
+SCHEMA = 1
+"""The newest form of the manifest that this moec writes and reads."""
+
+ABI = 1
+"""The newest set of exported functions that this moec calls."""
+
+ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4}
+"""Element types of an artifact's tensors and their sizes in bytes."""
+
+TOKENS = "T"
+"""Stands for the number of tokens of a call; always an input's or output's first dimension."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+_MAX_TENSORS = 4096
+_MAX_RANK = 8
+_MAX_DIMENSION = 2**40
+_MAX_TENSOR_BYTES = 2**46
+
+
+@dataclass(frozen=True)
+class Source:
+    """The `.moe` file that was compiled: its name and the SHA-256 of its text (hexadecimal)."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One build of the kernels, and the processor features (LLVM's names) that it needs."""
+
+    name: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenTensor:
+    """An input or output: one row a token, so its shape is `(T, *row)`."""
+
+    name: str
+    row: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that the layer holds; `role` is "parameter" or "buffer"."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the ordinary (unpacked) tensor in bytes."""
+        return _nbytes(self.shape, self.dtype)
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What holds for the bits of a result.
+
+    deterministic     the same call gives the same bits
+    batch_invariant   a token's bits do not depend on how many other tokens there are
+    thread_invariant  nor on the number of threads
+    isolated          nor on what the other tokens hold
+    accumulation      the type in which sums are kept
+    """
+
+    deterministic: bool
+    batch_invariant: bool
+    thread_invariant: bool
+    isolated: bool
+    accumulation: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that a caller needs to know of a compiled layer.  `variants` stand best first."""
+
+    compiler: str
+    layer: str
+    source: Source
+    options: Mapping[str, Any]
+    target: str
+    variants: tuple[Variant, ...]
+    inputs: tuple[TokenTensor, ...]
+    outputs: tuple[TokenTensor, ...]
+    parameters: tuple[Weight, ...]
+    guarantees: Guarantees
+    abi: int = ABI
+    schema: int = SCHEMA
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Manifest:
+        """Parse and check `text`.
+
+        Raises ArtifactError (malformed) or NewerSchema (a `schema` or `abi` above what this moec knows).
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"manifest.json is not valid JSON: {error}") from error
+        try:
+            return _manifest(Fields.of(data))
+        except InvalidManifest as error:
+            raise ArtifactError(f"manifest.json is malformed: {error}") from error
+
+    def to_json(self) -> bytes:
+        """The text of manifest.json; `from_json` gives back an equal manifest, and checks this one."""
+        data = {"schema": self.schema, **asdict(self)}
+        for tensor in (*data["inputs"], *data["outputs"]):
+            tensor["shape"] = [TOKENS, *tensor.pop("row")]
+        return json.dumps(data, indent=1).encode()
+
+
+def _manifest(fields: Fields) -> Manifest:
+    schema = fields.integer("schema", 1)
+    abi = fields.integer("abi", 1)
+    compiler = fields.string("compiler")
+    if schema > SCHEMA or abi > ABI:
+        raise NewerSchema(
+            f"the artifact was written by {compiler} (schema {schema}, abi {abi}); this moec reads up to schema "
+            f"{SCHEMA}, abi {ABI}. Upgrade moec here, or compile the layer again with the moec that is installed here."
+        )
+    source, guarantees = fields.record("source"), fields.record("guarantees")
+    manifest = Manifest(
+        schema=schema,
+        abi=abi,
+        compiler=compiler,
+        layer=fields.string("layer", _NAME),
+        source=Source(source.string("name"), source.string("sha256", re.compile("[0-9a-f]{64}"))),
+        options=fields.mapping("options"),
+        target=fields.string("target"),
+        variants=tuple(
+            Variant(v.string("name", _NAME), v.strings("features")) for v in fields.records("variants", 1, 62)
+        ),
+        inputs=tuple(_token_tensor(f) for f in fields.records("inputs", 1, 64)),
+        outputs=tuple(_token_tensor(f) for f in fields.records("outputs", 1, 64)),
+        parameters=tuple(_weight(f) for f in fields.records("parameters", 0, _MAX_TENSORS)),
+        guarantees=Guarantees(
+            **{n: guarantees.boolean(n) for n in ("deterministic", "batch_invariant", "thread_invariant", "isolated")},
+            accumulation=guarantees.string("accumulation"),
+        ),
+    )
+    for rest in (source, guarantees, fields):
+        rest.finish()
+    _check_names(manifest)
+    return manifest
+
+
+def _token_tensor(fields: Fields) -> TokenTensor:
+    shape = fields.shape("shape", _MAX_RANK, _MAX_DIMENSION, leading=TOKENS)
+    tensor = TokenTensor(fields.string("name", _NAME), shape, fields.choice("dtype", ITEM_BYTES))
+    fields.finish()
+    return tensor
+
+
+def _weight(fields: Fields) -> Weight:
+    shape = fields.shape("shape", _MAX_RANK, _MAX_DIMENSION)
+    weight = Weight(
+        fields.string("name", _DOTTED),
+        shape,
+        fields.choice("dtype", ITEM_BYTES),
+        fields.choice("role", ("parameter", "buffer")),
+    )
+    fields.finish()
+    if weight.nbytes > _MAX_TENSOR_BYTES:
+        raise InvalidManifest(f"parameter {weight.name!r} would take {weight.nbytes} bytes")
+    return weight
+
+
+def _check_names(manifest: Manifest) -> None:
+    """A name must be told apart from every other of its kind, and a weight cannot lie inside another weight."""
+    groups = {
+        "variants": [v.name for v in manifest.variants],
+        "inputs and outputs": [t.name for t in (*manifest.inputs, *manifest.outputs)],
+        "parameters": [w.name for w in manifest.parameters],
+    }
+    for kind, names in groups.items():
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise InvalidManifest(f"{kind}: {twice[0]!r} stands there twice")
+    weights = set(groups["parameters"])
+    for name in weights:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            outer = ".".join(parts[:depth])
+            if outer in weights:
+                raise InvalidManifest(f"parameters: {name!r} lies inside the parameter {outer!r}")
+
+
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    count = ITEM_BYTES[dtype]
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,31 @@
+"""A small manifest and a library that is an ELF header and nothing else: enough for what never executes it."""
+
+from __future__ import annotations
+
+import struct
+
+from moec.artifact.manifest import Guarantees, Manifest, Source, TokenTensor, Variant, Weight
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        compiler="moec 0.1.0",
+        layer="Sample",
+        source=Source("sample.moe", "ab" * 32),
+        options={"ff": 16},
+        target="cpu",
+        variants=(Variant("avx512", ("avx512f",)), Variant("generic", ())),
+        inputs=(TokenTensor("x", (32,), "bf16"), TokenTensor("task", (), "i32")),
+        outputs=(TokenTensor("y", (32,), "bf16"),),
+        parameters=(
+            Weight("router.logits.weight", (8, 32), "f32", "parameter"),
+            Weight("routed.up.weight", (8, 16, 32), "bf16", "parameter"),
+            Weight("router.bias", (8,), "f32", "buffer"),
+        ),
+        guarantees=Guarantees(True, True, True, True, "f32"),
+    )
+
+
+def library(machine: int = 62, kind: int = 3, body: bytes = b"code" * 64) -> bytes:
+    identity = struct.pack("<4sBBB9x", b"\x7fELF", 2, 1, 1)
+    return identity + struct.pack("<HHIQQQIHHHHHH", kind, machine, 1, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0) + body

@@ -1,0 +1,109 @@
+"""A manifest is believed only as far as it is well formed, and what is wrong is named by its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moec.artifact.manifest import Manifest, Weight
+from moec.errors import ArtifactError, MoecError, NewerSchema
+from tests.artifact.samples import manifest
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def test_comes_back() -> None:
+    assert Manifest.from_json(manifest().to_json()) == manifest()
+
+
+def test_follows_the_documented_form() -> None:
+    data = json.loads(manifest().to_json())
+    assert data["schema"] == 1
+    assert data["abi"] == 1
+    assert data["inputs"] == [
+        {"name": "x", "dtype": "bf16", "shape": ["T", 32]},
+        {"name": "task", "dtype": "i32", "shape": ["T"]},
+    ]
+    assert data["variants"][0] == {"name": "avx512", "features": ["avx512f"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.pop("layer"), "layer is missing"),
+        (lambda d: d.update(extra=1), "extra is not a known field"),
+        (lambda d: d.update(layer="a b"), "layer is not well formed: 'a b'"),
+        (lambda d: d.update(layer=3), "layer must be a string, not a number"),
+        (lambda d: d.update(schema="1"), "schema must be an integer, not a string"),
+        (lambda d: d.update(schema=0), "schema must lie between"),
+        (lambda d: d.update(schema=True), "schema must be an integer, not a boolean"),
+        (lambda d: d.update(options=[]), "options must be an object, not a list"),
+        (lambda d: d.update(variants=[]), "variants must have 1 to 62 entries, not 0"),
+        (lambda d: d["variants"].append(d["variants"][0]), "variants: 'avx512' stands there twice"),
+        (lambda d: d["source"].update(sha256="AB"), r"source\.sha256 is not well formed"),
+        (lambda d: d["inputs"][0].update(dtype="f8"), r"inputs\[0\]\.dtype must be one of f32, bf16, i32, not 'f8'"),
+        (lambda d: d["inputs"][0].update(dtype={}), r"inputs\[0\]\.dtype must be one of"),
+        (lambda d: d["inputs"][0].update(shape=[32]), r"inputs\[0\]\.shape must begin with 'T'"),
+        (lambda d: d["outputs"][0].update(name="x"), "inputs and outputs: 'x' stands there twice"),
+        (lambda d: d["parameters"][2].update(shape=[0]), r"parameters\[2\]\.shape\[0\] must lie between"),
+        (lambda d: d["parameters"][2].update(shape=[2**40, 2**40]), "would take"),
+        (lambda d: d["parameters"][2].update(shape=[1] * 9), r"parameters\[2\]\.shape must have 0 to 8 entries"),
+        (lambda d: d["parameters"][2].update(name="a..b"), r"parameters\[2\]\.name is not well formed"),
+        (lambda d: d["parameters"][2].update(role="state"), r"parameters\[2\]\.role must be one of"),
+        (lambda d: d["guarantees"].update(isolated=1), r"guarantees\.isolated must be true or false, not a number"),
+        (lambda d: d.update(compiler="\x1b[2J"), "compiler must be printable"),
+    ],
+)
+def test_what_is_wrong_is_named(change: Change, says: str) -> None:
+    data = json.loads(manifest().to_json())
+    change(data)
+    with pytest.raises(ArtifactError, match=says):
+        Manifest.from_json(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"abi": 2}, {"schema": 9, "layer": "unknown form"}])
+def test_newer(change: dict[str, Any]) -> None:
+    data = json.loads(manifest().to_json()) | change
+    with pytest.raises(NewerSchema, match=r"written by moec 0\.1\.0"):
+        Manifest.from_json(json.dumps(data).encode())
+
+
+def test_a_weight_inside_a_weight() -> None:
+    inner = Weight("router.bias.more", (2,), "f32", "buffer")
+    with pytest.raises(ArtifactError, match=r"'router\.bias\.more' lies inside the parameter 'router\.bias'"):
+        Manifest.from_json(replace(manifest(), parameters=(*manifest().parameters, inner)).to_json())
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"nul", b"\xff", b"[" * 100_000, b'{"schema": ' + b"9" * 5000 + b"}"])
+def test_not_json(text: bytes) -> None:
+    with pytest.raises(ArtifactError):
+        Manifest.from_json(text)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_any_value_anywhere_is_taken_or_refused(draw: st.DataObject) -> None:
+    data: Any = json.loads(manifest().to_json())
+    place: Any = data
+    while isinstance(place, dict | list) and place:
+        key = draw.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if not isinstance(place[key], dict | list) or not place[key] or draw.draw(st.booleans()):
+            place[key] = draw.draw(_json)
+            break
+        place = place[key]
+    try:
+        Manifest.from_json(json.dumps(data).encode())
+    except MoecError:
+        pass  # the only kind of error there may be
