@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from moec.errors import MoecError as MoecError
     from moec.pipeline import compile as compile
-    from moec.runtime import load as load
+    from moec.runtime.load import load as load
 
 _PUBLIC = {
     "compile": "moec.pipeline",
-    "load": "moec.runtime",
+    "load": "moec.runtime.load",
     "MoecError": "moec.errors",
 }
 

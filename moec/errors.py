@@ -78,5 +78,13 @@ class RangeError(InputError):
     """A value, such as a token's id, lies outside its table."""
 
 
+class GradientError(InputError):
+    """A gradient was asked for; a compiled layer computes none."""
+
+
+class WeightsError(MoecError):
+    """A layer's weights were never given, or lie packed where ordinary tensors were expected."""
+
+
 class ToolchainError(MoecError):
     """A program that compiling needs, such as a linker, is missing or failed."""

@@ -1,0 +1,159 @@
+"""The nested modules that give a layer's weights their dotted names: `layer.routed.gate.weight`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Self, cast
+
+import torch
+from torch import nn
+
+from moec.errors import DeviceError, DtypeError, GradientError, WeightsError
+from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.packing.weights import PackedWeights, check_weight
+from moec.runtime.placeholder import PackedBuffer, PackedParameter, placeholder
+
+
+class Weights(nn.Module):
+    """One level of names.  Its tensors are placeholders while their values lie in `store`, else ordinary tensors.
+
+    _store    the packed weights of the whole layer
+    _indices  number of each tensor of this level in the manifest
+    _casting  whether an assignment may convert (`load_state_dict` converts as it copies; `=` does not)
+    """
+
+    _store: PackedWeights
+    _indices: dict[str, int]
+    _casting: bool
+
+    def __init__(self, store: PackedWeights) -> None:
+        super().__init__()
+        self.__dict__.update(_store=store, _indices={}, _casting=False)
+
+    def add_weight(self, path: list[str], index: int) -> tuple[dict[str, Any], str]:
+        """Place weight `index` at `path` below this level, making the levels between.
+
+        Returns the table of nn.Module that holds it, and its name there.
+        """
+        level = self
+        for name in path[:-1]:
+            # Written past `add_module`, which refuses names that nn.Module uses itself, such as `type`.
+            level = cast(Weights, level._modules.setdefault(name, Weights(self._store)))
+        level._indices[path[-1]] = index
+        level._put(path[-1], placeholder(self._store.weights[index]))
+        return level._table(path[-1]), path[-1]
+
+    def get(self, name: str) -> torch.Tensor:
+        """The tensor or placeholder of this level's weight `name`."""
+        tensor = self._table(name)[name]
+        assert tensor is not None
+        return tensor
+
+    def release(self) -> None:
+        """Replace the ordinary tensors of this level by placeholders."""
+        for name, index in self._indices.items():
+            self._put(name, placeholder(self._store.weights[index]))
+
+    def restore(self) -> None:
+        """Replace the placeholders of this level by ordinary tensors, where values were given."""
+        for name, index in self._indices.items():
+            if self._store.weights[index].name not in self._store.missing and _stands_in(self.get(name)):
+                self._put(name, self._store.unpack(index))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_indices", {}):
+            self._assign(name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _assign(self, name: str, value: torch.Tensor) -> None:
+        """Take `value` as this weight: packed at once, or kept and packed by the next call."""
+        index = self._indices[name]
+        weight = self._store.weights[index]
+        if self._casting and isinstance(value, torch.Tensor):
+            value = value.detach().to(device="cpu", dtype=TORCH_DTYPES[weight.dtype])
+        if self._store.keep:
+            check_weight(weight, value)
+            self._put(name, value)
+            self._store.reserve()
+            self._store.missing.pop(weight.name, None)
+        else:
+            self._store.pack(index, value)
+
+    def _put(self, name: str, tensor: torch.Tensor) -> None:
+        role = self._store.weights[self._indices[name]].role
+        if role == "parameter" and not isinstance(tensor, nn.Parameter):
+            tensor = nn.Parameter(tensor.detach(), requires_grad=False)
+        self._table(name)[name] = tensor
+
+    def _table(self, name: str) -> dict[str, Any]:
+        role = self._store.weights[self._indices[name]].role
+        return self._parameters if role == "parameter" else self._buffers
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
+            if tensor is None or name in self._non_persistent_buffers_set:
+                continue
+            if _stands_in(tensor):
+                index = self._indices[name]
+                given = self._store.weights[index].name not in self._store.missing
+                bare = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+                tensor = self._store.unpack(index) if given else bare
+            destination[prefix + name] = tensor if keep_vars else tensor.detach()
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        """Load as nn.Module does, but for weights without an ordinary tensor: these are assigned (see `_assign`)."""
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        if self._store.keep and not assign:
+            for name in self._indices:
+                given, present = state_dict.get(prefix + name), self.get(name)
+                if _stands_in(present) and isinstance(given, torch.Tensor) and given.shape == present.shape:
+                    self._assign(name, torch.empty(present.shape, dtype=present.dtype, device="cpu"))
+        elif not assign:
+            local_metadata = {**local_metadata, "assign_to_params_buffers": True}
+        self.__dict__["_casting"] = not assign
+        try:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[arg-type]
+        finally:
+            self.__dict__["_casting"] = False
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """`.to`, `.half`, `.cuda`, `.share_memory` …: fine where they change nothing, an error where they would."""
+        for dtype in dict.fromkeys(TORCH_DTYPES[weight.dtype] for weight in self._store.weights):
+            probe = torch.empty(0, dtype=dtype, device="cpu")
+            result = fn(probe)
+            layer = self._store.kernel.library.manifest.layer
+            if result.device != probe.device:
+                raise DeviceError(f"{layer} is compiled for the CPU and cannot be moved to {result.device}")
+            if result.dtype != dtype:
+                raise DtypeError(
+                    f"{layer} cannot be converted: its weights of {dtype} are {dtype} in the machine code. Compile it "
+                    "for another dtype, or convert the model before the layer is put into it."
+                )
+            if result.is_shared():
+                raise WeightsError(f"the packed weights of {layer} cannot be moved to shared memory")
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        if requires_grad:
+            raise GradientError("a compiled layer computes no gradients, so its weights cannot require them")
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise WeightsError(
+            "a compiled layer cannot be pickled: its code is in its artifact. Save `layer.state_dict()`, and give it "
+            "to the layer that `moec.load` makes of the artifact."
+        )
+
+
+def _stands_in(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, PackedParameter | PackedBuffer)

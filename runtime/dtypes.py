@@ -1,0 +1,9 @@
+"""The element types of a manifest as torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32}

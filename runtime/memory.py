@@ -1,0 +1,30 @@
+"""Memory for packed weights and workspaces: byte tensors that the kernels can use as they are.
+
+Every buffer begins at a multiple of 64 bytes.  A large one is a mapping of its own that asks for huge pages (streaming
+weights through 4 KiB pages spends its time in page walks) and goes back to the system as soon as it is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+
+import torch
+
+ALIGNMENT = 64
+"""What the kernels rely on, in bytes."""
+
+HUGE_PAGE = 2 * 2**20
+_MAP_FROM = 2 * HUGE_PAGE
+
+
+def allocate(nbytes: int) -> torch.Tensor:
+    """A u8[nbytes] tensor.  Pages of a large one are touched, and so counted, only when they are written."""
+    if nbytes < _MAP_FROM:
+        return torch.empty(nbytes, dtype=torch.uint8, device="cpu")
+    region = mmap.mmap(-1, nbytes + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel built without huge pages refuses the wish; small ones do too
+        region.madvise(mmap.MADV_HUGEPAGE)
+    whole = torch.frombuffer(region, dtype=torch.uint8)
+    begin = -whole.data_ptr() % HUGE_PAGE
+    return whole[begin : begin + nbytes]

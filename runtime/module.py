@@ -1,0 +1,195 @@
+"""A compiled layer as an `nn.Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+
+from moec.artifact.manifest import Manifest
+from moec.errors import GradientError, WeightsError
+from moec.runtime.checks import Signature
+from moec.runtime.containers import Weights
+from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.native import Kernel
+from moec.runtime.operator import operator
+from moec.runtime.packing.weights import PackedWeights
+from moec.runtime.placeholder import PackedBuffer, PackedParameter
+from moec.runtime.workspace import WORKSPACES
+
+
+class Layer(Weights):
+    """A compiled layer.  Calling it runs machine code on torch's own threads.
+
+    Its weights are parameters and buffers with the names of the `.moe` file; `state_dict` and `load_state_dict` work as
+    with any module.  They are packed into the order of the kernels as they are given, and only the packed form stays in
+    memory: `parameters()` then shows placeholders of the right shape and dtype.  With `keep_weights` the ordinary
+    tensors stay too, may be edited in place, and are packed again by the next call after a change.
+
+    Calls from several threads at once are fine; changing weights while a call runs is not.  No gradients are computed.
+    """
+
+    def __init__(self, kernel: Kernel, keep_weights: bool) -> None:
+        super().__init__(PackedWeights(kernel, keep_weights))
+        manifest = kernel.library.manifest
+        self.__dict__.update(
+            _signature=Signature.of(manifest),
+            _artifact=kernel.library.sha256,
+            _variant=kernel.variant,
+            _operator=operator(),
+            _places=[],
+        )
+        for index, weight in enumerate(manifest.parameters):
+            self._places.append(self.add_weight(weight.name.split("."), index))
+
+    _signature: Signature
+    _artifact: str
+    _variant: str
+    _operator: Any
+    _places: list[tuple[dict[str, Any], str]]  # each weight's table in nn.Module and name there, in order
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artifact says about itself."""
+        return self._store.kernel.library.manifest
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant that runs on this processor."""
+        return self._variant
+
+    @property
+    def packed_bytes(self) -> int:
+        """Size of the packed weights in bytes (0 before the first weight is given)."""
+        return self._store.buffer.numel()
+
+    def forward(
+        self, *inputs: torch.Tensor | int, **named: torch.Tensor | int
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Run the layer on tokens of any leading shape.
+
+        inputs: one for each input of the manifest, in order or by name: `(..., *row)` of its dtype, contiguous, on the
+        CPU, the leading shape the same for all.  An input of i32 a token may be an int: the same for every token.
+        Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.
+
+        Raises ShapeError, DtypeError, DeviceError, LayoutError, RangeError, GradientError (all InputError), or
+        WeightsError while weights are missing.
+        """
+        variant = self._variant
+        if not torch.compiler.is_compiling():
+            packed, weights = self._current()
+        elif torch.compiler.is_exporting():
+            # An exported program holds ordinary weights, so that it runs wherever some variant of the artifact does.
+            packed, weights, variant = None, self._tensors(), ""
+        else:
+            self._require_weights()
+            packed, weights = self._store.buffer, self._tensors() if self._store.keep else []
+        flat, leading = self._signature.flatten(self._signature.bind(inputs, named))
+        outputs = self._operator(packed, weights, flat, self._artifact, variant)
+        if len(leading) != 1:
+            outputs = [output.view(*leading, *output.shape[1:]) for output in outputs]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def reset_parameters(self, seed: int | None = None) -> Self:
+        """Give every weight random values: normal with variance 1 / (size of the last dimension), integers 0.
+
+        seed: makes the values reproducible; without it torch's default generator is used.
+        """
+        generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
+        slots = [(index, level, name) for level in self._levels() for name, index in level._indices.items()]
+        for index, level, name in sorted(slots, key=lambda slot: slot[0]):
+            weight = self._store.weights[index]
+            value = torch.zeros(weight.shape, dtype=TORCH_DTYPES[weight.dtype], device="cpu")
+            if value.is_floating_point():
+                value.normal_(std=(weight.shape[-1] if weight.shape else 1) ** -0.5, generator=generator)
+            setattr(level, name, value)
+        return self
+
+    def unpack(self) -> Self:
+        """Give the layer ordinary tensors again, and keep them: as if it was loaded with `keep_weights`.
+
+        Parameters are new objects afterwards.  The packed form stays too, so weights are in memory twice until `pack`.
+        """
+        for level in self._levels():
+            level.restore()
+        self._store.keep = True
+        return self
+
+    def pack(self) -> Self:
+        """Pack what has changed and let go of the ordinary tensors."""
+        if self._store.keep:
+            for index, tensor in enumerate(self._tensors()):
+                if self._store.weights[index].name not in self._store.missing:
+                    self._store.pack(index, tensor)
+            for level in self._levels():
+                level.release()
+            self._store.keep = False
+        return self
+
+    @contextmanager
+    def unpacked(self) -> Iterator[Self]:
+        """Ordinary tensors for the body of a `with`, to read and to edit; packed again at its end."""
+        kept = self._store.keep
+        self.unpack()
+        try:
+            yield self
+        finally:
+            if not kept:
+                self.pack()
+
+    def repack(self) -> None:
+        """Pack every kept weight again: for changes made behind torch's back (NumPy views, `param.data[...] = …`)."""
+        self._store.forget()
+
+    def release_workspace(self) -> int:
+        """Give back the scratch memory that calls have left (it is shared by all layers); returns the bytes."""
+        return WORKSPACES.release()
+
+    def extra_repr(self) -> str:
+        manifest = self.manifest
+        state = f"{len(self._store.missing)} weights missing" if self._store.missing else "weights packed"
+        return f"{manifest.layer}, {self._variant}, {state}{' and kept' if self._store.keep else ''}"
+
+    def _levels(self) -> list[Weights]:
+        return [module for module in self.modules() if isinstance(module, Weights)]
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [table[name] for table, name in self._places]
+
+    def _current(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """The operator's `packed` and `weights` for a call outside of torch's compiler."""
+        for table, name in self._places:
+            if type(table[name]) not in (PackedParameter, PackedBuffer):
+                return self._current_ordinary()
+        if self._store.missing:
+            self._require_weights()
+        return self._store.buffer, []
+
+    def _current_ordinary(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        tensors = self._tensors()
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            raise GradientError(
+                f"{self.manifest.layer}: a weight requires a gradient, and a compiled layer computes none; call it "
+                "under `torch.no_grad()`"
+            )
+        if self._store.keep:
+            self._require_weights()
+            self._store.refresh(tensors)
+            return self._store.buffer, []
+        # Other weights stand in for this one call (torch.func.functional_call).
+        return None, [
+            self._store.unpack(index) if isinstance(tensor, PackedParameter | PackedBuffer) else tensor
+            for index, tensor in enumerate(tensors)
+        ]
+
+    def _require_weights(self) -> None:
+        if not self._store.missing:
+            return
+        names = list(self._store.missing)
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise WeightsError(
+            f"{self.manifest.layer} has no values yet for {shown}. Give them with `layer.load_state_dict(...)`, or "
+            "random ones with `layer.reset_parameters(seed)`."
+        )

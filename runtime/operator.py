@@ -1,0 +1,75 @@
+"""`torch.ops.moec.run`: the call of a compiled layer as an operator that torch's compiler and exporter understand.
+
+    run(Tensor? packed, Tensor[] weights, Tensor[] inputs, str artifact, str variant) -> Tensor[]
+
+packed    the packed weights (u8) of `variant`; or None: `weights` are packed when they come for the first time
+weights   nothing, or ordinary weights in the manifest's order: those that changed are packed again first
+inputs    one tensor for each input of the manifest, `(T, *row)`
+artifact  the SHA-256 that names the artifact; it must be loaded in the process that runs the operator
+variant   one of the artifact's variants, or "" for the best that this processor can run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from moec.runtime.native import kernel
+from moec.runtime.packing.weights import adopted, owner
+from moec.runtime.workspace import WORKSPACES
+
+_SCHEMA = "run(Tensor? packed, Tensor[] weights, Tensor[] inputs, str artifact, str variant) -> Tensor[]"
+
+
+@cache
+def operator() -> Any:
+    """The operator, registered with torch when it is first asked for."""
+    _registration()
+    return torch.ops.moec.run.default
+
+
+@cache
+def _registration() -> torch.library.Library:
+    library = torch.library.Library("moec", "FRAGMENT")
+    library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
+    library.impl("run", _run, "CPU")
+    torch.library.register_fake("moec::run", _fake, lib=library)
+    return library
+
+
+def _run(
+    packed: torch.Tensor | None,
+    weights: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    artifact: str,
+    variant: str,
+) -> list[torch.Tensor]:
+    code = kernel(artifact, variant)
+    if packed is None:
+        packed = adopted(code, weights).buffer
+    elif weights:
+        owner(packed).refresh(weights)
+    tokens = inputs[0].shape[0]
+    outputs = [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
+    threads = torch.get_num_threads()
+    workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads))
+    try:
+        code.run(threads, packed, workspace, *inputs, *outputs)
+    finally:
+        WORKSPACES.give(workspace)
+    return outputs
+
+
+def _fake(
+    packed: torch.Tensor | None,
+    weights: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    artifact: str,
+    variant: str,
+) -> list[torch.Tensor]:
+    tokens = inputs[0].shape[0]
+    code = kernel(artifact, variant)
+    return [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]

@@ -1,0 +1,143 @@
+"""The packed weights of a layer: one buffer in the kernels' own order, and what of it is up to date."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from moec.artifact.manifest import Weight
+from moec.errors import DeviceError, DtypeError, InputError, LayoutError, ShapeError
+from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.memory import allocate
+from moec.runtime.native import Kernel
+
+_Stamp = tuple[int, int]
+
+
+class PackedWeights:
+    """A u8 buffer of `kernel`'s packed form, filled weight by weight.
+
+    buffer    empty until the first weight comes; its pages count as memory once they are written
+    missing   names of the weights that were never given
+    keep      whether the layer keeps ordinary tensors beside the packed ones
+    """
+
+    def __init__(self, kernel: Kernel, keep: bool) -> None:
+        self.kernel = kernel
+        self.keep = keep
+        self.weights = kernel.library.manifest.parameters
+        self.buffer = torch.empty(0, dtype=torch.uint8, device="cpu")
+        self.missing = dict.fromkeys(weight.name for weight in self.weights)
+        self._stamps: list[_Stamp | None] = [None] * len(self.weights)
+        # Keeps the storage that was packed alive, so that no other tensor can come to its address and pass for it.
+        self._packed_from: list[torch.Tensor | None] = [None] * len(self.weights)
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> PackedWeights:
+        twin = PackedWeights(self.kernel, self.keep)
+        if self.buffer.numel():
+            twin.reserve()
+            twin.buffer.copy_(self.buffer)
+        twin.missing = dict(self.missing)
+        return twin
+
+    def reserve(self) -> None:
+        """Make sure that `buffer` exists, without touching its pages."""
+        if not self.buffer.numel():
+            self.buffer = allocate(int(self.kernel.call("packed_bytes")))
+            _OWNERS[self.buffer.data_ptr()] = self
+
+    def pack(self, index: int, tensor: torch.Tensor) -> None:
+        """Write weight `index` into its place from a CPU tensor of the declared shape and dtype (any strides)."""
+        check_weight(self.weights[index], tensor)
+        self.reserve()
+        self.kernel.call("pack", index, self.buffer, tensor.detach().contiguous())
+        self.missing.pop(self.weights[index].name, None)
+        self._stamps[index] = self._packed_from[index] = None
+
+    def unpack(self, index: int) -> torch.Tensor:
+        """A new tensor with exactly the bits that `pack` was given."""
+        weight = self.weights[index]
+        tensor = torch.empty(weight.shape, dtype=TORCH_DTYPES[weight.dtype], device="cpu")
+        self.kernel.call("unpack", index, self.buffer, tensor)
+        return tensor
+
+    def refresh(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Pack those of `tensors` (all weights, in order) that are not what was packed last.
+
+        A tensor has changed when its memory is another or its version counter moved on.  Writes past torch (through
+        NumPy, or `.data[...] = `) leave no trace: `forget` makes the next refresh pack everything.
+        """
+        if [_stamp(tensor) for tensor in tensors] == self._stamps:
+            return
+        with self._lock:
+            for index, tensor in enumerate(tensors):
+                stamp = _stamp(tensor)
+                if stamp != self._stamps[index]:
+                    self.pack(index, tensor)
+                    self._stamps[index], self._packed_from[index] = stamp, tensor.detach()
+
+    def forget(self) -> None:
+        """Take nothing for packed, and hold no tensor."""
+        self._stamps = [None] * len(self.weights)
+        self._packed_from = [None] * len(self.weights)
+
+
+_OWNERS: weakref.WeakValueDictionary[int, PackedWeights] = weakref.WeakValueDictionary()
+
+
+def owner(buffer: torch.Tensor) -> PackedWeights:
+    """Whose `buffer` this is."""
+    found = _OWNERS.get(buffer.data_ptr())
+    if found is None:
+        raise InputError("moec::run: weights were given, but the packed buffer belongs to no layer of this process")
+    return found
+
+
+_ADOPTED: dict[tuple[str, str, int], PackedWeights] = {}
+
+
+def adopted(kernel: Kernel, weights: Sequence[torch.Tensor]) -> PackedWeights:
+    """Packed weights for ordinary ones that belong to no layer, such as those of an exported program.
+
+    They are packed when they come for the first time or have changed, and live as long as the first weight does.
+    """
+    if len(weights) != len(kernel.library.manifest.parameters):
+        raise InputError(f"moec::run: {len(kernel.library.manifest.parameters)} weights, not {len(weights)}")
+    first = id(weights[0]) if weights else 0
+    key = (kernel.library.sha256, kernel.variant, first)
+    store = _ADOPTED.get(key)
+    if store is None:
+        store = _ADOPTED[key] = PackedWeights(kernel, keep=True)
+        if weights:
+            weakref.finalize(weights[0], _ADOPTED.pop, key, None)
+    store.refresh(weights)
+    return store
+
+
+def check_weight(weight: Weight, tensor: torch.Tensor) -> None:
+    """Raise a subclass of InputError unless `tensor` can be packed as `weight`."""
+    name = f"weight {weight.name!r}"
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}")
+    if is_traceable_wrapper_subclass(tensor):
+        raise InputError(f"{name} is a {type(tensor).__name__}; give an ordinary tensor with all of its values")
+    if tuple(tensor.shape) != weight.shape:
+        raise ShapeError(f"{name} must have shape {list(weight.shape)}, not {list(tensor.shape)}")
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise LayoutError(f"{name} must be an ordinary dense tensor; call `.to_dense()` or `.dequantize()` first")
+    if tensor.dtype is not TORCH_DTYPES[weight.dtype]:
+        raise DtypeError(f"{name} must be {TORCH_DTYPES[weight.dtype]}, not {tensor.dtype}")
+    if tensor.device.type == "meta":
+        raise DeviceError(f"{name} is on the meta device and holds no values; take them from a state_dict")
+    if tensor.device.type != "cpu":
+        raise DeviceError(f"{name} is on {tensor.device}; this layer runs on the CPU: call `.cpu()` first")
+
+
+def _stamp(tensor: torch.Tensor) -> _Stamp:
+    # An inference tensor has no version counter; only another memory tells that it changed.
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version

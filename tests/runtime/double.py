@@ -1,0 +1,75 @@
+"""Builds artifacts of the test double (double.c), each with what a test needs wrong about it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+import tvm_ffi
+
+from moec.artifact.container import write
+from moec.artifact.manifest import Guarantees, Manifest, Source, TokenTensor, Variant, Weight
+
+SOURCE = Path(__file__).with_name("double.c")
+
+
+def manifest(one_input: bool = False) -> Manifest:
+    """The manifest that belongs to double.c."""
+    x, ids = TokenTensor("x", (4,), "f32"), TokenTensor("task", (), "i32")
+    return Manifest(
+        compiler="moec 0.1.0",
+        layer="Double",
+        source=Source("double.moe", "0" * 64),
+        options={},
+        target="cpu",
+        variants=(Variant("best", ("of_tomorrow",)), Variant("plain", ())),
+        inputs=(x,) if one_input else (x, ids),
+        outputs=(TokenTensor("y", (4,), "f32"),),
+        parameters=(
+            Weight("routed.scale.weight", (5, 4), "f32", "parameter"),
+            Weight("shift", (4,), "f32", "parameter"),
+            Weight("router.table", (5,), "i32", "buffer"),
+        ),
+        guarantees=Guarantees(True, True, True, True, "f32"),
+    )
+
+
+@cache
+def compiled(*defines: str) -> bytes:
+    """The shared library of double.c with these macros defined."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    include = Path(tvm_ffi.__file__).parent / "include"
+    with TemporaryDirectory() as folder:
+        library = Path(folder) / "double.so"
+        flags = ["-O1", "-shared", "-fPIC", f"-I{include}", *(f"-D{d}" for d in defines)]
+        subprocess.run(["cc", *flags, str(SOURCE), "-o", str(library)], check=True)
+        return library.read_bytes()
+
+
+def artifact(folder: Path, *defines: str, name: str = "double.so") -> Path:
+    """An artifact of the double in `folder`."""
+    path = folder / name
+    write(path, compiled(*defines), manifest("ONE_INPUT" in defines), {"source/double.moe": "layer Double {}\n"})
+    return path
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """A state dict with values that all differ."""
+    return {
+        "routed.scale.weight": torch.arange(20, dtype=torch.float32).reshape(5, 4) + 1,
+        "shift": torch.tensor([0.5, -0.5, 0.25, 0.0]),
+        "router.table": torch.tensor([4, 2, 0, 1, 3], dtype=torch.int32),
+    }
+
+
+def expected(x: torch.Tensor, task: torch.Tensor | int, state: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    """What the layer computes, in PyTorch."""
+    state = state or weights()
+    ids = torch.as_tensor(task, dtype=torch.int64)
+    return x * state["routed.scale.weight"][state["router.table"].long()[ids]] + state["shift"]
