@@ -1,0 +1,113 @@
+"""What the statements of a file declare, once their first words are understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moec.diagnostics import Source, Span
+from moec.frontend import ast
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a definition or a layer; without a default it must be given."""
+
+    name: ast.Name
+    default: ast.Expr | None
+
+
+@dataclass(frozen=True)
+class Binding:
+    """`name = value : dtype`.  `name` is None for the one expression of a one-line expert."""
+
+    span: Span
+    name: ast.Name | None
+    value: ast.Expr
+    dtype: ast.Expr | None = None
+
+
+@dataclass(frozen=True)
+class InputDeclaration:
+    """`input name[shape] : dtype`, one value a token."""
+
+    span: Span
+    name: ast.Name
+    shape: tuple[ast.Expr, ...]
+    dtype: ast.Expr
+
+
+@dataclass(frozen=True)
+class Assertion:
+    """`assert condition, "text"`."""
+
+    span: Span
+    condition: ast.Expr
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A router or an expert."""
+
+    span: Span
+    kind: str
+    name: ast.Name
+    parameters: tuple[Parameter, ...]
+    body: tuple[Binding | InputDeclaration | Assertion, ...]
+
+
+@dataclass(frozen=True)
+class RouterUse:
+    """`router call : dtype`."""
+
+    span: Span
+    call: ast.Expr
+    dtype: ast.Expr | None
+
+
+@dataclass(frozen=True)
+class ExpertsUse:
+    """`experts name[count] = value : dtype`, or `shared ...`, where the count may be left out (1)."""
+
+    span: Span
+    shared: bool
+    name: ast.Name
+    count: ast.Expr | None
+    value: ast.Expr
+    dtype: ast.Expr | None
+
+
+@dataclass(frozen=True)
+class TokensUse:
+    """`tokens dropless` or `tokens capacity(...)`."""
+
+    span: Span
+    policy: ast.Expr
+
+
+@dataclass(frozen=True)
+class LayerDeclaration:
+    span: Span
+    name: ast.Name
+    parameters: tuple[Parameter, ...]
+    body: tuple[Binding | RouterUse | ExpertsUse | TokensUse | Assertion, ...]
+
+
+@dataclass(frozen=True)
+class Import:
+    """`import names from "path"`."""
+
+    span: Span
+    names: tuple[ast.Name, ...]
+    path: str
+    path_span: Span
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """Everything that one file declares, in source order."""
+
+    source: Source
+    imports: tuple[Import, ...]
+    definitions: tuple[Definition, ...]
+    layers: tuple[LayerDeclaration, ...]

@@ -1,0 +1,2 @@
+def lower(layer, context):
+    raise NotImplementedError

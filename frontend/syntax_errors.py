@@ -1,0 +1,183 @@
+"""What a person is told about text that does not parse."""
+
+from __future__ import annotations
+
+from lark import Token, UnexpectedCharacters, UnexpectedToken
+
+from moec.diagnostics import Collector, Fix, Label, Source, Span
+from moec.frontend.tokens import DEEPEST as DEEPEST_BRACKETS
+from moec.frontend.tokens import BracketError, TooDeep
+
+KEYWORDS = ("over", "and", "or", "not")
+BRACKETS = {"LPAR": "(", "LSQB": "[", "LBRACE": "{", "RPAR": ")", "RSQB": "]", "RBRACE": "}"}
+
+_INSTEAD = {
+    "&": "write `and`",
+    "|": "write `or`",
+    "!": "write `not`, or `!=` to compare",
+    "'": 'text stands in double quotes: "..."',
+    "^": "write `pow(a, b)`, or `square(a)`",
+    "@": "a matrix product is `linear(v, n)`",
+    "→": "a binding is written `name = expression`",
+    "×": "write `*`",
+    "−": "write `-`",
+    "–": "write `-`",
+    "“": 'text stands in plain quotes: "..."',
+    "”": 'text stands in plain quotes: "..."',
+}
+
+
+def _span(source: Source, token: Token) -> Span:
+    start = token.start_pos or 0
+    return Span(source, start, start + max(1, len(token)))
+
+
+def too_large(found: Collector, source: Source, limit: int) -> None:
+    found.error(
+        "E0104",
+        f"the file has {len(source.text):,} characters, more than the {limit:,} that are read",
+        Span(source, 0, 0),
+        fix="split it, and bring the parts together with `import`",
+    )
+
+
+def expression_too_deep(found: Collector, span: Span, limit: int) -> None:
+    found.error(
+        "E0104",
+        f"this expression nests more than {limit} deep",
+        span,
+        "too deep",
+        fix="bind parts of it to names",
+    )
+
+
+def bad_bracket(found: Collector, source: Source, error: BracketError | TooDeep) -> None:
+    if isinstance(error, TooDeep):
+        found.error(
+            "E0104",
+            f"brackets nest more than {DEEPEST_BRACKETS} deep",
+            _span(source, error.token),
+            fix="bind parts of the expression to names",
+        )
+        return
+    opener, token = error.opener, error.token
+    if token is None and opener is not None:
+        close = {"(": ")", "[": "]", "{": "}"}[str(opener)]
+        found.error(
+            "E0103",
+            f"this `{opener}` is never closed",
+            _span(source, opener),
+            f"no `{close}` for it before the end of the file",
+            fix=f"add `{close}`",
+        )
+    elif token is not None and opener is None:
+        found.error(
+            "E0103", f"this `{token}` closes nothing", _span(source, token), "no bracket is open here", fix="remove it"
+        )
+    elif token is not None:
+        span = _span(source, token)
+        close = {"(": ")", "[": "]", "{": "}"}[str(opener)]
+        found.error(
+            "E0103",
+            f"`{token}` cannot close `{opener}`",
+            span,
+            f"expected `{close}`",
+            also=[Label(_span(source, opener), "opened here")] if opener is not None else (),
+            fix=Fix(f"close `{opener}` first: write `{close}` before this `{token}`"),
+        )
+
+
+def bad_character(found: Collector, source: Source, error: UnexpectedCharacters) -> tuple[int, int]:
+    """Report a character that no token starts with; returns the part of the text to leave out."""
+    start = error.pos_in_stream or 0
+    character = source.text[start : start + 1]
+    line_end = len(source.line(Span(source, start, start).line)) + source.line_start(Span(source, start, start).line)
+    if character == '"':
+        found.error(
+            "E0102", "this text has no closing quote", Span(source, start, line_end), fix='close it with `"` on its line'
+        )
+    else:
+        shown = character if character.isprintable() else f"U+{ord(character):04X}"
+        found.error(
+            "E0102",
+            f"`{shown}` means nothing here",
+            Span(source, start, start + 1),
+            "unknown character",
+            fix=_INSTEAD.get(character),
+        )
+    line_start = source.line_start(Span(source, start, start).line)
+    return line_start, line_end
+
+
+def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
+    """Report a token that does not fit; returns where it is."""
+    token: Token = error.token
+    if token.type == "$END":
+        end = len(source.text.rstrip())
+        found.error("E0101", "the file ends in the middle of a statement", Span(source, end, end), "more must follow")
+        return end
+    span = _span(source, token)
+    before = source.text[: span.start].rstrip(" \t")
+    starts_line = not before or before[-1] in "\r\n;{"
+    text = str(token)
+    if token.type == "_SEP":
+        line_end = len(source.text[: span.start].rstrip())
+        found.error(
+            "E0101",
+            "the line ends in the middle of an expression",
+            Span(source, max(0, line_end - 1), line_end),
+            "something must follow",
+            notes=["a line end ends a statement, except inside `( )` and `[ ]`"],
+            fix="finish the expression on this line, or put it in parentheses to go on on the next",
+        )
+    elif text == "{":
+        found.error(
+            "E0101",
+            "`{` stands where no block can begin",
+            span,
+            fix="a block begins on the line of its statement: `layer NAME(...) {`" if starts_line else None,
+        )
+    elif text in KEYWORDS:
+        found.error(
+            "E0101",
+            f"`{text}` is a word of the language, not a name",
+            span,
+            fix=f"choose another name, such as `{text}_`" if starts_line else "put an operand on both sides of it",
+        )
+    elif token.type == "EQUAL":
+        found.error(
+            "E0101",
+            "`=` cannot stand here",
+            span,
+            notes=["`=` binds a name (`name = expression`) or an argument (`f(name = value)`)"],
+            fix=Fix("to compare, write `==`", span, "=="),
+        )
+    elif starts_line and token.type in ("ADD", "MULTIPLY", "COMPARE", "OR", "AND", "QMARK", "DOT", "COLON"):
+        found.error(
+            "E0101",
+            f"a line cannot begin with `{text}`",
+            span,
+            notes=["a line end ends a statement, except inside `( )` and `[ ]`"],
+            fix="put the whole expression in parentheses, or move this to the end of the line before",
+        )
+    elif starts_line:
+        found.error("E0101", f"a statement cannot begin with `{text}`", span, "expected a name here")
+    elif before.endswith("}"):
+        found.error("E0101", f"`{text}` follows a block on its line", span, fix="begin a new line here")
+    else:
+        found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error))
+    return span.start
+
+
+def _expectation(error: UnexpectedToken) -> str:
+    expected = set(error.expected or ())
+    closing = [BRACKETS[name] for name in ("RPAR", "RSQB") if name in expected]
+    if "NUMBER" in expected:
+        return f"expected an expression{''.join(f' or `{one}`' for one in closing)}"
+    if closing:
+        return f"expected an operator, `,` or `{closing[0]}`"
+    if expected == {"NAME"}:
+        return "expected a name"
+    if "COLON" in expected and "QMARK" not in expected and "NAME" not in expected:
+        return "expected `:` and the other choice of `condition ? yes : no`"
+    return "this does not fit what stands before it"

@@ -1,0 +1,85 @@
+"""Reads the words of one statement from left to right."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from moec.diagnostics import Span
+from moec.frontend import ast
+
+
+class Malformed(Exception):
+    """The statement does not have its form."""
+
+    def __init__(self, span: Span, why: str) -> None:
+        super().__init__(why)
+        self.span = span
+        self.why = why
+
+
+class Words:
+    """A cursor over the words of a statement; raises Malformed where they do not fit."""
+
+    def __init__(self, statement: ast.Statement) -> None:
+        self._statement = statement
+        self._words = statement.words
+        self._at = 0
+
+    @property
+    def _previous_end(self) -> Span:
+        span = self._words[self._at - 1].span if self._at else self._statement.head.span
+        return Span(span.source, span.end - 1, span.end)
+
+    def fail(self, why: str) -> NoReturn:
+        here = self._words[self._at].span if self._at < len(self._words) else self._previous_end
+        raise Malformed(here, why)
+
+    def peek(self, mark: str) -> bool:
+        """Is the next word this punctuation?"""
+        if self._at >= len(self._words):
+            return False
+        word = self._words[self._at]
+        return isinstance(word, ast.Punctuation) and word.text == mark
+
+    def skip(self, mark: str) -> bool:
+        """Take this punctuation if it comes next."""
+        found = self.peek(mark)
+        self._at += found
+        return found
+
+    def punctuation(self, mark: str) -> None:
+        if not self.skip(mark):
+            self.fail(f"expected `{mark}` here")
+
+    def expression(self, what: str = "an expression") -> ast.Expr:
+        word = self._words[self._at] if self._at < len(self._words) else None
+        if not isinstance(word, ast.Expr):
+            self.fail(f"expected {what} here")
+        self._at += 1
+        return word
+
+    def name(self, what: str = "a name") -> ast.Name:
+        word = self._words[self._at] if self._at < len(self._words) else None
+        if not isinstance(word, ast.Name):
+            self.fail(f"expected {what} here")
+        self._at += 1
+        return word
+
+    def keyword(self, text: str) -> None:
+        word = self._words[self._at] if self._at < len(self._words) else None
+        if not (isinstance(word, ast.Name) and word.text == text):
+            self.fail(f"expected `{text}` here")
+        self._at += 1
+
+    def optional(self, mark: str) -> ast.Expr | None:
+        """The expression behind this punctuation, if it comes next."""
+        return self.expression() if self.skip(mark) else None
+
+    def end(self, block: bool = False) -> None:
+        """Nothing may follow, except a block where `block` is true."""
+        if self._at < len(self._words):
+            self.fail("nothing may follow here; is an operator missing?")
+        if self._statement.block is not None and not block:
+            raise Malformed(self._previous_end, "no block may follow this statement")
+        if self._statement.block is None and block:
+            raise Malformed(self._previous_end, "a block `{ ... }` must follow")
