@@ -114,6 +114,13 @@ class Builder:
     def null(self) -> Pointer:
         return Pointer(llvm.ZeroOp(self.ptr).result)
 
+    def integer(self, address: Pointer) -> Value:
+        """An address as an i64."""
+        return Value(llvm.PtrToIntOp(self.i64, address.raw).result)
+
+    def is_null(self, address: Pointer) -> Value:
+        return Value(llvm.ICmpOp(0, address.raw, self.null.raw).result)
+
     # --- functions and symbols
 
     def declare(
@@ -137,7 +144,7 @@ class Builder:
         returned = "void" if result is None else str(result)
         signature = ir.Type.parse(f"!llvm.func<{returned} ({', '.join(map(str, arguments))})>")
         target = {}
-        if self.variant.target_cpu:
+        if self.variant.target_cpu and linkage != "extern_weak":
             listed = ", ".join(f'"{feature}"' for feature in self.variant.target_features)
             target = {
                 "target_cpu": self.variant.target_cpu,
@@ -156,6 +163,10 @@ class Builder:
         function = Function(name, tuple(arguments), result, operation)
         self._symbols[name] = function
         return function
+
+    def known(self, name: str) -> Function | None:
+        """The internal function of this name and variant, if it is declared."""
+        return self._symbols.get(f"{name}.{self.variant.name}")
 
     @contextmanager
     def define(self, function: Function) -> Iterator[list[Any]]:
@@ -176,6 +187,13 @@ class Builder:
         raw = [argument.raw for argument in arguments]
         called = llvm.CallOp(function.result, raw, [], [], callee=callee).operation
         return wrap(called.results[0]) if function.result is not None else None
+
+    def result(self, function: Function, *arguments: Value) -> Value:
+        """Calls a function that has a result."""
+        returned = self.call(function, *arguments)
+        if returned is None:
+            raise TypeError(f"{function.name} returns nothing")
+        return returned
 
     def address(self, function: Function) -> Pointer:
         """The address of a function; null for an undefined one of linkage extern_weak."""
@@ -372,3 +390,11 @@ class Builder:
         raw = [unwrap(argument) for argument in arguments]
         operation = llvm.InlineAsmOp(result, raw, text, constraints, has_side_effects=True).operation
         return wrap(operation.results[0]) if result is not None else Value(None)
+
+    def structure(self, *fields: ir.Type) -> ir.Type:
+        """A struct type, such as assembly with several outputs returns."""
+        return ir.Type.parse(f"!llvm.struct<({', '.join(map(str, fields))})>")
+
+    def field(self, type_: ir.Type, structure: Value, number: int) -> Value:
+        """A field, of this type, of a struct."""
+        return Value(llvm.ExtractValueOp(type_, structure.raw, ir.DenseI64ArrayAttr.get([number])).result)

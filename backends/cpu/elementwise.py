@@ -165,7 +165,7 @@ def evaluate(
     def value_of(raw: ir.Value) -> Value:
         if raw not in known_values:
             owner = raw.owner
-            if isinstance(owner, ir.Block) or owner.name != "arith.constant":
+            if isinstance(owner, ir.Block) or owner.operation.name != "arith.constant":
                 raise unsupported("cpu", block.owner, "its region reads a value from outside that is not a constant")
             known_values[raw] = constant_of(b, owner, lanes)
         return known_values[raw]

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch_mlir import ir
 
+from moec.backends.cpu import parameters
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.values import Pointer, Value, byte_width
@@ -36,9 +37,12 @@ def align_up(bytes_: int, to: int = LINE) -> int:
 
 
 def row_stride(bytes_: int) -> int:
-    """Bytes between rows of a buffer: whole cache lines, and not a multiple of 4096, which would fill one L1 set."""
+    """Bytes between rows of a buffer: short rows lie without gaps, longer ones begin in a cache line of their own and not
+    4096 bytes apart, which would fill one L1 set."""
+    if bytes_ <= 4 * LINE:
+        return bytes_
     stride = align_up(bytes_)
-    return stride + LINE if stride % 4096 == 0 and stride else stride
+    return stride + LINE if stride % 4096 == 0 else stride
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Storage:
     """Where a tensor lives: the address in a word of the frame plus `offset`, in rows `stride` bytes apart.
 
     A row is all but the leading dimension: `columns` elements, without gaps.  A tensor of rank 1 has `columns` = 1.
+    Of a buffer or a parameter, 64 bytes more than a row may be read; of the caller's tensors, and when writing, only
+    the row itself.
     """
 
     word: int
@@ -106,8 +112,6 @@ class Frame:
     words: int = _FIRST_FREE
     buffers: list[tuple[int, Size]] = field(default_factory=list)
     """(word, size) of everything in the workspace, in order; each is aligned to 64 bytes."""
-    inputs: dict[ir.Value, Storage] = field(default_factory=dict)
-    outputs: dict[ir.Value, Storage] = field(default_factory=dict)
     counters: list[int] = field(default_factory=list)
     packed_bytes: int = 0
     regions: list[tuple[int, Region]] = field(default_factory=list)
@@ -118,6 +122,9 @@ class Frame:
     _packed: dict[object, int] = field(default_factory=dict)
     rows_per_token: dict[ir.Value, int] = field(default_factory=dict)
     """Of every buffer with a dynamic leading dimension: how many rows it has for each token, at most."""
+    groups: dict[ir.Value, int] = field(default_factory=dict)
+    """The offsets of a plan -> word that holds the address of its groups, all i32: how many experts have rows, then for
+    each of them, ascending, (expert, first row, row after the last)."""
 
     def word(self, count: int = 1) -> int:
         """Reserve words of the frame; their contents are undefined."""
@@ -127,13 +134,12 @@ class Frame:
 
     # --- what a call is given
 
-    def bind(self, value: ir.Value, table: dict[ir.Value, Storage]) -> Storage:
-        """Give an input or output tensor a word; the caller's tensors are contiguous."""
+    def bind(self, value: ir.Value) -> Storage:
+        """Storage for a tensor that the caller provides: it is contiguous, and its address is set from outside."""
         type_ = ir.RankedTensorType(value.type)
         columns = _columns(type_)
         storage = Storage(self.word(), 0, type_.element_type, columns, columns * byte_width(type_.element_type))
-        table[value] = storage
-        self._storage[value] = storage
+        self._storage.setdefault(value, storage)
         return storage
 
     # --- what operations declare
@@ -149,7 +155,7 @@ class Frame:
         type_ = ir.RankedTensorType(value.type)
         columns = _columns(type_)
         width = columns * byte_width(type_.element_type)
-        stride = row_stride(width) if columns > 1 else width
+        stride = row_stride(width)
         if type_.is_dynamic_dim(0):
             # LINE more, so that a vector that starts in the last row may be read whole.
             size = Size(fixed=LINE, per_token=rows_per_token * stride)
@@ -160,7 +166,10 @@ class Frame:
         return storage
 
     def storage(self, value: ir.Value) -> Storage:
-        """Where a tensor lives that an earlier operation, the caller or the parameters provide (as a plain copy)."""
+        """Where a tensor lives that an earlier operation, the caller or the parameters provide (as a plain copy).
+
+        Raises Unsupported for a value that comes from anything else.
+        """
         found = self._storage.get(value)
         if found is None:
             found = self._plain(value)
@@ -196,16 +205,13 @@ class Frame:
         return self.errors.index((kind, message)) + 1
 
     def _plain(self, value: ir.Value) -> Storage:
-        if not isinstance(value.owner, ir.Block):
-            raise KeyError(f"no storage for {value}")
         type_ = ir.RankedTensorType(value.type)
         columns = _columns(type_)
         width = byte_width(type_.element_type)
-        bytes_ = (type_.get_dim_size(0) if type_.rank else 1) * columns * width
+        pieces = tuple(_plain_piece(part, width) for part in parameters.parts(value))
+        bytes_ = parameters.elements(type_) * width
         # LINE more, so that a vector that starts in the last row may be read whole.
-        offset = self.packed(
-            ("plain", value), lambda: Region(bytes_ + LINE, (Piece(value, _copy(bytes_), _copy_back(bytes_)),))
-        )
+        offset = self.packed(("plain", value), lambda: Region(bytes_ + LINE, pieces))
         return Storage(PACKED, offset, type_.element_type, columns, columns * width)
 
 
@@ -220,12 +226,13 @@ def copy_bytes(b: Builder, to: Pointer, source: Pointer, bytes_: int | Value) ->
     b.intrinsic("llvm.memcpy", None, to, source, b.index(bytes_), b.constant(b.i1, 0))
 
 
-def _copy(bytes_: int) -> Callable[[Builder, Pointer, Pointer], None]:
-    return lambda b, region, tensor: copy_bytes(b, region, tensor, bytes_)
-
-
-def _copy_back(bytes_: int) -> Callable[[Builder, Pointer, Pointer], None]:
-    return lambda b, region, tensor: copy_bytes(b, tensor, region, bytes_)
+def _plain_piece(part: parameters.Part, width: int) -> Piece:
+    begin, bytes_ = part.begin * width, parameters.elements(part.parameter.type) * width
+    return Piece(
+        part.parameter,
+        lambda b, region, tensor: copy_bytes(b, region + begin, tensor, bytes_),
+        lambda b, region, tensor: copy_bytes(b, tensor, region + begin, bytes_),
+    )
 
 
 class Call:
@@ -247,9 +254,7 @@ class Call:
 
     def pointer(self, word: int) -> Pointer:
         """The address that a word holds, such as that of a workspace buffer."""
-        loaded = self.word(word).load(self.b.ptr)
-        assert isinstance(loaded, Pointer)
-        return loaded
+        return self.word(word).load_pointer()
 
     @property
     def tokens(self) -> Value:

@@ -227,8 +227,11 @@ class Pointer(Value):
 
     def load(self, type_: ir.Type, *, align: int | None = None, nontemporal: bool = False) -> Value:
         align = align or byte_width(type_)
-        loaded = llvm.LoadOp(type_, self.raw, alignment=align, nontemporal=nontemporal or None).result
-        return Pointer(loaded) if str(type_) == "!llvm.ptr" else Value(loaded)
+        return Value(llvm.LoadOp(type_, self.raw, alignment=align, nontemporal=nontemporal or None).result)
+
+    def load_pointer(self) -> Pointer:
+        """The address that is stored here."""
+        return Pointer(llvm.LoadOp(self.type, self.raw, alignment=8).result)
 
     def store(self, value: Value, *, align: int | None = None, nontemporal: bool = False) -> None:
         """`nontemporal` (past the caches) needs an address aligned to the whole vector."""

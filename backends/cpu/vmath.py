@@ -12,7 +12,7 @@ without fused multiply-add:
 | log2 | 1.4 | | sqrt | 0.5 |
 | log1p | 2.3 | | floor, ceil | 0 |
 
-Infinities, NaN, zeros and denormals give what IEEE 754 recommends; overflow gives infinity, underflow denormals and zero.
+Infinities, NaN, zeros and denormals give what IEEE 754 recommends; overflow gives infinity, underflow denormals, zero.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""The functions that an artifact exports, in tvm-ffi's C ABI.
+
+| function | |
+|---|---|
+| `supports()` | bit i is set if this processor can run variant i |
+| `packed_bytes(variant)` | size of the packed parameters |
+| `pack(variant, i, packed, tensor)` | writes parameter i into the packed parameters |
+| `unpack(variant, i, packed, tensor)` | the inverse, exact |
+| `workspace_bytes(variant, tokens, threads)` | size of the workspace of a call |
+| `run(variant, threads, packed, workspace, inputs.., outputs..)` | computes the layer |
+
+`packed` and `workspace` are u8 tensors aligned to 64 bytes.  None of the functions keeps state: all may be called from
+several threads at once, on other memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from moec.backends.cpu import frame as frames
+from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, set_integer, set_none
+from moec.backends.cpu.builder import Builder, Function
+from moec.backends.cpu.cpuid import supports_function
+from moec.backends.cpu.frame import LINE, align_up
+from moec.backends.cpu.layer import Layer, Plan, Tensor
+from moec.backends.cpu.values import Pointer, Value
+
+
+def export(base: Builder, layer: Layer, plans: Sequence[Plan], runs: Sequence[Function]) -> None:
+    """Emits every exported function.  `base` builds for the variant that every machine can run; `runs[i]` is what
+    `threads.run_function` made of `plans[i]`."""
+    builders = [base.for_variant(plan.frame.variant) for plan in plans]
+    setups = [_setup_function(b, plan) for b, plan in zip(builders, plans, strict=True)]
+    sizes = [_size_function(b, plan) for b, plan in zip(builders, plans, strict=True)]
+    _supports(base, plans)
+    _packed_bytes(base, plans)
+    for name in ("pack", "unpack"):
+        _pack(base, layer, plans, builders, name)
+    _workspace_bytes(base, sizes)
+    _run(base, layer, plans, setups, sizes, runs)
+
+
+@contextmanager
+def _exported(b: Builder, name: str, usage: str, count: int) -> Iterator[Arguments]:
+    """The body of an exported function; returns the status of its arguments at the end."""
+    function = b.declare(f"__tvm_ffi_{name}", [b.ptr, b.ptr, b.i32, b.ptr], b.i32, linkage="external")
+    with b.define(function) as (_, given, given_count, result):
+        arguments = Arguments(b, given, given_count, result)
+        arguments.expect_count(count, f"{name}({usage})")
+        set_none(b, result)
+        yield arguments
+        b.return_(arguments.status)
+
+
+def _pick(b: Builder, number: Value, values: Sequence[Callable[[], Value]]) -> Value:
+    """The i64 of the case of this number; 0 if there is none."""
+    found = b.index(0)
+    for n, value in enumerate(values):
+        found = b.choose(number.equals(n), [b.i64], lambda value=value: [value()], lambda found=found: [found])[0]  # type: ignore[misc]
+    return found
+
+
+def _supports(b: Builder, plans: Sequence[Plan]) -> None:
+    supports = supports_function(b, [plan.frame.variant for plan in plans])
+    with _exported(b, "supports", "", 0) as arguments, b.if_(arguments.status.equals(0)):
+        set_integer(b, arguments.result, b.result(supports))
+
+
+def _packed_bytes(b: Builder, plans: Sequence[Plan]) -> None:
+    with _exported(b, "packed_bytes", "variant", 1) as arguments:
+        variant = arguments.integer(0, "variant", len(plans))
+        with b.if_(arguments.status.equals(0)):
+            sizes = [lambda plan=plan: b.index(plan.frame.packed_bytes) for plan in plans]  # type: ignore[misc]
+            set_integer(b, arguments.result, _pick(b, variant, sizes))
+
+
+_PACKED = Expected("packed", "u8", (TOKENS,), length="packed_bytes(variant)", align=LINE)
+_WORKSPACE = Expected("workspace", "u8", (TOKENS,), length="workspace_bytes(variant, T, threads)", align=LINE)
+
+
+def _expected(tensor: Tensor, per_token: int = 1) -> Expected:
+    type_ = tensor.type
+    dims = tuple(TOKENS if type_.is_dynamic_dim(n) else type_.get_dim_size(n) for n in range(type_.rank))
+    length = "T" if per_token == 1 else f"T*{per_token}"
+    return Expected(f"{tensor.role} `{tensor.name}`", str(type_.element_type), dims, length, per_token)
+
+
+def _pack(base: Builder, layer: Layer, plans: Sequence[Plan], builders: Sequence[Builder], name: str) -> None:
+    """pack or unpack: one internal function for every variant and parameter does the work."""
+    table = [
+        [_pack_one(b, plan, parameter, n, name) for n, parameter in enumerate(layer.parameters)]
+        for b, plan in zip(builders, plans, strict=True)
+    ]
+    b = base
+    with _exported(b, name, "variant, i, packed, tensor", 4) as arguments:
+        variant = arguments.integer(0, "variant", len(plans))
+        which = arguments.integer(1, "i", max(1, len(layer.parameters)))
+        size = _pick(b, variant, [lambda p=p: b.index(p.frame.packed_bytes) for p in plans])  # type: ignore[misc]
+        packed = arguments.tensor(2, _PACKED, size)
+        flat = which + variant * len(layer.parameters)
+        for n, parameter in enumerate(layer.parameters):
+            # Only the check of the parameter that is meant may fail.
+            def check(n: int = n, parameter: Tensor = parameter) -> Value:
+                def of_this() -> list[Value]:
+                    inner = Arguments(b, arguments.arguments, arguments.count, arguments.result)
+                    tensor = inner.tensor(3, _expected(parameter))
+                    with b.if_(inner.status.equals(0)):
+                        target, source = arguments.address(packed), arguments.address(tensor)
+                        for v, functions in enumerate(table):
+                            with b.if_(flat.equals(n + v * len(layer.parameters))):
+                                b.call(functions[n], target, source)
+                    return [inner.status]
+
+                return b.choose(which.equals(n), [b.i32], of_this, lambda: [b.constant(b.i32, 0)])[0]
+
+            arguments.then(check)
+
+
+def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str) -> Function:
+    function = b.declare(f"{name}_{number}", [b.ptr, b.ptr])
+    pieces = [
+        (offset, piece)
+        for offset, region in plan.frame.regions
+        for piece in region.pieces
+        if piece.parameter == parameter.value
+    ]
+    with b.define(function) as (packed, tensor):
+        if name == "pack":
+            for offset, piece in pieces:
+                piece.pack(b, packed + offset, tensor)
+        else:
+            offset, piece = pieces[0]
+            piece.unpack(b, packed + offset, tensor)
+    return function
+
+
+def _size_function(b: Builder, plan: Plan) -> Function:
+    """`i64 workspace(i64 tokens, i64 threads)`."""
+    function = b.declare("workspace", [b.i64, b.i64], b.i64)
+    with b.define(function) as (tokens, threads):
+        total = b.index(0)
+        for _, size in plan.frame.buffers:
+            total = total + _aligned_size(b, size, tokens, threads)
+        b.return_(total)
+    return function
+
+
+def _aligned_size(b: Builder, size: frames.Size, tokens: Value, threads: Value) -> Value:
+    bytes_ = tokens * size.per_token + threads * size.per_thread + (size.fixed + LINE - 1)
+    return bytes_ & -LINE
+
+
+def _setup_function(b: Builder, plan: Plan) -> Function:
+    """`void setup(ptr frame)`: writes the addresses of the workspace buffers and clears the counters."""
+    function = b.declare("setup", [b.ptr])
+    with b.define(function) as (frame,):
+        tokens, threads = (frame + 8 * frames.TOKENS).load(b.i64), (frame + 8 * frames.THREADS).load(b.i64)
+        place = (frame + 8 * frames.WORKSPACE).load_pointer()
+        (frame + 8 * frames.ERROR).store(b.index(0))
+        for word, size in plan.frame.buffers:
+            (frame + 8 * word).store(place)
+            place = place + _aligned_size(b, size, tokens, threads)
+        for word in plan.frame.counters:
+            (frame + 8 * word).store(b.index(0))
+    return function
+
+
+def _workspace_bytes(b: Builder, sizes: Sequence[Function]) -> None:
+    with _exported(b, "workspace_bytes", "variant, tokens, threads", 3) as arguments:
+        variant = arguments.integer(0, "variant", len(sizes))
+        tokens, threads = arguments.integer(1, "tokens"), arguments.integer(2, "threads")
+        with b.if_(arguments.status.equals(0)):
+            cases = [lambda size=size: b.result(size, tokens, threads) for size in sizes]  # type: ignore[misc]
+            set_integer(b, arguments.result, _pick(b, variant, cases))
+
+
+def _run(
+    b: Builder,
+    layer: Layer,
+    plans: Sequence[Plan],
+    setups: Sequence[Function],
+    sizes: Sequence[Function],
+    runs: Sequence[Function],
+) -> None:
+    names = ", ".join(t.name for t in (*layer.inputs, *layer.outputs))
+    count = 4 + len(layer.inputs) + len(layer.outputs)
+    with _exported(b, "run", f"variant, threads, packed, workspace, {names}", count) as arguments:
+        variant = arguments.integer(0, "variant", len(plans))
+        threads = arguments.integer(1, "threads")
+        arguments.require(lambda: threads > 0, "RangeError", "threads must be at least 1")
+        size = _pick(b, variant, [lambda p=p: b.index(p.frame.packed_bytes) for p in plans])  # type: ignore[misc]
+        packed = arguments.tensor(2, _PACKED, size)
+        workspace = arguments.tensor(3, _WORKSPACE)
+        first = arguments.tensor(4, _expected(layer.inputs[0]))
+        tokens = arguments.length(first)
+        tensors = [first]
+        given = (*layer.inputs, *layer.outputs)
+        for n, tensor in enumerate(given[1:], start=5):
+            per_token = plans[0].frame.rows_per_token.get(tensor.value, 1)
+            tensors.append(arguments.tensor(n, _expected(tensor, per_token), tokens))
+        _check_sizes(arguments, plans, variant, tokens, threads, workspace, sizes)
+
+        def compute() -> Value:
+            state = b.scratch(8 * align_up(max(plan.frame.words for plan in plans), 8))
+            for word, value in (
+                (frames.TOKENS, tokens),
+                (frames.THREADS, threads),
+                (frames.PACKED, arguments.address(packed)),
+                (frames.WORKSPACE, arguments.address(workspace)),
+            ):
+                (state + 8 * word).store(value)
+            # The caller's tensors have the same words in every variant: they are the first that are bound.
+            for storage, tensor in zip((*plans[0].inputs, *plans[0].outputs), tensors, strict=True):
+                (state + 8 * storage.word).store(arguments.address(tensor))
+            for v in range(len(plans)):
+                with b.if_(variant.equals(v)):
+                    b.call(setups[v], state)
+                    b.call(runs[v], state, tokens, threads)
+            return _status(arguments, plans, (state + 8 * frames.ERROR).load(b.i64))
+
+        arguments.then(compute)
+
+
+def _check_sizes(
+    arguments: Arguments,
+    plans: Sequence[Plan],
+    variant: Value,
+    tokens: Value,
+    threads: Value,
+    workspace: Pointer,
+    sizes: Sequence[Function],
+) -> None:
+    b = arguments.b
+    most = max((n for plan in plans for n in plan.frame.rows_per_token.values()), default=1)
+    arguments.require(lambda: tokens < 2**31 // most, "RangeError", f"T must be below {2**31 // most}")
+    needed = [lambda size=size: b.result(size, tokens, threads) for size in sizes]  # type: ignore[misc]
+    large_enough = lambda: arguments.length(workspace) >= _pick(b, variant, needed)  # noqa: E731
+    text = "workspace must have at least workspace_bytes(variant, T, threads) bytes"
+    arguments.require(large_enough, "ShapeError", text)
+
+
+def _status(arguments: Arguments, plans: Sequence[Plan], code: Value) -> Value:
+    """Raises the error that a phase has noted, if any."""
+    b = arguments.b
+    status = b.constant(b.i32, 0)
+    for number, (kind, text) in enumerate(plans[0].frame.errors, start=1):
+        status = b.choose(
+            code.equals(number),
+            [b.i32],
+            lambda kind=kind, text=text: [arguments.fail(kind, text)],  # type: ignore[misc]
+            lambda status=status: [status],  # type: ignore[misc]
+        )[0]
+    return status

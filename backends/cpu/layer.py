@@ -1,0 +1,185 @@
+"""A layer on its way to code: what its function takes and gives, and its plan for one instruction set."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.passmanager import PassManager
+
+from moec.backends.base import unsupported
+from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.frame import Call, Frame, Phase, Storage, copy_bytes
+from moec.backends.cpu.isa import Variant
+
+Emitter = Callable[[Any, Frame], Sequence[Phase]]
+
+# kernel-level operation -> module:function that plans it: (operation, frame) -> its phases
+EMITTERS = {
+    "moe.route": "moec.backends.cpu.route:route",
+    "moe.capacity": "moec.backends.cpu.capacity:capacity",
+    "moe.plan": "moec.backends.cpu.plan:plan",
+    "moe.matmul": "moec.backends.cpu.grouped_matmul:matmul",
+    "moe.grouped_matmul": "moec.backends.cpu.grouped_matmul:grouped_matmul",
+    "moe.grouped_matmul_combine": "moec.backends.cpu.combine:grouped_matmul_combine",
+}
+
+# Operations on parameters alone: packing resolves them; constants are read where they are used.
+FOLDED = ("arith.constant", "tensor.expand_shape", "tensor.collapse_shape", "tensor.concat", "tensor.empty")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An argument or a result of a layer's function."""
+
+    name: str
+    value: ir.Value
+    role: str
+
+    @property
+    def type(self) -> Any:
+        return ir.RankedTensorType(self.value.type)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's function."""
+
+    function: Any
+    inputs: tuple[Tensor, ...]
+    parameters: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.function.attributes["sym_name"].value)
+
+    @property
+    def operations(self) -> list[Any]:
+        """The operations of the body, but for the last, which returns."""
+        return list(self.function.regions[0].blocks[0].operations)[:-1]
+
+
+@dataclass
+class Plan:
+    """A layer's phases and frame for one instruction set."""
+
+    frame: Frame
+    inputs: list[Storage]
+    outputs: list[Storage]
+    intervals: list[list[Phase]] = field(default_factory=list)
+    """All threads meet between two intervals; the phases of one do not read what another of it writes."""
+
+    @property
+    def work(self) -> int:
+        """Estimated FLOPs a token."""
+        return sum(phase.work for interval in self.intervals for phase in interval)
+
+
+def prepare(module: ir.Module) -> tuple[ir.Module, Layer]:
+    """A copy of a kernel-level module, in which named `linalg` operations are generic, and its layer."""
+    copy = ir.Module.parse(module.operation.get_asm(enable_debug_info=True), module.context)
+    PassManager.parse("builtin.module(linalg-generalize-named-ops)", context=module.context).run(copy.operation)
+    functions = [op.operation for op in copy.body.operations if op.operation.name == "func.func"]
+    if len(functions) != 1:
+        raise unsupported("cpu", copy.operation, f"a module holds one layer, not {len(functions)}")
+    return copy, _layer(functions[0])
+
+
+def _layer(function: ir.Operation) -> Layer:
+    block = function.regions[0].blocks[0]
+    attributes = function.attributes
+    arguments = [
+        Tensor(ir.StringAttr(names["moe.name"]).value, value, ir.StringAttr(names["moe.role"]).value)
+        for value, names in zip(block.arguments, attributes["arg_attrs"], strict=True)
+    ]
+    returned = list(block.operations)[-1].operation.operands
+    outputs = [
+        Tensor(ir.StringAttr(names["moe.name"]).value, value, "output")
+        for value, names in zip(returned, attributes["res_attrs"], strict=True)
+    ]
+    layer = Layer(
+        function,
+        tuple(a for a in arguments if a.role == "input"),
+        tuple(a for a in arguments if a.role != "input"),
+        tuple(outputs),
+    )
+    if not layer.inputs:
+        raise unsupported("cpu", function, "a layer has at least one input")
+    for tensor in layer.inputs:
+        if not tensor.type.rank or not tensor.type.is_dynamic_dim(0):
+            raise unsupported("cpu", function, f"input `{tensor.name}` needs a leading dimension of tokens")
+    return layer
+
+
+def emitter(name: str) -> Emitter | None:
+    """What plans operations of this name."""
+    if name not in EMITTERS:
+        return None
+    module, _, attribute = EMITTERS[name].partition(":")
+    found: Emitter = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def plan(layer: Layer, variant: Variant) -> Plan:
+    """Plans every operation.  Raises Unsupported for one that this backend cannot compile."""
+    frame = Frame(variant)
+    made = Plan(frame, [frame.bind(t.value) for t in layer.inputs], [])
+    given = {tensor.value for tensor in layer.inputs}
+    copies = []
+    for tensor in layer.outputs:
+        storage = frame.bind(tensor.value)
+        made.outputs.append(storage)
+        if tensor.value in given:
+            copies.append((tensor, storage))
+        given.add(tensor.value)
+    unseen: set[ir.Value] = set()
+    for op in layer.operations:
+        operation = op.operation
+        plan_one = emitter(operation.name)
+        if plan_one is None:
+            if operation.name not in FOLDED:
+                raise unsupported("cpu", operation, "it is no kernel")
+            continue
+        phases = list(plan_one(op, frame))
+        if not made.intervals or reads(operation) & unseen:
+            made.intervals.append([])
+            unseen = set()
+        made.intervals[-1].append(phases[0])
+        made.intervals += [[phase] for phase in phases[1:]]
+        if len(phases) > 1:
+            unseen = set()
+        unseen |= set(operation.results)
+    for tensor, storage in copies:
+        made.intervals.append([_copy_phase(tensor, frame.storage(tensor.value), storage)])
+    for tensor in layer.parameters:
+        if not any(piece.parameter == tensor.value for _, region in frame.regions for piece in region.pieces):
+            frame.storage(tensor.value)
+    return made
+
+
+def reads(operation: ir.Operation) -> set[ir.Value]:
+    """The values that an operation takes, those that its regions use from outside among them."""
+    found = set(operation.operands)
+    for region in operation.regions:
+        for block in region:
+            for inner in block.operations:
+                found |= reads(inner.operation)
+    return found
+
+
+def _copy_phase(tensor: Tensor, source: Storage, target: Storage) -> Phase:
+    """For a tensor that is returned although it is an input, or returned twice."""
+    if not tensor.type.is_dynamic_dim(0):
+        raise unsupported("cpu", tensor.value.owner, f"output `{tensor.name}` cannot be returned like this")
+    width = target.stride
+
+    def emit(call: Call) -> None:
+        b: Builder = call.b
+        with b.for_(0, call.tokens) as loop:
+            copy_bytes(b, call.row(target, loop.index), call.row(source, loop.index), width)
+
+    return Phase(f"copy_{tensor.name}", emit, serial=True)

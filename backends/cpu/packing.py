@@ -1,0 +1,104 @@
+"""Packing of weights into panels, and unpacking without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.base import unsupported
+from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.frame import LINE, Piece, Region
+from moec.backends.cpu.layout import Panels
+from moec.backends.cpu.parameters import elements, parts
+from moec.backends.cpu.values import Pointer, Value
+
+
+
+def region(op: Any, weights: Sequence[ir.Value], layout: Panels) -> Region:
+    """The packed region of the weights operands, in order, of `op`, each tensor<ExNxK>."""
+    pieces = []
+    for operand, value in enumerate(weights):
+        for part in parts(value):
+            matrix = layout.columns * layout.inner
+            count, rest = divmod(elements(ir.RankedTensorType(part.parameter.type)), matrix)
+            first, inside = divmod(part.begin, matrix)
+            if rest or inside:
+                raise unsupported("cpu", op, f"parameters must be stacked by whole experts of {matrix} elements")
+            pieces.append(_piece(layout, operand, part.parameter, first, count))
+    return Region(layout.bytes, tuple(pieces))
+
+
+def _piece(layout: Panels, operand: int, parameter: ir.Value, first: int, count: int) -> Piece:
+    """A parameter of `count` matrices, which are those of the experts `first`.. of one operand."""
+
+    def pack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        element = b.i32 if layout.element_bytes == 4 else b.i16
+        zero = b.constant(element, 0)
+
+        def copy(to: Pointer, source: Pointer) -> None:
+            to.store(source.load(element))
+
+        _walk(b, layout, operand, packed.at(first, layout.expert_bytes), tensor, count, copy, lambda to: to.store(zero))
+
+    def unpack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        element = b.i32 if layout.element_bytes == 4 else b.i16
+
+        def copy(place: Pointer, target: Pointer) -> None:
+            target.store(place.load(element))
+
+        _walk(b, layout, operand, packed.at(first, layout.expert_bytes), tensor, count, copy, None)
+
+    return Piece(parameter, pack, unpack)
+
+
+def _walk(
+    b: Builder,
+    layout: Panels,
+    operand: int,
+    packed: Pointer,
+    tensor: Pointer,
+    count: int,
+    visit: Callable[[Pointer, Pointer], None],
+    pad: Callable[[Pointer], None] | None,
+) -> None:
+    """`visit(packed element, tensor element)` for every element of `count` experts, `pad(packed element)` for padding.
+
+    Goes a cache line of the tensor at a time through the lanes of a vector, so that the part of the panel that is
+    being written stays in the first-level cache.
+    """
+    width, pair = layout.element_bytes, layout.elements_per_step
+    line = LINE // width
+    with b.for_(0, count) as expert, b.for_(0, layout.panels) as panel, b.for_(0, layout.groups) as group:
+        here = packed.at(expert.index, layout.expert_bytes).at(panel.index, layout.panel_bytes)
+        here = here.at(group.index, layout.operands * layout.vector_bytes) + operand * layout.vector_bytes
+        column = panel.index * layout.panel_columns + group.index * layout.lanes
+        rows = tensor.at(expert.index * layout.columns + column, layout.inner * width)
+
+        def place(step: Value, lane: Value, half: Value | int) -> Pointer:
+            return here.at(step, layout.step_bytes).at(lane, pair * width).at(half, width)
+
+        def lanes(begin: Value | int, end: Value | int, steps: tuple[Value | int, Value | int]) -> None:
+            with b.for_(begin, end) as lane:
+                row = rows.at(lane.index, layout.inner * width)
+                with b.for_(*steps) as step:
+                    for half in range(pair):
+                        place_ = place(step.index, lane.index, half)
+                        visit(place_, row.at(step.index * pair + half, width))
+
+        real = b.maximum(b.minimum(b.index(layout.columns) - column, layout.lanes), 0)
+        whole = layout.inner // pair
+        block = max(1, line // pair)
+        with b.for_(0, whole, block) as steps:
+            lanes(0, real, (steps.index, b.minimum(steps.index + block, whole)))
+        if whole < layout.steps:
+            with b.for_(0, real) as lane:
+                row = rows.at(lane.index, layout.inner * width)
+                visit(place(b.index(whole), lane.index, 0), row + 2 * whole * width)
+                if pad:
+                    pad(place(b.index(whole), lane.index, 1))
+        if pad:
+            with b.for_(0, layout.steps) as step, b.for_(real, layout.lanes) as lane:
+                for half in range(pair):
+                    pad(place(step.index, lane.index, half))

@@ -1,0 +1,89 @@
+"""moe.plan: a counting sort of slots by expert.
+
+One pass counts, one turns counts into offsets, one scatters; all three are serial, because 16384 slots take well under
+100 us, less than a layer of that size spends in a thousandth of its matmuls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.cpu.frame import Call, Frame, Phase, Size
+from moec.backends.cpu.values import Pointer, Value
+
+
+def plan(op: Any, frame: Frame) -> Sequence[Phase]:
+    """Storage of the results: offsets tensor<(E+1)xi32>; slots tensor<?xi32> without gaps, T*K entries reserved.
+
+    Also makes the list of experts that have rows, see `Frame.groups`.  An expert number beyond the last is an error (the
+    slot is left out); a negative one marks an empty slot.
+    """
+    experts = ir.IntegerAttr(op.experts).value
+    index = frame.storage(op.index)
+    per_token = index.columns
+    offsets = frame.buffer(op.offsets)
+    slots = frame.buffer(op.slots, rows_per_token=per_token)
+    cursors = frame.workspace(Size(fixed=4 * experts))
+    groups = frame.workspace(Size(fixed=4 + 12 * experts))
+    frame.groups[op.offsets] = groups
+    code = frame.error("RangeError", f"the number of an expert is not below {experts}")
+
+    def each_slot(call: Call, body: Callable[[Value, Value], None]) -> None:
+        """`body` for the number (i64) and the expert (i32) of every flat slot."""
+        b, numbers = call.b, call.address(index)
+        with b.for_(0, call.tokens) as token:
+            row = numbers.at(token.index, index.stride)
+            with b.for_(0, per_token) as slot:
+                body(token.index * per_token + slot.index, row.at(slot.index, 4).load(b.i32))
+
+    def emit(call: Call) -> None:
+        b = call.b
+        one = b.constant(b.i32, 1)
+        cells = call.pointer(cursors)
+        b.intrinsic("llvm.memset", None, cells, b.constant(b.i8, 0), b.index(4 * experts), b.constant(b.i1, 0))
+
+        def count(slot: Value, expert: Value) -> None:
+            with b.if_(expert.unsigned_below(experts)):
+                cell = cells.at(b.convert(expert, b.i64), 4)
+                cell.store(cell.load(b.i32) + one)
+            with b.if_(expert >= experts):
+                call.fail(code)
+
+        each_slot(call, count)
+        _offsets(call, experts, cells, call.address(offsets), call.pointer(groups))
+        sorted_slots = call.address(slots)
+
+        def scatter(slot: Value, expert: Value) -> None:
+            with b.if_(expert.unsigned_below(experts)):
+                cell = cells.at(b.convert(expert, b.i64), 4)
+                place = cell.load(b.i32)
+                sorted_slots.at(b.convert(place, b.i64), 4).store(b.convert(slot, b.i32))
+                cell.store(place + one)
+
+        each_slot(call, scatter)
+
+    return [Phase("plan", emit, work=16 * per_token, serial=True)]
+
+
+def _offsets(call: Call, experts: int, cells: Pointer, ends: Pointer, groups: Pointer) -> None:
+    """Turns the counts in `cells` into first rows, and writes the offsets and the groups."""
+    b = call.b
+    start = [b.constant(b.i32, 0), b.index(0)]
+    with b.for_(0, experts, carry=start) as loop:
+        begin, group = loop.values
+        cell = cells.at(loop.index, 4)
+        count = cell.load(b.i32)
+        end = begin + count
+        cell.store(begin)
+        ends.at(loop.index, 4).store(begin)
+        entry = groups.at(group, 12) + 4
+        entry.store(b.convert(loop.index, b.i32))
+        (entry + 4).store(begin)
+        (entry + 8).store(end)
+        loop.carry(end, group + b.convert(count > 0, b.i64, signed=False))
+    rows, found = loop.results
+    (ends + 4 * experts).store(rows)
+    groups.store(b.convert(found, b.i32))

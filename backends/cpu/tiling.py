@@ -1,0 +1,49 @@
+"""The static choices of the matmul kernels, each with its reason; docs/performance-cpu-kernels.md has the numbers."""
+
+from __future__ import annotations
+
+from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.layout import Panels, arithmetic
+
+UNIT_BYTES = 256 * 1024
+"""Most weight bytes that are multiplied before the next ones: two units (one is prefetched) and a chunk of rows
+have to fit into the second-level cache, of which 1 MiB is common."""
+
+CHUNK_BYTES = 384 * 1024
+"""Bytes of rows that stay in the second-level cache while the panels of an expert pass by."""
+
+TASKS_PER_THREAD = 32
+"""Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
+
+WIDE_PANELS = 4
+"""Panels of one combining task: each reads all rows once, so few of them are wasteful; the sums of this many panels
+have to stay in the caches, so many are too."""
+
+
+def panels(
+    variant: Variant, rows: str, weights: str, operands: int, experts: int, columns: int, inner: int
+) -> Panels:
+    """The layout for rows and weights of these element types ("f32", "bf16")."""
+    # Two vectors of weights a step, or one of each operand: a wider panel has fewer rows in registers, and the rows'
+    # broadcasts are loads too, so that loads would outnumber multiplications on both sides of this.
+    groups = max(1, 2 // operands)
+    return Panels(arithmetic(variant, rows, weights), variant.lanes, operands, groups, experts, columns, inner)
+
+
+def most_rows(variant: Variant, layout: Panels) -> int:
+    """Rows of a block: their accumulators, one step's weights and one broadcast element fill the registers."""
+    temporaries = 1 if variant.has_fma else 2
+    return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
+
+
+def unit_steps(layout: Panels) -> int:
+    """Steps of the inner dimension between which a block's accumulators stay in registers; parts of equal length."""
+    parts = -(-layout.steps * layout.step_bytes // UNIT_BYTES)
+    return -(-layout.steps // max(1, parts))
+
+
+def chunk_rows(row_bytes: int, block: int) -> int:
+    """Rows that are multiplied by all panels of a task before the next ones: whole blocks."""
+    return max(1, min(256, CHUNK_BYTES // row_bytes) // block) * block
+
+

@@ -1,0 +1,74 @@
+"""Compiles kernel-level text and calls the library through tvm-ffi, as a developer would by hand."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm_ffi
+from torch_mlir import ir
+
+from moec.backends.cpu import backend, isa, layer, link
+from moec.dialect import context
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "f64": torch.float64}
+
+
+class Artifact:
+    """A compiled layer.  `variant` counts within the variants that it was compiled for."""
+
+    def __init__(self, text: str, variants: Sequence[isa.Variant] | None = None) -> None:
+        self.variants = tuple(variants or isa.host_variants())
+        with context(), ir.Location.unknown():
+            module = ir.Module.parse(text)
+            self.object = backend.compile_object(module, self.variants)
+            _, what = layer.prepare(module)
+            self.inputs = [t.name for t in what.inputs]
+            self.parameters = [t.name for t in what.parameters]
+            self.outputs = {t.name: (list(t.type.shape), str(t.type.element_type)) for t in what.outputs}
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "layer.so"
+        path.write_bytes(link.link(self.object))
+        self.library: Any = tvm_ffi.load_module(str(path))
+
+    def pack(self, parameters: Mapping[str, torch.Tensor], variant: int = 0) -> torch.Tensor:
+        packed = aligned(self.library.packed_bytes(variant))
+        for n, name in enumerate(self.parameters):
+            self.library.pack(variant, n, packed, parameters[name])
+        return packed
+
+    def run(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        parameters: Mapping[str, torch.Tensor] | None = None,
+        *,
+        variant: int = 0,
+        threads: int = 1,
+        rows_per_token: int = 1,
+    ) -> dict[str, torch.Tensor]:
+        given = [inputs[name] for name in self.inputs]
+        tokens = given[0].shape[0]
+        packed = self.pack(parameters or {}, variant)
+        workspace = aligned(self.library.workspace_bytes(variant, tokens, threads))
+        outputs = {}
+        for name, (shape, dtype) in self.outputs.items():
+            many = tokens * (rows_per_token if len(shape) == 1 else 1)
+            outputs[name] = torch.empty([n if n >= 0 else many for n in shape], dtype=DTYPES[dtype])
+        self.library.run(variant, threads, packed, workspace, *given, *outputs.values())
+        return outputs
+
+
+def aligned(size: int, align: int = 64) -> torch.Tensor:
+    """Uninitialised u8 memory of this size at an aligned address; filled with a pattern that is NaN as a float."""
+    whole = torch.full((size + align,), 0xFF, dtype=torch.uint8)
+    begin = -whole.data_ptr() % align
+    return whole[begin : begin + size]
+
+
+def exact(tensor: torch.Tensor) -> np.ndarray:
+    """As float64 or int64."""
+    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64).numpy()
