@@ -15,7 +15,9 @@ from torch_mlir import ir
 from moec.artifact import container
 from moec.artifact.manifest import Manifest, Source, Variant
 from moec.pipeline import describe, ir_text
+from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
+from moec.errors import DiagnosticError
 
 if TYPE_CHECKING:
     from moec.backends.base import Backend
@@ -38,7 +40,7 @@ class Compilation:
     path      a `.moe` file, or a `.mlir` file at graph or kernel level
     layer     which layer of the file, where it holds several
     defines   values for the layer's parameters (`-D`)
-    target    a name of `moec.backends.BACKENDS`
+    target    a name of `moec.backends.registry.BACKENDS`
     passes    pass specifications instead of the default pipeline
     """
 
@@ -51,7 +53,7 @@ class Compilation:
 
     @cached_property
     def backend(self) -> "Backend":
-        from moec.backends import backend
+        from moec.backends.registry import backend
 
         return backend(self.target)
 
@@ -67,9 +69,14 @@ class Compilation:
             layer = frontend.load_layer(self.path, self.layer, self.defines)
             return frontend.lower(layer, context()), dict(layer.sources), dict(layer.options)
 
+    @property
+    def graph(self) -> ir.Module:
+        """The module at graph level; once `kernels` is asked for, passes have rewritten it in place."""
+        return self._read[0]
+
     @cached_property
     def graph_text(self) -> str:
-        return ir_text.show(self._read[0])
+        return ir_text.show(self.graph)
 
     @cached_property
     def _kernels(self) -> "tuple[ir.Module, Report]":
@@ -93,15 +100,21 @@ class Compilation:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names that `emit` takes, in order."""
-        return (*FRONT_STAGES, *self.backend.stages)
+        return (*FRONT_STAGES, *self.backend.stages())
 
     def emit(self, stage: str) -> str:
-        """The text of a stage."""
+        """The text of a stage.  Raises DiagnosticError where there is none of that name."""
+        if stage not in self.stages:
+            near = closest(stage, self.stages)
+            hint = f"did you mean `{near}`?" if near else f"the stages are: {', '.join(self.stages)}"
+            raise DiagnosticError(
+                [Diagnostic("E0606", Severity.ERROR, f"there is no stage `{stage}`", (), (), Fix(hint))]
+            )
         if stage == "graph":
             return self.graph_text
         if stage == "kernels":
             return ir_text.show(self.kernels)
-        return self.backend.emit(self.kernels, stage)
+        return self.backend.lower(self.kernels, stage)
 
     def manifest(self) -> Manifest:
         _, sources, options = self._read
@@ -112,7 +125,7 @@ class Compilation:
             source=Source(name, hashlib.sha256(text.encode()).hexdigest()),
             options=options,
             target=self.target,
-            variants=tuple(Variant(v.name, v.features) for v in self.backend.variants()),
+            variants=tuple(Variant(v.name, v.features) for v in self.backend.variants),
             inputs=describe.inputs(self.kernels),
             outputs=describe.outputs(self.kernels),
             parameters=describe.weights(self.kernels),
@@ -121,7 +134,9 @@ class Compilation:
 
     def write(self, output: Path) -> None:
         """Compile to machine code and write the artifact."""
-        library = self.backend.library(self.kernels, self._stage)
+        kernels = self.kernels
+        with self._stage("machine code"):
+            library = self.backend.compile(kernels)
         with self._stage("artifact"):
             texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
             sources = {f"source/{name}": text for name, text in self._read[1].items()}

@@ -1,0 +1,51 @@
+"""Compiles layers for the tests of this folder, each only once in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import moec
+import numpy as np
+import pytest
+import torch
+from moec import oracle
+from moec.pipeline import Compilation
+from moec.runtime.module import Layer
+from torch_mlir import ir
+
+Compiled = tuple[Path, Callable[..., dict[str, np.ndarray]]]
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Compiled]:
+    """`compiled(path, name=value, ...)`: the artifact of a layer, and the oracle of the same layer's graph."""
+    done: dict[str, Compiled] = {}
+
+    def get(path: Path, layer: str | None = None, **defines: Any) -> Compiled:
+        key = f"{path}:{layer}:{sorted(defines.items())}"
+        if key not in done:
+            artifact = tmp_path_factory.mktemp("artifacts") / "layer.so"
+            moec.compile(path, artifact, layer=layer, defines=defines)
+            # its own module, because passes rewrite the one that is compiled
+            graph: ir.Module = Compilation(path, layer, defines).graph
+            done[key] = artifact, lambda tensors: oracle.run(graph, {n: exact(t) for n, t in tensors.items()})
+        return done[key]
+
+    return get
+
+
+def exact(tensor: torch.Tensor) -> np.ndarray:
+    """The same numbers as a NumPy array (bf16 has no NumPy type)."""
+    return tensor.detach().to(torch.float64).numpy() if tensor.is_floating_point() else tensor.numpy()
+
+
+def random_layer(artifact: Path, seed: int = 0, **options: Any) -> Layer:
+    return moec.load(artifact, **options).reset_parameters(seed)
+
+
+def relative_error(got: torch.Tensor, want: np.ndarray) -> float:
+    """Frobenius norm of the difference over that of `want`."""
+    difference = exact(got) - want
+    return float(np.linalg.norm(difference) / max(np.linalg.norm(want), 1e-30))
