@@ -12,7 +12,7 @@ import time
 
 OLDEST = (3, 11)
 NEWER = ["python3.14", "python3.13", "python3.12", "python3.11"]
-LINKERS = ["cc", "gcc", "clang", "ld", "ld.lld"]
+LINKERS = ["ld", "ld.lld", "cc", "clang", "gcc"]
 
 
 def require_python():

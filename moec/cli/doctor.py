@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,7 +12,6 @@ from pathlib import Path
 import typer
 
 OLDEST_PYTHON = (3, 11)
-LINKERS = ("cc", "gcc", "clang", "ld", "ld.lld")
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
 
 
@@ -40,14 +38,13 @@ def _package(distribution: str, needed_for: str, fix: str) -> Finding:
 
 
 def _linker() -> Finding:
-    for name in LINKERS:
-        path = shutil.which(name)
-        if path:
-            return Finding("linker", path, "compiling")
-    try:
-        return Finding("linker", f"ziglang {metadata.version('ziglang')}", "compiling")
-    except metadata.PackageNotFoundError:
-        return Finding("linker", "missing", "compiling", "install a C compiler, or: pip install 'moec[linker]'")
+    from moec.backends.cpu.link import linkers
+
+    linker = next(linkers(), None)
+    if linker is None:
+        fix = "install binutils or a C compiler, or: pip install 'moec[linker]'"
+        return Finding("linker", "missing", "compiling", fix)
+    return Finding("linker", " ".join(linker.command), "compiling")
 
 
 def _processor() -> Finding:

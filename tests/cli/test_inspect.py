@@ -1,0 +1,65 @@
+"""`moec inspect` shows the manifest and what this machine makes of it, and executes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from moec.artifact.container import GRAPH_IR, KERNEL_IR, write
+from moec.cli import inspect
+from moec.cli.app import app
+from tests.artifact.samples import library, manifest
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(inspect, "host_machine", lambda: "x86_64")
+    monkeypatch.setattr(inspect, "host_features", lambda: frozenset({"fpu"}))
+    path = tmp_path / "sample.so"
+    write(path, library(), manifest(), {GRAPH_IR: "module { graph }", KERNEL_IR: "module { kernels }"})
+    return path
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["inspect", *arguments], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_tables(artifact: Path) -> None:
+    text = run(str(artifact))
+    for expected in ("Sample", "sample.moe", "routed.up.weight", "[8, 16, 32]", "[T, 32]", "8.0 KiB", "ff=16"):
+        assert expected in text
+    assert "lacks avx512f" in text
+    assert "uses this one" in text
+
+
+def test_json(artifact: Path) -> None:
+    data = json.loads(run(str(artifact), "--json"))
+    assert data["manifest"] == json.loads(manifest().to_json())
+    assert data["this_cpu"] == {"machine": "x86_64", "uses": "generic", "lacks": {"avx512": ["avx512f"], "generic": []}}
+    assert data["memory"]["weight_bytes"] == 8 * 32 * 4 + 8 * 16 * 32 * 2 + 8 * 4
+    assert json.loads(run(str(artifact), "--json", "--ir"))["texts"][GRAPH_IR] == "module { graph }"
+
+
+def test_ir(artifact: Path) -> None:
+    assert (
+        run(str(artifact), "--ir") == "// ir/graph.mlir\nmodule { graph }\n\n// ir/kernels.mlir\nmodule { kernels }\n\n"
+    )
+
+
+def test_another_machine(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect, "host_machine", lambda: "riscv64")
+    assert "lacks x86_64" in run(str(artifact))
+    assert json.loads(run(str(artifact), "--json"))["this_cpu"]["uses"] is None
+
+
+def test_a_file_that_is_no_artifact(tmp_path: Path) -> None:
+    path = tmp_path / "file.so"
+    path.write_text("text")
+    result = CliRunner().invoke(app, ["inspect", str(path)])
+    assert result.exit_code == 1
+    assert "is not a shared library" in result.output
