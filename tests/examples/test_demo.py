@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import machine
+from bench.layer import Layer
 from examples import demo
 
 
@@ -36,7 +38,7 @@ def test_a_wrong_layer_fails_the_demo(
 ) -> None:
     exact = demo.state_dict
 
-    def swapped(layer: demo.Layer, dtype: str) -> dict[str, demo.torch.Tensor]:
+    def swapped(layer: Layer, dtype: str) -> dict[str, torch.Tensor]:
         state = exact(layer, dtype)
         state["routed.gate.weight"], state["routed.up.weight"] = state["routed.up.weight"], state["routed.gate.weight"]
         return state
