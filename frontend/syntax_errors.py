@@ -142,7 +142,7 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
             "E0101",
             f"`{text}` is a word of the language, not a name",
             span,
-            fix=f"choose another name, such as `{text}_`" if starts_line else "put an operand on both sides of it",
+            fix=_keyword_fix(text, starts_line),
         )
     elif token.type == "EQUAL":
         found.error(
@@ -167,6 +167,12 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
     else:
         found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error))
     return span.start
+
+
+def _keyword_fix(text: str, starts_line: bool) -> str:
+    if starts_line:
+        return f"choose another name, such as `{text}_`"
+    return "put it and its operand in parentheses" if text == "not" else "put an operand on both sides of it"
 
 
 def _expectation(error: UnexpectedToken) -> str:
