@@ -26,10 +26,26 @@ def unsupported(backend: str, op: Any, why: str) -> Unsupported:
     return Unsupported([Diagnostic("E0701", Severity.ERROR, text, notes=(f"at {where}",))])
 
 
+class Variant(Protocol):
+    """One of the code paths of an artifact; which of them a machine runs is decided when the artifact is loaded."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+
 class Backend(Protocol):
     """Compiles modules of kernel-level `moe` operations."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def variants(self) -> Sequence[Variant]:
+        """The code paths of an artifact, best first."""
+        ...
 
     def stages(self) -> Sequence[str]:
         """Names of the textual forms between the kernel level and the result, in order."""
@@ -40,5 +56,5 @@ class Backend(Protocol):
         ...
 
     def compile(self, module: ir.Module) -> bytes:
-        """The object, without the artifact's archive.  Raises Unsupported as `lower` does."""
+        """The library, without the artifact's archive.  Raises Unsupported as `lower` does."""
         ...

@@ -17,25 +17,28 @@ class CpuBackend:
     """Kernel-level modules to a shared library for this machine's architecture, one code path a variant."""
 
     name: str = "cpu"
-    stages: tuple[str, ...] = ("cpu", "llvm")
-    """`cpu`: `arith`, `scf`, `vector` and `llvm`, one function a phase; `llvm`: the LLVM dialect alone."""
 
-    def variants(self) -> Sequence[Variant]:
+    @property
+    def variants(self) -> tuple[Variant, ...]:
         """The variants of an artifact, best first; their places are the numbers that its functions take."""
         return isa.host_variants()
 
-    def emit(self, module: ir.Module, stage: str) -> str:
+    def stages(self) -> tuple[str, ...]:
+        """`cpu`: `arith`, `scf`, `vector` and `llvm`, one function a phase; `llvm`: the LLVM dialect alone."""
+        return ("cpu", "llvm")
+
+    def lower(self, module: ir.Module, stage: str) -> str:
         """The text of a stage.  Raises Unsupported for what cannot be compiled, KeyError for an unknown stage."""
-        if stage not in self.stages:
+        if stage not in self.stages():
             raise KeyError(stage)
-        lowered = kernels(module, self.variants())
+        lowered = kernels(module, self.variants)
         if stage == "llvm":
             codegen.lower_to_llvm(lowered)
         return str(lowered)
 
     def compile(self, module: ir.Module) -> bytes:
         """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker."""
-        return link.link(compile_object(module, self.variants()))
+        return link.link(compile_object(module, self.variants))
 
 
 def kernels(module: ir.Module, variants: Sequence[Variant]) -> ir.Module:

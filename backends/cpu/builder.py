@@ -81,12 +81,12 @@ class Builder:
         self.ptr: ir.Type = ir.Type.parse("!llvm.ptr")
         self._entry: ir.Block | None = None
         self._symbols: dict[str, Function] = {}
-        self._strings: dict[str, str] = {}
+        self._constants: dict[bytes, str] = {}
 
     def for_variant(self, variant: Variant) -> Builder:
         """A builder of the same module for another variant."""
         other = Builder(self.module, variant)
-        other._symbols, other._strings = self._symbols, self._strings
+        other._symbols, other._constants = self._symbols, self._constants
         return other
 
     # --- types and constants
@@ -201,14 +201,19 @@ class Builder:
 
     def string(self, text: str) -> Pointer:
         """The address of a constant C string."""
-        name = self._strings.setdefault(text, f"text_{len(self._strings)}")
+        return self.data(text.encode() + b"\0", align=1)
+
+    def data(self, content: bytes, align: int = 64) -> Pointer:
+        """The address of constant bytes."""
+        name = self._constants.setdefault(content, f"constant_{len(self._constants)}")
         if name not in self._symbols:
-            data = text.encode() + b"\0"
-            array = ir.Type.parse(f"!llvm.array<{len(data)} x i8>")
+            array = ir.Type.parse(f"!llvm.array<{len(content)} x i8>")
             with ir.InsertionPoint(self.module.body):
                 linkage = ir.Attribute.parse("#llvm.linkage<internal>")
-                value = ir.StringAttr.get(data)
-                operation = llvm.GlobalOp(array, name, linkage, constant=True, value=value, addr_space=0)
+                value = ir.StringAttr.get(content)
+                operation = llvm.GlobalOp(
+                    array, name, linkage, constant=True, value=value, alignment=align, addr_space=0
+                )
             self._symbols[name] = Function(name, (), None, operation)
         return Pointer(llvm.AddressOfOp(self.ptr, name).result)
 

@@ -159,24 +159,42 @@ def evaluate(
     `arguments` stand for the region's arguments.  `leaf` gives the value of a `moe.element` operation, of `lanes` lanes
     and the operation's element type.  Constants may come from outside the region.
     """
-    block = region.blocks[0]
-    known_values: dict[ir.Value, Value] = dict(zip(block.arguments, arguments, strict=True))
+    return evaluate_block(b, region.blocks[0], arguments, lanes, leaf=leaf)
+
+
+def evaluate_block(
+    b: Builder,
+    block: ir.Block,
+    arguments: Sequence[Value],
+    lanes: int,
+    *,
+    leaf: Callable[[Any], Value] | None = None,
+    outside: Callable[[ir.Value], Value] | None = None,
+    results: Sequence[ir.Value] | None = None,
+) -> list[Value]:
+    """As `evaluate`; `outside` gives scalars that the block reads from around it, `results` what is asked for instead
+    of what the block yields."""
+    made: dict[ir.Value, Value] = dict(zip(block.arguments, arguments, strict=True))
+    *_, end = block.operations
 
     def value_of(raw: ir.Value) -> Value:
-        if raw not in known_values:
-            owner = raw.owner
-            if isinstance(owner, ir.Block) or owner.operation.name != "arith.constant":
-                raise unsupported("cpu", block.owner, "its region reads a value from outside that is not a constant")
-            known_values[raw] = constant_of(b, owner, lanes)
-        return known_values[raw]
+        if raw not in made:
+            made[raw] = compute(raw)
+        return made[raw]
 
-    *body, end = block.operations
-    for op in body:
-        operation = op.operation
-        if operation.name == "arith.constant":
-            known_values[operation.results[0]] = constant_of(b, operation, lanes)
-        elif operation.name == "moe.element" and leaf is not None:
-            known_values[operation.results[0]] = leaf(op)
-        else:
-            known_values[operation.results[0]] = apply(b, op, [value_of(o) for o in operation.operands])
-    return [value_of(operand) for operand in end.operation.operands]
+    def compute(raw: ir.Value) -> Value:
+        owner = raw.owner
+        if not isinstance(owner, ir.Block):
+            operation = owner.operation
+            if operation.name == "arith.constant":
+                return constant_of(b, operation, lanes)
+            if operation.block == block:
+                if operation.name == "moe.element" and leaf is not None:
+                    return leaf(owner)
+                return apply(b, operation, [value_of(operand) for operand in operation.operands])
+        if outside is None:
+            raise unsupported("cpu", end, "its region reads a value from outside that is not a constant")
+        scalar = outside(raw)
+        return scalar if lanes == 1 else b.splat(b.vec(lanes, scalar.type), scalar)
+
+    return [value_of(raw) for raw in (end.operation.operands if results is None else results)]

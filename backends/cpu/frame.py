@@ -37,8 +37,10 @@ def align_up(bytes_: int, to: int = LINE) -> int:
 
 
 def row_stride(bytes_: int) -> int:
-    """Bytes between rows of a buffer: short rows lie without gaps, longer ones begin in a cache line of their own and not
-    4096 bytes apart, which would fill one L1 set."""
+    """Bytes between rows of a buffer.
+
+    Short rows lie without gaps; longer ones begin at a cache line, and not 4096 bytes apart, which would fill one set of L1.
+    """
     if bytes_ <= 4 * LINE:
         return bytes_
     stride = align_up(bytes_)

@@ -18,8 +18,8 @@ from moec.backends.cpu.values import Pointer, Value
 def plan(op: Any, frame: Frame) -> Sequence[Phase]:
     """Storage of the results: offsets tensor<(E+1)xi32>; slots tensor<?xi32> without gaps, T*K entries reserved.
 
-    Also makes the list of experts that have rows, see `Frame.groups`.  An expert number beyond the last is an error (the
-    slot is left out); a negative one marks an empty slot.
+    Also makes the list of experts that have rows, see `Frame.groups`.  An expert number beyond the last is an error
+    (the slot is left out); a negative one marks an empty slot.
     """
     experts = ir.IntegerAttr(op.experts).value
     index = frame.storage(op.index)
