@@ -7,31 +7,17 @@ the batch, on other rows, on the number of threads, or on where blocks begin.
 Rows lie in row-major order at a stride known when the code is made: row i of a block is a constant displacement, and
 the broadcast of an element is the memory operand of a load.  Nothing is transposed.
 
-While it multiplies, a block prefetches two streams into the second-level cache: its share of the weights that come
+While it multiplies, a kernel prefetches two streams into the second-level cache: a share of the weights that come
 next, and rows that come next.  At a few rows an expert, streaming the weights takes as long as multiplying by them; the
 time is then that of the longer one instead of the sum, because the requests are spread over the whole multiplication.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from moec.backends.cpu import tiling
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.values import Pointer, Value
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What a block prefetches at each step: `lines(layout)` lines at `weights`, then one at `rows`; both advance."""
-
-    weights: Pointer
-    weights_stride: Value
-    rows: Pointer
-    rows_stride: Value
 
 
 def weight_lines(layout: Panels) -> int:
@@ -90,9 +76,7 @@ def _body(
         for line in range(weight_lines(layout)):
             (next_weights + line * LINE).prefetch(locality=2)
         next_rows.prefetch(locality=2)
-        loop.carry(
-            *sums, a + 4, weights + layout.step_bytes, next_weights + weights_stride, next_rows + rows_stride
-        )
+        loop.carry(*sums, a + 4, weights + layout.step_bytes, next_weights + weights_stride, next_rows + rows_stride)
     for place, value in zip(places, loop.results, strict=False):
         place.store(value, align=width)
 
@@ -110,57 +94,3 @@ def _multiply_add(b: Builder, layout: Panels, element: Value, column: Value, tot
     pairs = b.vec(2 * layout.lanes, b.bf16)
     name = "llvm.x86.avx512bf16.dpbf16ps.512"
     return b.intrinsic(name, total.type, total, element.bitcast(pairs), column.bitcast(pairs))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Where the rows of a panel's product are, and what to prefetch meanwhile."""
-
-    first: Pointer
-    stride: int
-    count: Value
-    follow: Value | None = None
-    """i1: prefetch the rows behind each block, those after the last among them."""
-
-
-def panel_product(
-    b: Builder,
-    layout: Panels,
-    rows: Rows,
-    weights: Pointer,
-    next_weights: Pointer,
-    scratch: Pointer,
-    before: Callable[[Value, Value], None],
-    after: Callable[[Value, Value, Pointer], None],
-) -> None:
-    """All rows times one panel, in blocks of about equal size; `next_weights` are those to prefetch behind the panel.
-
-    A block's rows are [first, first + count); `before(first, count)` is emitted where its last unit begins,
-    `after(first, count, accumulators)` where the sums are complete.  `scratch` has `scratch_bytes`.
-    """
-    most = tiling.most_rows(b.variant, layout)
-    unit = tiling.unit_steps(layout)
-    units = -(-layout.steps // unit)
-    row_bytes = 4 * layout.lanes * layout.vectors
-    blocks = (rows.count + (most - 1)) // most
-    size, larger = rows.count // blocks, rows.count % blocks
-    alone = blocks.equals(1)
-    stride = b.select(alone, b.index(layout.step_bytes), (blocks + (layout.step_bytes - 1)) // blocks)
-    with b.for_(0, units) as part:
-        begin = part.index * unit
-        steps = b.minimum(b.index(layout.steps) - begin, unit)
-        here = weights.at(begin, layout.step_bytes)
-        last = part.index.equals(units - 1)
-        follow = b.select(last, next_weights, here.at(steps, layout.step_bytes))
-        share = steps * layout.step_bytes // blocks
-        with b.for_(0, blocks, carry=[b.index(0)]) as block:
-            first = block.value
-            count = size + b.convert(block.index < larger, b.i64, signed=False)
-            accumulators = scratch.at(first, row_bytes) if units > 1 else scratch
-            with b.if_(last):
-                before(first, count)
-            a = rows.first.at(first, rows.stride).at(begin, 4)
-            streams = _streams(b, layout, rows, alone, follow.at(block.index, 1) if False else follow, scratch)
-            del streams
-            loop_first = first + count
-            block.carry(loop_first)

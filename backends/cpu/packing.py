@@ -15,7 +15,6 @@ from moec.backends.cpu.parameters import elements, parts
 from moec.backends.cpu.values import Pointer, Value
 
 
-
 def region(op: Any, weights: Sequence[ir.Value], layout: Panels) -> Region:
     """The packed region of the weights operands, in order, of `op`, each tensor<ExNxK>."""
     pieces = []

@@ -1,0 +1,160 @@
+"""moe.grouped_matmul_combine: a task owns columns of every token.
+
+It goes through all experts in ascending order and adds each row's contribution to the sum of the row's token, so sums
+are formed in one order whatever the threads do, without atomic additions and without a copy of the rows in token order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.cpu import elementwise, tiling
+from moec.backends.cpu.epilogue import Place, read, real_lanes, store
+from moec.backends.cpu.frame import LINE, Call, Frame, Phase, Size, Storage
+from moec.backends.cpu.operands import Operands, grouped
+from moec.backends.cpu.product import Block, panel_product, scratch_bytes
+from moec.backends.cpu.values import Pointer, Value
+
+
+def grouped_matmul_combine(op: Any, frame: Frame) -> Sequence[Phase]:
+    """Phases of `moe.grouped_matmul_combine`.  Raises Unsupported where weights are no parameters."""
+    operands = grouped(op, frame)
+    layout = operands.layout
+    out = frame.buffer(op.out)
+    # f32 [panel][token][column of the panel]: what a task works on is contiguous.
+    sums = frame.workspace(Size(fixed=LINE, per_token=4 * layout.panels * layout.panel_columns))
+    counter = frame.counter()
+
+    def emit(call: Call) -> None:
+        _Combine(call, op, operands, out, sums, counter).emit()
+
+    return [Phase("grouped_matmul_combine", emit, work=operands.flops_per_token)]
+
+
+class _Combine:
+    """The phase being emitted."""
+
+    def __init__(self, call: Call, op: Any, operands: Operands, out: Storage, sums: int, counter: int) -> None:
+        self.call, self.op, self.operands, self.out = call, op, operands, out
+        self.b, self.layout = call.b, operands.layout
+        self.sums_word, self.counter = sums, counter
+        self.row_bytes = 4 * self.layout.panel_columns
+
+    def sums(self, panel: Value, token: Value) -> Pointer:
+        return self.call.pointer(self.sums_word).at(panel * self.call.tokens + token, self.row_bytes)
+
+    def emit(self) -> None:
+        b, call, layout = self.b, self.call, self.layout
+        scratch = b.scratch(scratch_bytes(b, layout, self.operands.chunk))
+        held = b.scratch(8)
+        # Wide tasks first, so that rows are read few times; single panels last, so that threads end together.
+        fair = b.maximum(b.minimum(b.index(layout.panels) // (call.threads * 4), tiling.WIDE_PANELS), 1)
+        width = b.select(call.threads.equals(1), b.index(min(tiling.WIDE_PANELS, layout.panels)), fair)
+        wide = b.index(layout.panels * 3 // 4) // width
+        tasks = wide + (b.index(layout.panels) - wide * width)
+
+        def first_panel(task: Value) -> Value:
+            return b.select(task < wide, task * width, wide * width + (task - wide))
+
+        def run(task: Value) -> Sequence[Value]:
+            following = call.word(self.counter).fetch_add(1)
+            begin, end = first_panel(task), first_panel(task + 1)
+            # Without a following task, its first weights stand for those of any: they are prefetched in vain.
+            after = b.select(following < tasks, first_panel(following), begin)
+            self.clear(begin, end)
+            self.experts(begin, end, after, scratch, held)
+            with b.for_(begin, end) as panel:
+                self.finish(panel.index)
+            return [following]
+
+        b.while_([call.word(self.counter).fetch_add(1)], lambda task: task < tasks, run)
+
+    def clear(self, begin: Value, end: Value) -> None:
+        b = self.b
+        count = (end - begin) * self.call.tokens * self.row_bytes
+        b.intrinsic("llvm.memset", None, self.sums(begin, b.index(0)), b.constant(b.i8, 0), count, b.constant(b.i1, 0))
+
+    def experts(self, begin: Value, end: Value, after: Value, scratch: Pointer, held: Pointer) -> None:
+        """Adds up the contributions of every expert to the columns of panels [begin, end)."""
+        b, call, operands = self.b, self.call, self.operands
+        groups = operands.group_count(call)
+        with b.for_(0, groups) as group:
+            expert, first, end_row = operands.group(call, group.index)
+            chunks = (end_row - first + (operands.chunk - 1)) // operands.chunk
+            is_last_group = group.index.equals(groups - 1)
+            next_expert = operands.group(call, b.select(is_last_group, b.index(0), group.index + 1))[0]
+            behind = operands.panel(call, next_expert, b.select(is_last_group, after, begin))
+            again = operands.panel(call, expert, begin)
+            with b.for_(0, chunks) as chunk:
+                row = first + (end_row - first) * chunk.index // chunks
+                count = first + (end_row - first) * (chunk.index + 1) // chunks - row
+                held.store(b.index(-1))
+                rows = operands.rows(call, row, count, held)
+                then = Pointer(b.select(chunk.index.equals(chunks - 1), behind, again).raw)
+                with b.for_(begin, end) as panel:
+                    weights = operands.panel(call, expert, panel.index)
+                    following = b.select(panel.index.equals(end - 1), then, weights + self.layout.panel_bytes)
+                    follow = panel.index.equals(begin) if operands.copied is None else None
+                    at = panel.index
+
+                    def before(block: Block, row: Value = row, at: Value = at) -> None:
+                        self.prefetch_sums(at, row + block.first, block.count)
+
+                    def add(block: Block, row: Value = row, at: Value = at, expert: Value = expert) -> None:
+                        self.add(at, expert, row + block.first, block)
+
+                    panel_product(
+                        b, self.layout, rows, weights, Pointer(following.raw), scratch,
+                        follow=follow, before=before, after=add,
+                    )  # fmt: skip
+
+    def prefetch_sums(self, panel: Value, first: Value, count: Value) -> None:
+        with self.b.for_(0, count, unroll=False) as loop:
+            token = self.operands.slot_and_token(self.call, first + loop.index)[1]
+            place = self.sums(panel, token)
+            for byte in range(0, self.row_bytes, LINE):
+                (place + byte).prefetch()
+
+    def add(self, panel: Value, expert: Value, first: Value, block: Block) -> None:
+        """Adds what a block's rows contribute to the sums of their tokens."""
+        b, call, layout = self.b, self.call, self.layout
+        with b.for_(0, block.count, unroll=False) as loop:
+            row = first + loop.index
+            slot, token = self.operands.slot_and_token(call, row)
+            place = self.sums(panel, token)
+            for group in range(layout.groups):
+                column = panel * layout.panel_columns + group * layout.lanes
+                real = real_lanes(b, call.frame, layout.columns, column)
+                value = self.evaluate(
+                    self.op.epilogue,
+                    self.operands.sums(b, block, loop.index, group),
+                    Place(row, expert, token, slot, column, real),
+                )
+                target = place + 4 * layout.lanes * group
+                target.store(target.load(value.type, align=4 * layout.lanes) + value, align=4 * layout.lanes)
+
+    def finish(self, panel: Value) -> None:
+        """Stores what `finish` makes of the sums of a panel's columns."""
+        b, call, layout = self.b, self.call, self.layout
+        vector = b.vec(layout.lanes, b.f32)
+        with b.for_(0, call.tokens, unroll=False) as loop:
+            token = loop.index
+            for group in range(layout.groups):
+                column = panel * layout.panel_columns + group * layout.lanes
+
+                def emit(group: int = group, column: Value = column) -> None:
+                    real = real_lanes(b, call.frame, layout.columns, column)
+                    place = Place(token, b.index(0), token, token, column, real)
+                    total = (self.sums(panel, token) + 4 * layout.lanes * group).load(vector, align=4 * layout.lanes)
+                    store(call, self.out, place, token, self.evaluate(self.op.finish, [total], place))
+
+                self.operands.within(b, column, group, emit)
+
+    def evaluate(self, region: ir.Region, arguments: list[Value], place: Place) -> Value:
+        (value,) = elementwise.evaluate(
+            self.b, region, arguments, self.layout.lanes, lambda op: read(self.call, op, place, self.layout.lanes)
+        )
+        return value

@@ -1,0 +1,103 @@
+"""moe.matmul and moe.grouped_matmul: threads claim tasks, each some panels of one expert for a chunk of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.cpu import elementwise, tiling
+from moec.backends.cpu.epilogue import Place, read, real_lanes, store
+from moec.backends.cpu.frame import Call, Frame, Phase, Storage
+from moec.backends.cpu.operands import Operands, dense, grouped
+from moec.backends.cpu.product import Block, panel_product, scratch_bytes
+from moec.backends.cpu.tasks import Task, find
+from moec.backends.cpu.values import Pointer, Value
+
+
+def matmul(op: Any, frame: Frame) -> Sequence[Phase]:
+    """Phases of `moe.matmul`.  Raises Unsupported where weights are no parameters."""
+    return [_phase(op, frame, dense(op, frame), frame.buffer(op.out))]
+
+
+def grouped_matmul(op: Any, frame: Frame) -> Sequence[Phase]:
+    """Phases of `moe.grouped_matmul`.  Raises Unsupported where weights are no parameters."""
+    out = frame.buffer(op.out, rows_per_token=ir.IntegerAttr(op.slots_per_token).value)
+    return [_phase(op, frame, grouped(op, frame), out)]
+
+
+def _phase(op: Any, frame: Frame, operands: Operands, out: Storage) -> Phase:
+    counter = frame.counter()
+
+    def emit(call: Call) -> None:
+        _emit(call, op, operands, out, counter)
+
+    return Phase(op.operation.name.removeprefix("moe."), emit, work=operands.flops_per_token)
+
+
+def _splits(call: Call, operands: Operands) -> Value:
+    """Into how many tasks to cut the panels of an expert: enough of them for threads to end together.
+
+    The rows of a task are copied once, so that more tasks than that would copy more.
+    """
+    b, layout = call.b, operands.layout
+    rows = call.tokens * operands.rows_per_token
+    tasks = b.minimum(rows, layout.experts) + rows // operands.chunk
+    wanted = (call.threads * tiling.TASKS_PER_THREAD + tasks) // b.maximum(tasks, 1)
+    most = -(-layout.panels // max(1, tiling.TASK_BYTES // layout.panel_bytes))
+    return b.select(call.threads.equals(1), b.index(1), b.minimum(wanted, most))
+
+
+def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -> None:
+    b, layout = call.b, operands.layout
+    splits = _splits(call, operands)
+    cursor = b.scratch(16)
+    cursor.store(b.index(0))
+    (cursor + 8).store(b.index(0))
+    held = b.scratch(8)
+    held.store(b.index(-1))
+    scratch = b.scratch(scratch_bytes(b, layout, operands.chunk))
+    task, ahead = Task.on_stack(b), Task.on_stack(b)
+
+    def claim(into: Task) -> Value:
+        return find(call, operands, cursor, splits, call.word(counter).fetch_add(1), into)
+
+    def run(_: Value) -> Sequence[Value]:
+        # The next task is known before this one ends, so that its first weights can be prefetched.
+        more = claim(ahead)
+        here = operands.panel(call, task.expert, task.first_panel)
+        there = operands.panel(call, ahead.expert, ahead.first_panel)
+        behind = Pointer(b.select(more, there, here).raw)
+        rows = operands.rows(call, task.first_row, task.rows, held)
+        with b.for_(task.first_panel, task.end_panel) as panel:
+            weights = operands.panel(call, task.expert, panel.index)
+            is_last = panel.index.equals(task.end_panel - 1)
+            following = Pointer(b.select(is_last, behind, weights + layout.panel_bytes).raw)
+
+            def after(block: Block) -> None:
+                _epilogue(call, op, operands, out, task, panel.index, block)
+
+            panel_product(b, layout, rows, weights, following, scratch, after=after)
+        task.become(ahead)
+        return [more]
+
+    b.while_([claim(task)], lambda found: found, run)
+
+
+def _epilogue(call: Call, op: Any, operands: Operands, out: Storage, task: Task, panel: Value, block: Block) -> None:
+    b, layout = call.b, operands.layout
+    with b.for_(0, block.count) as loop:
+        row = task.first_row + block.first + loop.index
+        slot, token = operands.slot_and_token(call, row)
+        for group in range(layout.groups):
+            column = panel * layout.panel_columns + group * layout.lanes
+            place = Place(row, task.expert, token, slot, column, real_lanes(b, call.frame, layout.columns, column))
+            sums = operands.sums(b, block, loop.index, group)
+
+            def emit(place: Place = place, sums: list[Value] = sums) -> None:
+                leaf = lambda element: read(call, element, place, layout.lanes)  # noqa: E731
+                (value,) = elementwise.evaluate(b, op.epilogue, sums, layout.lanes, leaf)
+                store(call, out, place, row, value)
+
+            operands.within(b, column, group, emit)

@@ -1,0 +1,129 @@
+"""A chunk of rows times one panel: balanced blocks of rows, units of steps, and what to prefetch meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moec.backends.cpu import microkernel, tiling
+from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.frame import LINE
+from moec.backends.cpu.layout import Panels
+from moec.backends.cpu.values import Pointer, Value
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as the microkernel takes them: 4 bytes a step, `stride` bytes apart."""
+
+    first: Pointer
+    stride: int
+    count: Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the chunk's rows, [first, first + count), and its accumulators: [row][vector of the panel][lane]."""
+
+    first: Value
+    count: Value
+    accumulators: Pointer
+
+
+def scratch_bytes(b: Builder, layout: Panels, chunk: int) -> int:
+    """Bytes of accumulators that `panel_product` needs for chunks of at most so many rows."""
+    rows = chunk if _units(layout) > 1 else tiling.most_rows(b.variant, layout)
+    return rows * _row_bytes(layout)
+
+
+def panel_product(
+    b: Builder,
+    layout: Panels,
+    rows: Rows,
+    weights: Pointer,
+    next_weights: Pointer,
+    scratch: Pointer,
+    *,
+    follow: Value | None = None,
+    before: Callable[[Block], None] | None = None,
+    after: Callable[[Block], None],
+) -> None:
+    """All rows times the panel at `weights`; there must be at least one row.
+
+    `next_weights` are what is multiplied after this panel, and prefetched.  If `follow` (i1) says so, the rows behind
+    each block are prefetched too.  `before` is emitted where the last unit of a block begins, `after` where its sums
+    are complete.  `scratch` has `scratch_bytes`.
+    """
+    most = tiling.most_rows(b.variant, layout)
+    unit = tiling.unit_steps(layout)
+    units = _units(layout)
+    blocks = (rows.count + (most - 1)) // most
+    size, larger = rows.count // blocks, rows.count % blocks
+    alone = blocks.equals(1)
+    # Every block prefetches its share.  A block that is alone has to prefetch all lines of a step at each step.
+    stride = (blocks + (layout.step_bytes - 1)) // blocks
+    rest = microkernel.weight_lines(layout) * LINE if layout.step_bytes > LINE else 0
+    look_ahead = b.constant(b.i1, 0) if follow is None else follow
+    if rest:
+        look_ahead = look_ahead & ~alone
+    rows_step = b.select(look_ahead, b.index(LINE), 0)
+
+    with b.for_(0, units) as part:
+        begin = part.index * unit
+        steps = b.minimum(b.index(layout.steps) - begin, unit)
+        here = weights.at(begin, layout.step_bytes)
+        last = part.index.equals(units - 1)
+        coming = _pick(b, last, next_weights, here.at(steps, layout.step_bytes))
+        share = steps * layout.step_bytes // blocks
+        with b.for_(0, blocks, carry=[b.index(0)]) as loop:
+            first = loop.value
+            count = size + b.convert(loop.index < larger, b.i64, signed=False)
+            block = Block(first, count, scratch.at(first, _row_bytes(layout)) if units > 1 else scratch)
+            if before is not None:
+                with b.if_(last):
+                    before(block)
+            a = rows.first.at(first, rows.stride)
+            ahead = coming + share * loop.index
+            other = _pick(b, look_ahead, a.at(count, rows.stride), block.accumulators)
+            other_step = rows_step
+            if rest:
+                other = _pick(b, alone, ahead + rest, other)
+                other_step = b.select(alone, stride, rows_step)
+            streams = (ahead, stride, other, other_step)
+            arguments = (a.at(begin, 4), here, steps, block.accumulators, part.index > 0, *streams)
+            _dispatch(b, layout, rows.stride, count, 1, most, arguments)
+            with b.if_(last):
+                after(block)
+            loop.carry(first + count)
+
+
+def _units(layout: Panels) -> int:
+    return -(-layout.steps // tiling.unit_steps(layout))
+
+
+def _row_bytes(layout: Panels) -> int:
+    return 4 * layout.lanes * layout.vectors
+
+
+def _dispatch(
+    b: Builder, layout: Panels, stride: int, count: Value, least: int, most: int, arguments: tuple[Value, ...]
+) -> None:
+    """Calls the kernel for `count` rows, least <= count <= most, by bisection."""
+    if least == most:
+        b.call(microkernel.kernel(b, layout, stride, least), *arguments)
+        return
+    middle = (least + most + 1) // 2
+
+    def below() -> list[Value]:
+        _dispatch(b, layout, stride, count, least, middle - 1, arguments)
+        return []
+
+    def above() -> list[Value]:
+        _dispatch(b, layout, stride, count, middle, most, arguments)
+        return []
+
+    b.choose(count < middle, [], below, above)
+
+
+def _pick(b: Builder, condition: Value, then: Pointer, otherwise: Pointer) -> Pointer:
+    return Pointer(b.select(condition, then, otherwise).raw)
