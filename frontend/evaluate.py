@@ -235,7 +235,7 @@ class Evaluator:
                 f"`{group}` has no figure `{expr.name.text}`",
                 expr.name.span,
                 "unknown",
-                notes=[f"it has {', '.join(f'`{name}`' for name in figures)}"],
+                notes=[f"it has {', '.join(f'`{name}`' for name in figures)}" if figures else "it has none"],
                 fix=did_you_mean(expr.name.text, figures, expr.name.span),
             )
         return figures[expr.name.text]

@@ -10,9 +10,10 @@ from moec.diagnostics import Collector, Source, Span, did_you_mean
 from moec.errors import DiagnosticError
 from moec.frontend.declarations import Declarations, Definition, Import
 from moec.frontend.declare import declare
+from moec.frontend.files import Unreadable, read_source, read_text
 from moec.frontend.names import duplicate, reserved
 from moec.frontend.operations import OPERATIONS
-from moec.frontend.parser import LARGEST, parse
+from moec.frontend.parser import parse
 
 STANDARD = "std/"
 PRELUDE = "std/prelude.moe"
@@ -39,10 +40,6 @@ class Module:
     own: dict[str, Known] = field(default_factory=dict)
 
 
-class Unreadable(Exception):
-    """Why a file cannot be read."""
-
-
 class Modules:
     """Reads files once each; `sources` lists every one that was read, the main file first."""
 
@@ -59,9 +56,9 @@ class Modules:
     def main(self, path: Path) -> Module | None:
         """The file that the user named, or None after reporting why not."""
         try:
-            source = Source(str(path), _text(path))
-        except Unreadable as why:
-            self._found.error("E0108", f"cannot read `{path}`: {why}", None, fix="check the path")
+            source = read_source(path)
+        except DiagnosticError as error:
+            self._found.extend(error.diagnostics)
             return None
         return self._module(str(path.resolve()), source, path.parent)
 
@@ -184,24 +181,8 @@ class Modules:
             if path is None:
                 text = (files("moec.frontend") / name).read_text(encoding="utf-8")
             else:
-                text = _text(path)
+                text = read_text(path)
         except Unreadable as why:
             self._found.error("E0108", f"cannot read `{name}`: {why}", span, "imported here")
             return None
         return self._module(key, Source(name, text), path.parent if path else None)
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(4 * LARGEST + 1)
-    except OSError as error:
-        raise Unreadable((error.strerror or "it cannot be opened").lower()) from None
-    except ValueError:
-        raise Unreadable("the path holds a null character") from None
-    if len(data) > 4 * LARGEST:
-        raise Unreadable(f"it has more than {4 * LARGEST:,} bytes")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"it is not UTF-8 text (byte {error.start})") from None

@@ -19,3 +19,9 @@ def explanation(code: str) -> str | None:
         return None
     file = files("moec.diagnostics") / "explain" / f"{code}.md"
     return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def title(code: str) -> str:
+    """The first line of a code's explanation, without the code: what it is about."""
+    text = explanation(code) or ""
+    return text.split("\n", 1)[0].removeprefix(f"# {code}: ")

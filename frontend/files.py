@@ -1,0 +1,43 @@
+"""Reading source files, with bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moec.diagnostics import Collector, Source
+from moec.errors import DiagnosticError
+from moec.frontend.parser import LARGEST
+
+MOST_BYTES = 4 * LARGEST
+"""As many as LARGEST characters of UTF-8 can take."""
+
+
+class Unreadable(Exception):
+    """Why a file cannot be read."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; line ends are left as they are.  Raises Unreadable."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise Unreadable((error.strerror or "it cannot be opened").lower()) from None
+    except ValueError:
+        raise Unreadable("the path holds a null character") from None
+    if len(data) > MOST_BYTES:
+        raise Unreadable(f"it has more than {MOST_BYTES:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"it is not UTF-8 text (byte {error.start})") from None
+
+
+def read_source(path: Path) -> Source:
+    """A file as a source.  Raises DiagnosticError if it cannot be read."""
+    try:
+        return Source(str(path), read_text(path))
+    except Unreadable as why:
+        found = Collector()
+        found.error("E0108", f"cannot read `{path}`: {why}", None, fix="check the path")
+        raise DiagnosticError(found.diagnostics) from None

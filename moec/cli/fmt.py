@@ -1,0 +1,32 @@
+"""`moec fmt`: writes `.moe` files in the one form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    file: Annotated[list[Path], typer.Argument(help="The .moe files to format.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if a file is not formatted.")
+    ] = False,
+) -> None:
+    """Format files in place; comments and line breaks stay."""
+    from moec.frontend.files import read_source
+    from moec.frontend.format import format_source
+
+    unformatted = 0
+    for path in file:
+        source = read_source(path)
+        formatted = format_source(source)
+        if formatted == source.text:
+            continue
+        unformatted += 1
+        if not check:
+            path.write_text(formatted, encoding="utf-8", newline="\n")
+        typer.echo(f"{'would reformat' if check else 'reformatted'} {path}", err=True)
+    if check and unformatted:
+        raise typer.Exit(1)
