@@ -14,6 +14,9 @@ from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.packing.weights import PackedWeights, check_weight
 from moec.runtime.placeholder import PackedBuffer, PackedParameter, placeholder
 
+TABLES = {"parameter": "_parameters", "buffer": "_buffers"}
+"""Where nn.Module keeps the tensors of each role."""
+
 
 class Weights(nn.Module):
     """One level of names.  Its tensors are placeholders while their values lie in `store`, else ordinary tensors.
@@ -31,18 +34,15 @@ class Weights(nn.Module):
         super().__init__()
         self.__dict__.update(_store=store, _indices={}, _casting=False)
 
-    def add_weight(self, path: list[str], index: int) -> tuple[dict[str, Any], str]:
-        """Place weight `index` at `path` below this level, making the levels between.
-
-        Returns the table of nn.Module that holds it, and its name there.
-        """
+    def add_weight(self, path: list[str], index: int) -> Weights:
+        """Place weight `index` at `path` below this level, making the levels between; returns the level it is on."""
         level = self
         for name in path[:-1]:
             # Written past `add_module`, which refuses names that nn.Module uses itself, such as `type`.
             level = cast(Weights, level._modules.setdefault(name, Weights(self._store)))
         level._indices[path[-1]] = index
         level._put(path[-1], placeholder(self._store.weights[index]))
-        return level._table(path[-1]), path[-1]
+        return level
 
     def get(self, name: str) -> torch.Tensor:
         """The tensor or placeholder of this level's weight `name`."""
@@ -88,8 +88,8 @@ class Weights(nn.Module):
         self._table(name)[name] = tensor
 
     def _table(self, name: str) -> dict[str, Any]:
-        role = self._store.weights[self._indices[name]].role
-        return self._parameters if role == "parameter" else self._buffers
+        table: dict[str, Any] = self.__dict__[TABLES[self._store.weights[self._indices[name]].role]]
+        return table
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, tensor in (*self._parameters.items(), *self._buffers.items()):

@@ -11,7 +11,7 @@ import torch
 from moec.artifact.manifest import Manifest
 from moec.errors import GradientError, WeightsError
 from moec.runtime.checks import Signature
-from moec.runtime.containers import Weights
+from moec.runtime.containers import TABLES, Weights
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.native import Kernel
 from moec.runtime.operator import operator
@@ -42,13 +42,14 @@ class Layer(Weights):
             _places=[],
         )
         for index, weight in enumerate(manifest.parameters):
-            self._places.append(self.add_weight(weight.name.split("."), index))
+            path = weight.name.split(".")
+            self._places.append((self.add_weight(path, index), TABLES[weight.role], path[-1]))
 
     _signature: Signature
     _artifact: str
     _variant: str
     _operator: Any
-    _places: list[tuple[dict[str, Any], str]]  # each weight's table in nn.Module and name there, in order
+    _places: list[tuple[Weights, str, str]]  # of each weight, in order: its level, nn.Module's table, its name there
 
     @property
     def manifest(self) -> Manifest:
@@ -82,10 +83,11 @@ class Layer(Weights):
             packed, weights = self._current()
         elif torch.compiler.is_exporting():
             # An exported program holds ordinary weights, so that it runs wherever some variant of the artifact does.
-            packed, weights, variant = None, self._tensors(), ""
+            self._require_ordinary()
+            packed, weights, variant = None, self._named_tensors(), ""
         else:
             self._require_weights()
-            packed, weights = self._store.buffer, self._tensors() if self._store.keep else []
+            packed, weights = self._store.buffer, self._named_tensors() if self._store.keep else []
         flat, leading = self._signature.flatten(self._signature.bind(inputs, named))
         outputs = self._operator(packed, weights, flat, self._artifact, variant)
         if len(leading) != 1:
@@ -98,9 +100,7 @@ class Layer(Weights):
         seed: makes the values reproducible; without it torch's default generator is used.
         """
         generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
-        slots = [(index, level, name) for level in self._levels() for name, index in level._indices.items()]
-        for index, level, name in sorted(slots, key=lambda slot: slot[0]):
-            weight = self._store.weights[index]
+        for weight, (level, _, name) in zip(self._store.weights, self._places, strict=True):
             value = torch.zeros(weight.shape, dtype=TORCH_DTYPES[weight.dtype], device="cpu")
             if value.is_floating_point():
                 value.normal_(std=(weight.shape[-1] if weight.shape else 1) ** -0.5, generator=generator)
@@ -156,12 +156,17 @@ class Layer(Weights):
         return [module for module in self.modules() if isinstance(module, Weights)]
 
     def _tensors(self) -> list[torch.Tensor]:
-        return [table[name] for table, name in self._places]
+        return [level.__dict__[table][name] for level, table, name in self._places]
+
+    def _named_tensors(self) -> list[torch.Tensor]:
+        """The same, by a way that torch's tracers follow and give the parameters' own names."""
+        named = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return [named[weight.name] for weight in self._store.weights]
 
     def _current(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """The operator's `packed` and `weights` for a call outside of torch's compiler."""
-        for table, name in self._places:
-            if type(table[name]) not in (PackedParameter, PackedBuffer):
+        for level, table, name in self._places:
+            if type(level.__dict__[table][name]) not in (PackedParameter, PackedBuffer):
                 return self._current_ordinary()
         if self._store.missing:
             self._require_weights()
@@ -183,6 +188,13 @@ class Layer(Weights):
             self._store.unpack(index) if isinstance(tensor, PackedParameter | PackedBuffer) else tensor
             for index, tensor in enumerate(tensors)
         ]
+
+    def _require_ordinary(self) -> None:
+        if not self._store.keep:
+            raise WeightsError(
+                f"{self.manifest.layer}: torch.export takes the ordinary weights along, and they are packed. Export "
+                "inside `with layer.unpacked():`, or load the layer with `moec.load(path, keep_weights=True)`."
+            )
 
     def _require_weights(self) -> None:
         if not self._store.missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,10 +53,11 @@ def compiled(*defines: str) -> bytes:
         return library.read_bytes()
 
 
-def artifact(folder: Path, *defines: str, name: str = "double.so") -> Path:
-    """An artifact of the double in `folder`."""
-    path = folder / name
-    write(path, compiled(*defines), manifest("ONE_INPUT" in defines), {"source/double.moe": "layer Double {}\n"})
+def artifact(folder: Path, *defines: str, layer: str = "Double") -> Path:
+    """An artifact of the double in `folder`; another `layer` makes it another artifact than those that are loaded."""
+    path = folder / "double.so"
+    described = replace(manifest("ONE_INPUT" in defines), layer=layer)
+    write(path, compiled(*defines), described, {"source/double.moe": f"layer {layer} {{}}\n"})
     return path
 
 

@@ -1,0 +1,150 @@
+"""`moec inspect`: what an artifact says about itself.  It is verified and read; nothing of it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from json import dumps, loads
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from moec.artifact.container import Artifact, read
+from moec.artifact.host import host_features, host_machine, missing_features
+from moec.artifact.manifest import TOKENS, Weight
+from moec.cli.console import output_console
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="An artifact that moec compile wrote.")],
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    ir: Annotated[bool, typer.Option("--ir", help="Print the IR inside instead.")] = False,
+) -> None:
+    """Show what a compiled layer takes, holds, needs and guarantees, without running any of it."""
+    inspect(file, json=json, ir=ir)
+
+
+def inspect(file: Path, json: bool = False, ir: bool = False) -> None:
+    """Print the description of the artifact `file` as tables, or as JSON, or the IR in it."""
+    artifact = read(file)
+    if json:
+        typer.echo(dumps(description(artifact) | ({"texts": dict(artifact.texts)} if ir else {}), indent=2))
+    elif ir:
+        for name, text in artifact.texts.items():
+            if name.startswith("ir/"):
+                typer.echo(f"// {name}\n{text.rstrip()}\n")
+    else:
+        console = output_console()
+        for table in _tables(artifact):
+            console.print(table)
+
+
+def description(artifact: Artifact) -> dict[str, Any]:
+    """The manifest, and what follows from it and from this machine, as JSON data."""
+    lacks = _lacks(artifact)
+    return {
+        "file": {
+            "path": artifact.path,
+            "sha256": artifact.sha256,
+            "machine": artifact.machine,
+            "library_bytes": len(artifact.library),
+            "members": {name: len(text.encode()) for name, text in artifact.texts.items()},
+        },
+        "manifest": loads(artifact.manifest.to_json()),
+        "this_cpu": {"machine": host_machine(), "uses": _used(lacks), "lacks": lacks},
+        "memory": {"weight_bytes": sum(weight.nbytes for weight in artifact.manifest.parameters)},
+    }
+
+
+def _lacks(artifact: Artifact) -> dict[str, list[str]]:
+    """For each variant, best first, what this processor lacks for it."""
+    if artifact.machine != host_machine():
+        return {variant.name: [artifact.machine] for variant in artifact.manifest.variants}
+    have = host_features()
+    return {variant.name: list(missing_features(variant, have)) for variant in artifact.manifest.variants}
+
+
+def _used(lacks: dict[str, list[str]]) -> str | None:
+    return next((name for name, missing in lacks.items() if not missing), None)
+
+
+def _tables(artifact: Artifact) -> Iterable[Table]:
+    manifest = artifact.manifest
+    about = Table(title=escape(manifest.layer), title_justify="left", show_header=False)
+    options = ", ".join(f"{name}={value}" for name, value in manifest.options.items())
+    weight_bytes = sum(weight.nbytes for weight in manifest.parameters)
+    _rows(
+        about,
+        ("source", f"{manifest.source.name} (sha256 {manifest.source.sha256[:12]}…)"),
+        ("options", options or "none"),
+        ("compiled by", f"{manifest.compiler}, schema {manifest.schema}, abi {manifest.abi}"),
+        ("target", f"{manifest.target}, {artifact.machine}"),
+        ("library", f"{_size(len(artifact.library))}, sha256 {artifact.sha256[:12]}… (verified)"),
+        ("inside", ", ".join(artifact.texts) or "no texts"),
+        ("weights", f"{_size(weight_bytes)} in memory, once, in packed form"),
+    )
+    yield about
+
+    yield _rows(
+        Table("tensor", "shape", "dtype", title="Calls", title_justify="left"),
+        *((t.name, _shape((TOKENS, *t.row)), t.dtype) for t in manifest.inputs),
+        *((f"→ {t.name}", _shape((TOKENS, *t.row)), t.dtype) for t in manifest.outputs),
+    )
+    yield _rows(
+        Table("name", "shape", "dtype", "role", "size", title="Weights", title_justify="left"),
+        *(_weight(weight) for weight in manifest.parameters),
+    )
+
+    lacks = _lacks(artifact)
+    used = _used(lacks)
+    yield _rows(
+        Table("variant", "needs", "this processor", title="Variants, best first", title_justify="left"),
+        *(
+            (v.name, " ".join(v.features) or "nothing special", _verdict(v.name, used, lacks[v.name]))
+            for v in manifest.variants
+        ),
+    )
+    promises = manifest.guarantees
+    yield _rows(
+        Table(title="Guarantees", title_justify="left", show_header=False),
+        ("same call, same bits", _yes(promises.deterministic)),
+        ("bits do not depend on the batch size", _yes(promises.batch_invariant)),
+        ("bits do not depend on the number of threads", _yes(promises.thread_invariant)),
+        ("tokens do not influence each other", _yes(promises.isolated)),
+        ("sums are kept in", promises.accumulation),
+    )
+
+
+def _verdict(name: str, used: str | None, missing: list[str]) -> str:
+    if missing:
+        return f"lacks {' '.join(missing)}"
+    return "uses this one" if name == used else "could run it"
+
+
+def _rows(table: Table, *rows: tuple[str, ...]) -> Table:
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _weight(weight: Weight) -> tuple[str, ...]:
+    return weight.name, _shape(weight.shape), weight.dtype, weight.role, _size(weight.nbytes)
+
+
+def _shape(shape: tuple[object, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _size(nbytes: int) -> str:
+    value, unit = float(nbytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{nbytes} B" if unit == "B" else f"{value:.1f} {unit}"

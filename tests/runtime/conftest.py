@@ -1,0 +1,38 @@
+"""The test double as an artifact, and layers of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import moec
+from moec.runtime.module import Layer
+from tests.runtime import double
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return double.artifact(tmp_path_factory.mktemp("double"))
+
+
+@pytest.fixture
+def empty(path: Path) -> Layer:
+    """A layer without weights."""
+    return moec.load(path)
+
+
+@pytest.fixture
+def layer(path: Path) -> Layer:
+    """A layer with packed weights."""
+    layer = moec.load(path)
+    layer.load_state_dict(double.weights())
+    return layer
+
+
+@pytest.fixture
+def kept(path: Path) -> Layer:
+    """A layer that keeps its ordinary weights."""
+    layer = moec.load(path, keep_weights=True)
+    layer.load_state_dict(double.weights())
+    return layer
