@@ -29,6 +29,10 @@ def _ratio(value: float, good: float, fair: float) -> str:
     return f"[{colour}]{value:.2f}×[/{colour}]"
 
 
+def _note(cell: Cell) -> str:
+    return "disturbed" if cell.other_cores > DISTURBED else ""
+
+
 def limits_line(limits: Limits, bf16_by: str, threads: int) -> str:
     return (
         f"Limits of this machine, {threads} threads: f32 {limits.f32 / 1e9:.0f} GFLOP/s · "
@@ -56,7 +60,7 @@ def table(cells: Sequence[Cell], title: str) -> Table:
             _ratio(ours.seconds / theirs, 1.0, 1.0) if ours and theirs else "–",
             f"{ours.error:.0e}" if ours else "–",
             peer or "–",
-            "disturbed" if cell.other_cores > DISTURBED else "",
+            _note(cell),
         )
     return out
 
@@ -66,11 +70,12 @@ def full_table(cells: Sequence[Cell], title: str) -> Table:
     routes = list(dict.fromkeys(name for cell in cells for name in cell.timings))
     out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in ("T", "limit", *routes):
-        out.add_column(heading, justify="right")
+        out.add_column(heading, justify="right", no_wrap=True)
+    out.add_column("")
     for cell in cells:
         timings = [cell.timings.get(name) for name in routes]
         shown = [f"{_ms(t.seconds)} ({t.error:.0e})" if t else "–" for t in timings]
-        out.add_row(str(cell.tokens), _ms(cell.limit_seconds), *shown)
+        out.add_row(str(cell.tokens), _ms(cell.limit_seconds), *shown, _note(cell))
     return out
 
 
