@@ -13,8 +13,7 @@ from moec.frontend.operations import Operation
 def bind_operands(found: Collector, call: ast.Call, operation: Operation) -> dict[str, list[ast.Expr]] | None:
     """The arguments of an operation by operand; with `many` the last (or `""`) takes all that remain."""
     names = (*operation.operands, *operation.optional)
-    bound = _bind(found, call, names, operation.operands, operation.usage, operation.many)
-    return bound
+    return _bind(found, call, names, operation.operands, operation.usage, operation.many)
 
 
 def bind_parameters(

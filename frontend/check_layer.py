@@ -58,9 +58,11 @@ class _CheckLayer:
                 router = self._router(router_use, width, count, experts_use)
         except TooLarge:
             self._found.error(
-                "E0505", "the layer expands to too many operations", self._layer.name.span,
+                "E0505",
+                "the layer expands to too many operations",
+                self._layer.name.span,
                 notes=["definitions that use others several times multiply"],
-            )  # fmt: skip
+            )
         self._same_dtype([one for one in (routed, *(shared or ())) if one])
         figured = Evaluator(self._found, replace(self._env, figures=self._figures))
         for assertion in self._all(Assertion):
@@ -131,9 +133,13 @@ class _CheckLayer:
         uses = self._all(TokensUse)
         for use in uses[1:]:
             self._found.error(
-                "E0403", "a layer has one `tokens` statement", use.span, "this is another",
-                also=[Label(uses[0].span, "the first")], fix="remove one",
-            )  # fmt: skip
+                "E0403",
+                "a layer has one `tokens` statement",
+                use.span,
+                "this is another",
+                also=[Label(uses[0].span, "the first")],
+                fix="remove one",
+            )
         return read_policy(self._found, uses[0].policy, self._constants) if uses else None
 
     # router and experts
@@ -154,9 +160,12 @@ class _CheckLayer:
             kinds = [n for n, one in self._module.scope.items() if one.definition.kind == kind]
             if kind == "router":
                 self._found.error(
-                    "E0202", f"there is no router called `{name.text}`", name.span, "unknown router",
+                    "E0202",
+                    f"there is no router called `{name.text}`",
+                    name.span,
+                    "unknown router",
                     fix=did_you_mean(name.text, kinds, name.span),
-                )  # fmt: skip
+                )
             else:
                 unknown_function(self._found, name, kinds)
             return None
@@ -176,9 +185,12 @@ class _CheckLayer:
         call = ast.Call(use.call.span, use.call, ()) if isinstance(use.call, ast.Name) else use.call
         if not isinstance(call, ast.Call):
             self._found.error(
-                "E0106", "this `router` statement does not have the form it needs", use.call.span,
-                "expected a router and its arguments", fix="write it as `router NAME(ARGUMENTS) : DTYPE`",
-            )  # fmt: skip
+                "E0106",
+                "this `router` statement does not have the form it needs",
+                use.call.span,
+                "expected a router and its arguments",
+                fix="write it as `router NAME(ARGUMENTS) : DTYPE`",
+            )
             return None
         known = self._known(call.function, "router")
         if known is None or dtype is None:

@@ -13,8 +13,7 @@ from moec.frontend.graph import UNKNOWN, Constant, DType, Node, Unknown, Value, 
 from moec.frontend.mistake import Mistake
 from moec.frontend.modules import Known, Module
 from moec.frontend.names import BUILTIN, unknown_function, unknown_name
-from moec.frontend.operations import OPERATIONS, Given, Operation, Site
-from moec.frontend.operations import elementwise, picks, shape
+from moec.frontend.operations import OPERATIONS, Given, Operation, Site, elementwise, picks, shape
 from moec.frontend.unit import Unit
 
 DEEPEST = 24
@@ -78,7 +77,9 @@ class Evaluator:
                     "E0302",
                     "only what is stored has a dtype of its own",
                     expr.span,
-                    notes=["`: dtype` may follow a binding of `linear`, `param` or `buffer`; the rest is computed in f32"],
+                    notes=[
+                        "`: dtype` may follow a binding of `linear`, `param` or `buffer`; the rest is computed in f32"
+                    ],
                     fix="remove the dtype",
                 )
             )
@@ -197,9 +198,12 @@ class Evaluator:
         if isinstance(condition, Constant):
             if not isinstance(condition.value, bool):
                 raise Mistake(
-                    "E0302", "the condition of `? :` must be true or false", expr.condition.span,
-                    f"this is {describe(condition)}", fix="compare it: `a > 0 ? b : c`",
-                )  # fmt: skip
+                    "E0302",
+                    "the condition of `? :` must be true or false",
+                    expr.condition.span,
+                    f"this is {describe(condition)}",
+                    fix="compare it: `a > 0 ? b : c`",
+                )
             return self.value(expr.yes if condition.value else expr.no, hint, dtype)
         given = self._given([expr.yes, expr.no])
         if given is None:
@@ -250,8 +254,12 @@ class Evaluator:
             unknown_function(self._found, expr.function, self._env.module.scope)
             return UNKNOWN
         if known.definition.kind != "expert":
-            raise Mistake("E0210", f"`{name}` is a router, which is not a value", expr.function.span,
-                          fix="use it in a layer: `router NAME(...)`")  # fmt: skip
+            raise Mistake(
+                "E0210",
+                f"`{name}` is a router, which is not a value",
+                expr.function.span,
+                fix="use it in a layer: `router NAME(...)`",
+            )
         site = self._site(name, expr.span)
         label = hint if hint is not None else self._number(name)
         prefix = self._env.prefix + (f"{label}." if label else "")
@@ -358,9 +366,7 @@ class Evaluator:
         elif not value.value:
             said = assertion.text or "the condition is false"
             facts = self._facts(condition)
-            self._report(
-                Mistake("E0501", f"assertion failed: {said}", condition.span, "this is false", notes=facts)
-            )
+            self._report(Mistake("E0501", f"assertion failed: {said}", condition.span, "this is false", notes=facts))
 
     def _facts(self, condition: ast.Expr) -> list[str]:
         """The values of the names in a condition."""
@@ -380,8 +386,13 @@ class Evaluator:
             return value.value
         if not isinstance(value, Unknown):
             self._report(
-                Mistake("E0503", "a dtype is needed here", expr.span, f"this is {describe(value)}",
-                        notes=["the dtypes are `f32`, `bf16`, and `i32` for inputs and buffers"])  # fmt: skip
+                Mistake(
+                    "E0503",
+                    "a dtype is needed here",
+                    expr.span,
+                    f"this is {describe(value)}",
+                    notes=["the dtypes are `f32`, `bf16`, and `i32` for inputs and buffers"],
+                )
             )
         return None
 
@@ -394,10 +405,12 @@ class Evaluator:
         try:
             if unit.kind != "router":
                 raise Mistake(
-                    "E0410", "an expert has no inputs beside its token", statement.span,
+                    "E0410",
+                    "an expert has no inputs beside its token",
+                    statement.span,
                     notes=["tokens are brought to experts; other inputs stay where the router reads them"],
                     fix="declare the input in a router",
-                )  # fmt: skip
+                )
             if dtype is DType.BF16:
                 raise Mistake("E0411", "an input is f32 or i32", statement.dtype.span, "this is bf16")
             if statement.name.text == "y":

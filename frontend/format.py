@@ -95,12 +95,8 @@ def _lines(text: str) -> list[_Line]:
 
 def _join(tokens: list[tuple[str, str]], inside: bool) -> str:
     out = ""
-    for i, (kind, token) in enumerate(tokens):
-        before = tokens[i - 1] if i else None
-        if before is None or not _spaced(tokens, i, inside):
-            out += token
-        else:
-            out += " " + token
+    for i, (_, token) in enumerate(tokens):
+        out += " " + token if i and _spaced(tokens, i, inside) else token
     return out.removesuffix(";").rstrip() if out.rstrip(";") else ""
 
 

@@ -61,6 +61,7 @@ class Lint:
         outputs = OUTPUTS[definition.kind] if all(one.name for one in named) else ()
         for output in outputs:
             names.used.add(output)
+        names.unsure |= any(output not in later for output in outputs)
         self._outputs(definition, outputs, later)
         self._unused(names, definition.parameters)
 
@@ -109,6 +110,7 @@ class Lint:
                     if node.text in BUILTIN:
                         continue
                     if not names.use(node.text):
+                        names.unsure = True
                         unknown_name(self._found, node, names.known, later.get(node.text))
                 case ast.Call():
                     self._call(node)
@@ -131,7 +133,7 @@ class Lint:
             bind_parameters(self._found, call, known.definition.parameters)
 
     def _unused(self, names: _Names, parameters: Iterable[Parameter]) -> None:
-        if not self._warn:
+        if not self._warn or names.unsure:  # an unknown or missing name may explain what seems unused
             return
         of_definition = {parameter.name.text for parameter in parameters}
         for text, span in names.bound.items():
@@ -152,6 +154,7 @@ class _Names:
         self._reserved = reserved_here
         self.bound: dict[str, Span] = {}
         self.used: set[str] = set()
+        self.unsure = False
 
     @property
     def known(self) -> list[str]:

@@ -21,6 +21,4 @@ class Mistake(Exception):
     fix: Fix | str | None = None
 
     def report(self, found: Collector) -> None:
-        found.error(
-            self.code, self.message, self.span, self.label, also=self.also, notes=self.notes, fix=self.fix
-        )
+        found.error(self.code, self.message, self.span, self.label, also=self.also, notes=self.notes, fix=self.fix)

@@ -133,7 +133,13 @@ class Modules:
         path = PurePosixPath(one.path)
         if one.path.startswith(STANDARD):
             return self._standard(one.path, one.path_span)
-        if folder is None or path.is_absolute() or path.suffix != ".moe" or "\\" in one.path or not one.path.isprintable():
+        if (
+            folder is None
+            or path.is_absolute()
+            or path.suffix != ".moe"
+            or "\\" in one.path
+            or not one.path.isprintable()
+        ):
             self._found.error(
                 "E0108",
                 f"`{one.path}` is not a path that can be imported",
@@ -146,7 +152,9 @@ class Modules:
         return self._once(str(target.resolve()), str(target), one.path_span, target)
 
     def _standard(self, name: str, span: Span | None) -> Module | None:
-        shipped = sorted(entry.name for entry in (files("moec.frontend") / "std").iterdir() if entry.name.endswith(".moe"))
+        shipped = sorted(
+            entry.name for entry in (files("moec.frontend") / "std").iterdir() if entry.name.endswith(".moe")
+        )
         if name.removeprefix(STANDARD) not in shipped:
             known = [STANDARD + one for one in shipped]
             self._found.error(

@@ -16,9 +16,7 @@ LONGEST = 40
 """Characters of a number on the command line."""
 
 
-def resolve(
-    found: Collector, layer: LayerDeclaration, environment: Environment, defines: Defines
-) -> dict[str, Value]:
+def resolve(found: Collector, layer: LayerDeclaration, environment: Environment, defines: Defines) -> dict[str, Value]:
     """The value of each parameter; those that have none, or a wrong one, are reported and unknown."""
     values = environment.values
     for parameter in layer.parameters:

@@ -40,14 +40,22 @@ def _span(definition: Definition, name: str) -> Span:
 def _pick(pick: Node | Constant, span: Span, count: int, here: Label, count_span: Span) -> Node:
     if not isinstance(pick, Node) or not isinstance(pick.type, PickType):
         raise Mistake(
-            "E0405", "`pick` must say which experts are chosen", span, f"this is {describe(pick)}", also=[here],
+            "E0405",
+            "`pick` must say which experts are chosen",
+            span,
+            f"this is {describe(pick)}",
+            also=[here],
             fix="choose with `top_k`, `top_p`, or `choose` for numbers that are given",
-        )  # fmt: skip
+        )
     if len(pick.type.shape) != 1:
         raise Mistake(
-            "E0405", "`pick` must be one pick for a token", span, f"this is {pick.type}", also=[here],
+            "E0405",
+            "`pick` must be one pick for a token",
+            span,
+            f"this is {pick.type}",
+            also=[here],
             fix="make one of the groups' picks with `merge(pick)`",
-        )  # fmt: skip
+        )
     if pick.type.over != count:
         more = "below(pick, count)" if pick.type.over > count else ""
         raise Mistake(
@@ -71,14 +79,21 @@ def _weight(weight: Node | Constant, pick: Node, span: Span, unit: Unit, here: L
         return unit.graph.node("constant", (), TensorType(()), span, float(number))
     if not isinstance(weight.type, TensorType) or weight.type.element != "f32":
         raise Mistake(
-            "E0406", "`weight` must be f32 numbers, one an expert or one a slot", span, f"this is {weight.type}",
+            "E0406",
+            "`weight` must be f32 numbers, one an expert or one a slot",
+            span,
+            f"this is {weight.type}",
             also=[here],
-        )  # fmt: skip
+        )
     if weight.type.slots is not None and weight.type.slots is not pick:
         raise Mistake(
-            "E0406", "`weight` was taken over another pick than `pick`", span, f"this is {weight.type}", also=[here],
+            "E0406",
+            "`weight` was taken over another pick than `pick`",
+            span,
+            f"this is {weight.type}",
+            also=[here],
             fix="take it over the pick that the router gives: `... over pick`",
-        )  # fmt: skip
+        )
     shape = weight.type.shape
     if shape == () or shape == type_.shape or (shape in ((type_.over,), (type_.source,)) and not weight.type.slots):
         return weight
@@ -97,10 +112,10 @@ def expert(found: Collector, use: ExpertsUse, known: Known | None, output: Value
     """An expert's output; None after reporting what is wrong with it."""
     if isinstance(output, Unknown):
         return None
-    if isinstance(output, Node) and isinstance(output.type, TensorType) and output.type.element == "f32":
-        if output.type.shape == (width,):
-            return output
-        # a single number is not stretched to the token's width: it is more likely an error than a wish
+    # a single number is not stretched to the token's width: it is more likely an error than a wish
+    type_ = output.type if isinstance(output, Node) else None
+    if isinstance(type_, TensorType) and (type_.shape, type_.element) == ((width,), "f32"):
+        return output if isinstance(output, Node) else None
     also = []
     if known is not None:
         also.append(Label(_span(known.definition, "y"), f"`y` is {describe(output)}"))

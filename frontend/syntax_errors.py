@@ -94,7 +94,10 @@ def bad_character(found: Collector, source: Source, error: UnexpectedCharacters)
     line_end = len(source.line(Span(source, start, start).line)) + source.line_start(Span(source, start, start).line)
     if character == '"':
         found.error(
-            "E0102", "this text has no closing quote", Span(source, start, line_end), fix='close it with `"` on its line'
+            "E0102",
+            "this text has no closing quote",
+            Span(source, start, line_end),
+            fix='close it with `"` on its line',
         )
     else:
         shown = character if character.isprintable() else f"U+{ord(character):04X}"

@@ -28,9 +28,12 @@ def read_policy(found: Collector, policy: ast.Expr, constants: Evaluator) -> Cap
         if isinstance(name, ast.Name):
             fix = did_you_mean(name.text, ("dropless", "capacity"), name.span)
         raise Mistake(
-            "E0409", "tokens are `dropless`, or have a `capacity(...)`", policy.span, "this is neither",
+            "E0409",
+            "tokens are `dropless`, or have a `capacity(...)`",
+            policy.span,
+            "this is neither",
             fix=fix or f"write `tokens dropless` or `tokens {FORM}`",
-        )  # fmt: skip
+        )
     except Mistake as mistake:
         mistake.report(found)
         return None
@@ -41,13 +44,23 @@ def _capacity(call: ast.Call, constants: Evaluator) -> Capacity | None:
     for i, argument in enumerate(call.arguments):
         name = argument.name.text if argument.name else "factor"
         if argument.name is None and i:
-            raise Mistake("E0409", "only the factor of `capacity` goes without a name", argument.value.span,
-                          notes=[f"its form is `{FORM}`"])  # fmt: skip
+            raise Mistake(
+                "E0409",
+                "only the factor of `capacity` goes without a name",
+                argument.value.span,
+                notes=[f"its form is `{FORM}`"],
+            )
         known = ("factor", "minimum", *CHOICES)
         if name not in known:
             span = argument.name.span if argument.name else argument.value.span
-            raise Mistake("E0206", f"`capacity` has no parameter `{name}`", span, "unknown parameter",
-                          notes=[f"its form is `{FORM}`"], fix=did_you_mean(name, known, span))  # fmt: skip
+            raise Mistake(
+                "E0206",
+                f"`capacity` has no parameter `{name}`",
+                span,
+                "unknown parameter",
+                notes=[f"its form is `{FORM}`"],
+                fix=did_you_mean(name, known, span),
+            )
         if name in given:
             raise Mistake("E0303", f"`capacity` is given `{name}` twice", argument.value.span)
         given[name] = argument.value
@@ -60,12 +73,17 @@ def _capacity(call: ast.Call, constants: Evaluator) -> Capacity | None:
         return None
     number = factor.value if isinstance(factor, Constant) else None
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
-        raise Mistake("E0409", "the factor of `capacity` is a number above 0", given["factor"].span,
-                      f"this is {describe(factor)}")  # fmt: skip
+        raise Mistake(
+            "E0409", "the factor of `capacity` is a number above 0", given["factor"].span, f"this is {describe(factor)}"
+        )
     least = minimum.value if isinstance(minimum, Constant) else None
     if isinstance(least, bool) or not isinstance(least, int) or not 0 <= least < 2**31:
-        raise Mistake("E0409", "the minimum of `capacity` is a whole number from 0", given["minimum"].span,
-                      f"this is {describe(minimum)}")  # fmt: skip
+        raise Mistake(
+            "E0409",
+            "the minimum of `capacity` is a whole number from 0",
+            given["minimum"].span,
+            f"this is {describe(minimum)}",
+        )
     return Capacity(float(number), least, cast(Order, chosen.get("order", "token")))
 
 
@@ -74,6 +92,9 @@ def _choice(name: str, expr: ast.Expr) -> str:
         return expr.text
     listed = ", ".join(f"`{one}`" for one in CHOICES[name])
     raise Mistake(
-        "E0409", f"`{name}` of `capacity` is one of {listed}", expr.span, "this is not",
+        "E0409",
+        f"`{name}` of `capacity` is one of {listed}",
+        expr.span,
+        "this is not",
         fix=did_you_mean(expr.text, CHOICES[name], expr.span) if isinstance(expr, ast.Name) else None,
-    )  # fmt: skip
+    )

@@ -97,7 +97,8 @@ class _Lower:
     def _weight(self, weight: ir.Value, pick: ir.Value) -> ir.Value:
         """One weight a slot, 0 where it is empty."""
         type_, given = self._layer.router.pick.type, self._layer.router.weight.type
-        assert isinstance(type_, PickType) and isinstance(given, TensorType)
+        assert isinstance(type_, PickType)
+        assert isinstance(given, TensorType)
         wide = given.shape in ((type_.over,), (type_.source,))
         if wide and given.slots is None:
             return TakeOp(weight, pick, emit.tensor_type(type_.shape, "f32")).out

@@ -58,6 +58,8 @@ class Row:
                 return tuple(bias) if vector.op == "x" else (vector, *bias)
             case "index" | "index_input" if node.operands[0].op == "parameter":
                 return node.operands[1:]
+            case _ if node.op in BINARY or node.op == "where":
+                return tuple(one for one in node.operands if one.op != "constant")
         return node.operands
 
     def _as_stored(self, node: Node) -> ir.Value:
@@ -70,7 +72,7 @@ class Row:
         op, args = node.op, [self.values[one] for one in self._needs(node)]
         shape = node.type.shape
         if op in BINARY:
-            return formulas.binary(op, *(emit.broadcast(arg, shape) for arg in args))
+            return formulas.binary(op, *self._stretched(node))
         if op in UNARY:
             return formulas.unary(op, args[0])
         match op:
@@ -79,12 +81,11 @@ class Row:
                 is_float = isinstance(node.type, TensorType) and node.type.element == "f32"
                 return emit.cast(stored, "f32") if is_float else stored
             case "constant":
-                assert isinstance(node.type, TensorType)
-                return emit.splat(node.attributes[0], (), node.type.element)  # type: ignore[arg-type]
+                return _splat(node, ())
             case "linear":
                 return self._linear(node)
             case "where":
-                return arith.select(*(emit.broadcast(arg, shape) for arg in args))
+                return arith.select(*self._stretched(node))
             case "reshape":
                 return emit.reshape(args[0], shape)
             case "concat":
@@ -99,6 +100,14 @@ class Row:
             case "sum" | "mean" | "max_of" | "min_of" | "norm":
                 return self._reduce(op, args[0], self._occupied(args))
         return self._pick(node, args)
+
+    def _stretched(self, node: Node) -> list[ir.Value]:
+        """The operands of an elementwise operation in the shape of its result."""
+        shape = node.type.shape
+        return [
+            _splat(one, shape) if one.op == "constant" else emit.broadcast(self.values[one], shape)
+            for one in node.operands
+        ]
 
     def _linear(self, node: Node) -> ir.Value:
         vector, matrix, *bias = node.operands
@@ -157,7 +166,8 @@ class Row:
         shape = emit.shape_of(value)
 
         def stretched(one: ir.Value) -> ir.Value:
-            return emit.broadcast(emit.reshape(one, (*shape[:-1], 1)), shape) if shape[:-1] else emit.broadcast(one, shape)
+            column = emit.reshape(one, (*shape[:-1], 1)) if shape[:-1] else one
+            return emit.broadcast(column, shape)
 
         largest = emit.reduce(self._masked(value, mask, float("-inf")), "max")
         power = formulas.unary("exp", arith.subf(value, stretched(largest)))
@@ -208,3 +218,11 @@ class Row:
             occupied = arith.cmpi(5, index, emit.splat(0, (groups, slots), "i32"))
             moved = self._where_valid(occupied, moved)
         return emit.reshape(moved, (groups * slots,))
+
+
+def _splat(constant: Node, shape: emit.Shape) -> ir.Value:
+    """A constant node in this shape."""
+    (number,) = constant.attributes
+    assert isinstance(constant.type, TensorType)
+    assert not isinstance(number, str)
+    return emit.splat(number, shape, constant.type.element)

@@ -46,4 +46,3 @@ def _floating(site: Site, dtype: DType) -> DType:
             fix="whole numbers are kept in a `buffer(...) : i32`",
         )
     return dtype
-

@@ -49,9 +49,12 @@ def merge(site: Site, v: Given) -> Node:
 def _merge_pick(site: Site, v: Given, node: Node, type_: PickType) -> Node:
     if len(type_.shape) != 2:
         raise Mistake(
-            "E0306", "`merge` of a pick needs one pick a group", v.span, f"this is {type_}",
+            "E0306",
+            "`merge` of a pick needs one pick a group",
+            v.span,
+            f"this is {type_}",
             notes=["picks in groups come from `top_k(split(v, groups), k)`"],
-        )  # fmt: skip
+        )
     groups, slots = type_.shape
     merged = PickType((groups * slots,), groups * type_.over, groups * type_.over, type_.may_be_empty)
     if type_.over != type_.source:

@@ -28,9 +28,7 @@ class Site:
     unit: Unit
     own_name: Callable[[str], str]
 
-    def node(
-        self, op: str, operands: tuple[Node, ...], type: TensorType | PickType, *attributes: Attribute
-    ) -> Node:
+    def node(self, op: str, operands: tuple[Node, ...], type: TensorType | PickType, *attributes: Attribute) -> Node:
         return self.unit.graph.node(op, operands, type, self.span, *attributes)
 
     # What an operand has to be.  Each raises Mistake if it is not.
@@ -69,18 +67,19 @@ class Site:
             if element == "f32" and type(value) in (int, float):
                 return self.node("constant", (), TensorType((), "f32"), _float32(value, given.span))
         wanted = " or ".join(elements)
-        raise Mistake(
-            "E0302", f"`{self.name}` takes {wanted} here", given.span, f"this is {describe(given.value)}"
-        )
+        raise Mistake("E0302", f"`{self.name}` takes {wanted} here", given.span, f"this is {describe(given.value)}")
 
     def vector(self, given: Given) -> Node:
         """An f32 tensor with exactly one axis."""
         node = self.tensor(given)
         if len(shape_of(node)) != 1:
             raise Mistake(
-                "E0306", f"`{self.name}` takes a vector", given.span, f"this is {node.type}",
+                "E0306",
+                f"`{self.name}` takes a vector",
+                given.span,
+                f"this is {node.type}",
                 fix="use `merge(v)` to make one axis of several" if shape_of(node) else None,
-            )  # fmt: skip
+            )
         return node
 
     def with_axis(self, given: Given, elements: tuple[str, ...] = ("f32",)) -> Node:
@@ -112,9 +111,12 @@ class Site:
         number = self._known(given, what)
         if isinstance(number, bool) or not isinstance(number, int):
             raise Mistake(
-                "E0503", f"{what} of `{self.name}` must be a whole number", given.span, f"this is {describe(given.value)}",
+                "E0503",
+                f"{what} of `{self.name}` must be a whole number",
+                given.span,
+                f"this is {describe(given.value)}",
                 fix="divide whole numbers with `//`" if isinstance(number, float) else None,
-            )  # fmt: skip
+            )
         if not low <= number <= high:
             between = f"at least {low}" if high == LARGEST_SIZE and number < low else f"between {low} and {high:,}"
             raise Mistake("E0503", f"{what} of `{self.name}` must be {between}", given.span, f"this is {number:,}")
@@ -134,7 +136,10 @@ class Site:
         value = self._known(given, what)
         if not isinstance(value, bool):
             raise Mistake(
-                "E0503", f"{what} of `{self.name}` must be true or false", given.span, f"this is {describe(given.value)}"
+                "E0503",
+                f"{what} of `{self.name}` must be true or false",
+                given.span,
+                f"this is {describe(given.value)}",
             )
         return value
 

@@ -6,12 +6,18 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from moec.diagnostics.types import Diagnostic, Fix, Label, Severity, Source, Span
+from moec.diagnostics.types import Diagnostic, Fix, Label, Severity, Source
 
 WIDEST = 160
 """A source line is shown up to this many columns."""
 
-_STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "frame": "\x1b[1;34m", "fix": "\x1b[1;32m", "bold": "\x1b[1m"}
+_STYLES = {
+    "error": "\x1b[1;31m",
+    "warning": "\x1b[1;33m",
+    "frame": "\x1b[1;34m",
+    "fix": "\x1b[1;32m",
+    "bold": "\x1b[1m",
+}
 
 
 class _Paint:
