@@ -46,8 +46,7 @@ class Weights(nn.Module):
 
     def get(self, name: str) -> torch.Tensor:
         """The tensor or placeholder of this level's weight `name`."""
-        tensor = self._table(name)[name]
-        assert tensor is not None
+        tensor: torch.Tensor = self._table(name)[name]
         return tensor
 
     def release(self) -> None:
@@ -116,7 +115,7 @@ class Weights(nn.Module):
             local_metadata = {**local_metadata, "assign_to_params_buffers": True}
         self.__dict__["_casting"] = not assign
         try:
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[arg-type]
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
         finally:
             self.__dict__["_casting"] = False
 

@@ -35,7 +35,7 @@ def _descriptions() -> frozenset[Callable[..., Any]]:
 
 
 _DESCRIPTIONS = _descriptions()
-_REQUIRE_GRAD = (torch.Tensor.requires_grad_, torch.Tensor.requires_grad.__set__)
+_REQUIRE_GRAD = (torch.Tensor.requires_grad_, vars(torch._C.TensorBase)["requires_grad"].__set__)
 
 
 class _Placeholder:
@@ -56,7 +56,7 @@ class _Placeholder:
         touched = next((value for value in args if isinstance(value, _Placeholder)), None)
         raise no_values(touched, getattr(func, "__name__", str(func)))
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"<weight {self.weight.name}: {self.weight.dtype}{list(self.weight.shape)}>"
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Placeholder:
@@ -66,11 +66,11 @@ class _Placeholder:
         raise no_values(self, "pickle")
 
 
-class PackedParameter(_Placeholder, torch.nn.Parameter):
+class PackedParameter(_Placeholder, torch.nn.Parameter):  # type: ignore[misc]  # torch types __repr__ loosely
     """Stands for a parameter."""
 
 
-class PackedBuffer(_Placeholder, torch.Tensor):
+class PackedBuffer(_Placeholder, torch.Tensor):  # type: ignore[misc]  # as above
     """Stands for a buffer."""
 
 

@@ -124,7 +124,8 @@ def check_weight(weight: Weight, tensor: torch.Tensor) -> None:
     name = f"weight {weight.name!r}"
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}")
-    if is_traceable_wrapper_subclass(tensor):
+    wrapped: bool = is_traceable_wrapper_subclass(tensor)
+    if wrapped:
         raise InputError(f"{name} is a {type(tensor).__name__}; give an ordinary tensor with all of its values")
     if tuple(tensor.shape) != weight.shape:
         raise ShapeError(f"{name} must have shape {list(weight.shape)}, not {list(tensor.shape)}")
