@@ -26,7 +26,20 @@ LOWERING = (
 def lower_to_llvm(module: ir.Module) -> None:
     """In place: every operation becomes one of the LLVM dialect.  Raises ir.MLIRError where one cannot."""
     PassManager.parse(f"builtin.module({','.join(LOWERING)})", context=module.context).run(module.operation)
+    _annotate_loops(module)
     module.operation.verify()
+
+
+def _annotate_loops(module: ir.Module) -> None:
+    """Loop annotations arrive on branches under a name that the translation to LLVM IR does not read."""
+
+    def rename(operation: ir.Operation) -> ir.WalkResult:
+        if operation.name == "llvm.br" and "llvm.loop_annotation" in operation.attributes:
+            operation.attributes["loop_annotation"] = operation.attributes["llvm.loop_annotation"]
+            del operation.attributes["llvm.loop_annotation"]
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(rename)
 
 
 def object_file(module: ir.Module) -> bytes:

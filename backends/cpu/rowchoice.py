@@ -72,7 +72,7 @@ def top_k(rows: Rows, op: Any, values: Row) -> Row:
     chooser = Chooser(rows, count)
     with b.for_(0, math.prod(values.shape[:-1])) as line:
         chooser.fill(values, line.index * count)
-        with b.for_(0, k, unroll=False) as loop:
+        with b.for_(0, k) as loop:
             out.store(b, line.index * k + loop.index, chooser.largest())
     return out
 
@@ -84,7 +84,7 @@ def top_p(rows: Rows, op: Any, values: Row) -> Row:
     mass = ir.FloatAttr(op.mass).value
     chooser = Chooser(rows, values.count)
     chooser.fill(values, 0)
-    with b.for_(0, out.count, carry=[b.constant(b.f32, 0.0)], unroll=False) as loop:
+    with b.for_(0, out.count, carry=[b.constant(b.f32, 0.0)]) as loop:
         before = loop.value
         place = chooser.largest()
         wanted = loop.index.equals(0) | (before < mass)

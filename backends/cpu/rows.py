@@ -118,7 +118,7 @@ class Rows:
         copy = self.new(shape, element)
         whole = row.count - row.count % self.lanes
         self.each_chunk(whole, lambda n, lanes: copy.store(self.b, n, row.load(self.b, n, lanes))) if whole else None
-        with self.b.for_(whole, row.count, unroll=False) as loop:
+        with self.b.for_(whole, row.count) as loop:
             copy.store(self.b, loop.index, row.load(self.b, loop.index, 1))
         return copy
 
