@@ -40,13 +40,24 @@ def limits_line(limits: Limits, bf16_by: str, threads: int) -> str:
     )
 
 
+def _plain_table(title: str) -> Table:
+    return Table(
+        title=f"{title}, milliseconds",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="dim",
+    )
+
+
 def table(cells: Sequence[Cell], title: str) -> Table:
     """One row a cell: moec, the best peer, the limit, and what they are to each other."""
-    out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in ("T", "moec ms", "best peer ms", "limit ms", "moec / limit", "peer / limit", "moec / peer", "error"):
-        out.add_column(heading, justify="right")
-    out.add_column("peer")
-    out.add_column("")
+    out = _plain_table(title)
+    for heading in ("T", "moec", "peer", "limit", "moec/limit", "peer/limit", "moec/peer", "error"):
+        out.add_column(heading, justify="right", no_wrap=True)
+    out.add_column("best peer", no_wrap=True)
+    out.add_column("", no_wrap=True)
     for cell in cells:
         ours, limit, peer = cell.timings.get(OURS), cell.limit_seconds, best_peer(cell)
         theirs = cell.timings[peer].seconds if peer else None
@@ -68,7 +79,7 @@ def table(cells: Sequence[Cell], title: str) -> Table:
 def full_table(cells: Sequence[Cell], title: str) -> Table:
     """One row a cell, one column a route: milliseconds and error."""
     routes = list(dict.fromkeys(name for cell in cells for name in cell.timings))
-    out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out = _plain_table(title)
     for heading in ("T", "limit", *routes):
         out.add_column(heading, justify="right", no_wrap=True)
     out.add_column("")

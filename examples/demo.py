@@ -28,7 +28,7 @@ FULL_SIZE_MEMORY = 8 * 2**30
 TOKENS = (1, 16, 128, 512)
 PEERS = ("loop", "grouped_mm")
 TOLERANCE = {"f32": 1e-5, "bf16": 2e-2}
-STAGES = 6
+STAGES = 4
 """About how many stages a compilation has; the bar is full when it ends, however many there are."""
 
 
