@@ -10,22 +10,14 @@ from torch_mlir import ir
 from torch_mlir.execution_engine import ExecutionEngine
 from torch_mlir.passmanager import PassManager
 
-LOWERING = (
-    "canonicalize",
-    "cse",
-    "convert-scf-to-cf",
-    "convert-vector-to-llvm{enable-x86=true}",
-    "convert-arith-to-llvm",
-    "convert-cf-to-llvm",
-    "convert-ub-to-llvm",
-    "reconcile-unrealized-casts",
-    "canonicalize",
-)
+LOWERING = "convert-scf-to-cf,convert-to-llvm"
 
 
 def lower_to_llvm(module: ir.Module) -> None:
     """In place: every operation becomes one of the LLVM dialect.  Raises ir.MLIRError where one cannot."""
-    PassManager.parse(f"builtin.module({','.join(LOWERING)})", context=module.context).run(module.operation)
+    passes = PassManager.parse(f"builtin.module({LOWERING})", context=module.context)
+    passes.enable_verifier(False)  # once, at the end
+    passes.run(module.operation)
     _annotate_loops(module)
     module.operation.verify()
 
