@@ -210,7 +210,8 @@ class _CheckLayer:
         figures = self._figures.setdefault(group, {})
         if known is not None and isinstance(value, ast.Call):
             silent = Evaluator(Collector(), self._env).arguments(value, known)
-            figures.update({k: v for k, v in (silent or {}).items() if isinstance(v, Constant) and k not in figures})
+            values = silent[0] if silent else {}
+            figures.update({k: v for k, v in values.items() if isinstance(v, Constant) and k not in figures})
 
     def _shared(self, use: ExpertsUse, width: int | None) -> tuple[Experts, Unit] | None:
         count = self._count(use)
@@ -289,6 +290,6 @@ class _CheckLayer:
             routed=routed[0],
             shared=tuple(group for group, _ in shared),
             tokens=policy,
-            warnings=tuple(self._found.warnings),
+            warnings=(),
             span=self._layer.span,
         )

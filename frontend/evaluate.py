@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from moec.diagnostics import Collector, Label, Span, did_you_mean
+from moec.diagnostics import Collector, Span, did_you_mean
 from moec.frontend import ast, constants
 from moec.frontend.arguments import bind_operands, bind_parameters
+from moec.frontend.blame import Use, placed
 from moec.frontend.declarations import Assertion, Binding, InputDeclaration
 from moec.frontend.graph import UNKNOWN, Constant, DType, Node, Unknown, Value, describe
 from moec.frontend.mistake import Mistake
@@ -22,26 +23,19 @@ DEEPEST_TOGETHER = 96
 """Expressions within expressions, through all definitions; keeps Python's own stack out of danger."""
 
 
-@dataclass(frozen=True)
-class Use:
-    """A call of a definition that is being expanded, for messages."""
-
-    known: Known
-    span: Span
-
-
 @dataclass
 class Environment:
     """What names mean in one body.
 
     `prefix` precedes the names of parameters made here; `unit` is None where only constants make sense; `figures` are
-    what `.` reads, by the name of a group.
+    what `.` reads, by the name of a group; `origins` are the places where parameters were given their values.
     """
 
     module: Module
     unit: Unit | None
     values: dict[str, Value] = field(default_factory=dict)
     prefix: str = ""
+    origins: Mapping[str, Span] = field(default_factory=dict)
     uses: tuple[Use, ...] = ()
     figures: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     unnamed: dict[str, int] = field(default_factory=dict)
@@ -94,9 +88,7 @@ class Evaluator:
             self._depth -= 1
 
     def _report(self, mistake: Mistake) -> Unknown:
-        uses = [Label(use.span, f"in this use of `{use.known.definition.name.text}`") for use in self._env.uses]
-        replace_also = replace(mistake, also=[*mistake.also, *uses])
-        replace_also.report(self._found)
+        placed(mistake, self._env.uses, self._env.origins).report(self._found)
         return UNKNOWN
 
     def _value(self, expr: ast.Expr, hint: str | None, dtype: DType | None) -> Value:
@@ -298,18 +290,20 @@ class Evaluator:
         if len(uses) > DEEPEST:
             self._report(Mistake("E0505", f"definitions use each other more than {DEEPEST} deep", call.span))
             return {}
-        values = self.arguments(call, known)
-        if values is None:
+        arguments = self.arguments(call, known)
+        if arguments is None:
             return {}
-        inner = Environment(known.home, unit, dict(values), prefix, uses)
+        values, origins = arguments
+        inner = Environment(known.home, unit, values, prefix, origins, uses)
         return Evaluator(self._found, inner, self._depth).body(known)
 
-    def arguments(self, call: ast.Call, known: Known) -> dict[str, Value] | None:
-        """The values of a definition's parameters; None if arguments do not fit."""
+    def arguments(self, call: ast.Call, known: Known) -> tuple[dict[str, Value], dict[str, Span]] | None:
+        """The values of a definition's parameters, and where they were written; None if arguments do not fit."""
         bound = bind_parameters(self._found, call, known.definition.parameters)
         if bound is None:
             return None
         values: dict[str, Value] = {}
+        origins: dict[str, Span] = {}
         defaults = Evaluator(self._found, Environment(known.home, None, values, uses=self._env.uses), self._depth)
         for parameter in known.definition.parameters:
             name = parameter.name.text
@@ -327,9 +321,11 @@ class Evaluator:
                         )
                     )
                 values[name] = value
+                passed_on = self._env.origins.get(given.text) if isinstance(given, ast.Name) else None
+                origins[name] = passed_on or given.span
             elif parameter.default is not None:
                 values[name] = defaults.value(parameter.default)
-        return values
+        return values, origins
 
     def body(self, known: Known) -> dict[str, Value]:
         """Evaluates the statements of a definition; returns everything that is bound."""

@@ -58,6 +58,7 @@ def _lines(text: str) -> list[_Line]:
 
     def flush() -> None:
         nonlocal tokens, comment, blank, depth
+        tokens = _without_idle_separators(tokens)
         if tokens or comment:
             closing = 0
             for kind, token in tokens:
@@ -93,11 +94,22 @@ def _lines(text: str) -> list[_Line]:
     return lines
 
 
+def _without_idle_separators(tokens: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without each `;` that has no statement before it or none behind it on its line."""
+    kept: list[tuple[str, str]] = []
+    for one in tokens:
+        if one[1] == "}" and kept and kept[-1][1] == ";":
+            kept.pop()
+        if one[1] != ";" or (kept and kept[-1][1] not in (";", "{")):
+            kept.append(one)
+    return kept[:-1] if kept and kept[-1][1] == ";" else kept
+
+
 def _join(tokens: list[tuple[str, str]], inside: bool) -> str:
     out = ""
     for i, (_, token) in enumerate(tokens):
         out += " " + token if i and _spaced(tokens, i, inside) else token
-    return out.removesuffix(";").rstrip() if out.rstrip(";") else ""
+    return out
 
 
 def _spaced(tokens: list[tuple[str, str]], i: int, inside: bool) -> bool:

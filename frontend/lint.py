@@ -16,12 +16,12 @@ OUTPUTS = {"router": ("pick", "weight"), "expert": ("y",)}
 
 
 class Lint:
-    """Reports unknown, doubled, early and unused names of one module.  `warn` is for the user's own file."""
+    """Reports unknown, doubled and early names of one module to `found`, and unused ones to `unused`."""
 
-    def __init__(self, module: Module, found: Collector, warn: bool) -> None:
+    def __init__(self, module: Module, found: Collector, unused: Collector) -> None:
         self._module = module
         self._found = found
-        self._warn = warn
+        self._unused_found = unused
         self._called: set[str] = set()
 
     def run(self) -> None:
@@ -29,13 +29,11 @@ class Lint:
             self._definition(definition)
         for layer in self._module.declarations.layers:
             self._layer(layer)
-        if self._warn:
-            for one in self._module.declarations.imports:
-                for name in one.names:
-                    if name.text in self._module.scope and name.text not in self._called:
-                        self._found.warning(
-                            "W0003", f"`{name.text}` is imported but not used", name.span, fix="remove it"
-                        )
+        for one in self._module.declarations.imports:
+            for name in one.names:
+                if name.text in self._module.scope and name.text not in self._called:
+                    said = f"`{name.text}` is imported but not used"
+                    self._unused_found.warning("W0003", said, name.span, fix="remove it")
 
     def _definition(self, definition: Definition) -> None:
         router = definition.kind == "router"
@@ -61,7 +59,6 @@ class Lint:
         outputs = OUTPUTS[definition.kind] if all(one.name for one in named) else ()
         for output in outputs:
             names.used.add(output)
-        names.unsure |= any(output not in later for output in outputs)
         self._outputs(definition, outputs, later)
         self._unused(names, definition.parameters)
 
@@ -110,7 +107,6 @@ class Lint:
                     if node.text in BUILTIN:
                         continue
                     if not names.use(node.text):
-                        names.unsure = True
                         unknown_name(self._found, node, names.known, later.get(node.text))
                 case ast.Call():
                     self._call(node)
@@ -133,16 +129,14 @@ class Lint:
             bind_parameters(self._found, call, known.definition.parameters)
 
     def _unused(self, names: _Names, parameters: Iterable[Parameter]) -> None:
-        if not self._warn or names.unsure:  # an unknown or missing name may explain what seems unused
-            return
         of_definition = {parameter.name.text for parameter in parameters}
         for text, span in names.bound.items():
             if text in names.used or text.startswith("_"):
                 continue
             if text in of_definition:
-                self._found.warning("W0002", f"parameter `{text}` is not used", span, fix="remove it")
+                self._unused_found.warning("W0002", f"parameter `{text}` is not used", span, fix="remove it")
             else:
-                self._found.warning("W0001", f"`{text}` is bound but not used", span, fix="remove the binding")
+                self._unused_found.warning("W0001", f"`{text}` is bound but not used", span, fix="remove the binding")
 
 
 class _Names:
@@ -154,7 +148,6 @@ class _Names:
         self._reserved = reserved_here
         self.bound: dict[str, Span] = {}
         self.used: set[str] = set()
-        self.unsure = False
 
     @property
     def known(self) -> list[str]:

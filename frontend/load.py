@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def check_file(path: str | PathLike[str], layer: str | None = None, defines: Def
     found = Collector()
     modules = Modules(found)
     module = modules.main(Path(path))
-    if module is None or not _linted(found, modules, module):
+    unused = Collector()
+    if module is None or not _linted(found, unused, modules, module):
         return found.diagnostics
     layers = module.declarations.layers
     chosen: Sequence[LayerDeclaration] = layers
@@ -56,27 +58,33 @@ def check_file(path: str | PathLike[str], layer: str | None = None, defines: Def
         each = Collector()  # one layer's errors do not keep the next from being checked
         check_layer(each, module, one, defines, modules.sources)
         found.extend(each.diagnostics)
+    if not found.has_errors:
+        found.extend(unused.diagnostics)
     return found.diagnostics
 
 
 def _load(found: Collector, modules: Modules, module: Module | None, name: str | None, defines: Defines) -> Layer:
-    if module is None or not _linted(found, modules, module):
+    unused = Collector()
+    if module is None or not _linted(found, unused, modules, module):
         raise DiagnosticError(found.diagnostics)
     declaration = _choose(found, module, name)
     if declaration is not None:
         unknown_defines(found, [declaration], defines)
         layer = check_layer(found, module, declaration, defines, modules.sources)
         if layer is not None:
-            return layer
+            return replace(layer, warnings=tuple(unused.diagnostics))
     raise DiagnosticError(found.diagnostics)
 
 
-def _linted(found: Collector, modules: Modules, main: Module) -> bool:
-    """Check names everywhere; returns whether values are worth checking."""
+def _linted(found: Collector, unused: Collector, modules: Modules, main: Module) -> bool:
+    """Check names everywhere; returns whether values are worth checking.
+
+    What is unused is worth a word in the main file only, and where nothing is wrong: errors explain most of it.
+    """
     if found.has_errors:  # a statement that was not understood would make its names unknown
         return False
     for module in modules.every():
-        Lint(module, found, warn=module is main).run()
+        Lint(module, found, unused if module is main else Collector()).run()
     return True
 
 

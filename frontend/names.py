@@ -42,7 +42,7 @@ def unknown_name(found: Collector, name: ast.Name, known: Iterable[str], later: 
             fix=f"write `{OPERATIONS[text].usage}`",
         )
     else:
-        known = list(known)
+        known = set(known)
         notes = [f"known here: {', '.join(f'`{one}`' for one in sorted(known))}"] if len(known) <= 12 else []
         found.error(
             "E0201",

@@ -26,7 +26,7 @@ def split(site: Site, v: Given, groups: Given) -> Node:
             groups.span,
             f"{width} is not a multiple of {count}",
             also=[Label(v.span, f"this is {node.type}")],
-            fix=f"near divisors of {width} are {' and '.join(map(str, sorted(near)))}" if near else None,
+            fix=f"divisors of {width} near {count} are {' and '.join(map(str, sorted(near)))}" if near else None,
         )
     return site.node("reshape", (node,), TensorType((*lead, count, width // count), element_of(node)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from moec.diagnostics import Severity, codes, explanation
 from moec.diagnostics.explanations import title
 from moec.frontend import check_file

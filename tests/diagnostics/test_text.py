@@ -62,7 +62,7 @@ def test_tabs_and_wide_characters_keep_carets_in_place() -> None:
 def test_control_characters_reach_no_terminal() -> None:
     source = Source("a\x1b[31m.moe", "y = \x1b[2J\u202e bad\n")
     text = one(source, ("bad", "\x07"), notes=("\x1b]0;title\x07",), fix=Fix("\x9b"))
-    assert not [c for c in text if ord(c) < 32 and c != "\n" or c in "\x9b\u202e"]
+    assert not [c for c in text if (ord(c) < 32 and c != "\n") or c in "\x9b\u202e"]
 
 
 def test_span_over_lines_says_where_it_ends() -> None:

@@ -1,0 +1,53 @@
+"""Files with the mistakes that people make, for golden messages."""
+
+from __future__ import annotations
+
+
+def layer(body: str, head: str = "d = 64, ff = 128, dtype = bf16") -> str:
+    return f"edition 1\n\nlayer Demo({head}) {{\n{body}\n}}\n"
+
+
+ROUTER = "  router softmax_top(2)\n"
+EXPERTS = "  experts routed[8] = swiglu(d, ff) : dtype\n"
+USE = "\nlayer Demo(d = 64) {\n  router mine(2)\n  experts routed[8] = mlp_relu(d, 128)\n}\n"
+
+MISTAKES: dict[str, str] = {
+    "typo_in_statement": layer(ROUTER + "  experst routed[8] = swiglu(d, ff) : dtype"),
+    "typo_in_expert": layer(ROUTER + "  experts routed[8] = swigul(d, ff) : dtype"),
+    "typo_in_router": layer("  router sofmax_top(2)\n" + EXPERTS),
+    "typo_in_argument": layer("  router softmax_top(2, renrom = false)\n" + EXPERTS),
+    "typo_in_dtype": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : bf61"),
+    "no_edition": layer(ROUTER + EXPERTS).removeprefix("edition 1\n\n"),
+    "no_router": layer(EXPERTS),
+    "no_count": layer(ROUTER + "  experts routed = swiglu(d, ff) : dtype"),
+    "k_beyond_count": layer("  router softmax_top(9)\n" + EXPERTS),
+    "groups_do_not_divide": layer("  router deepseek_v3(4, groups = 3, top_groups = 2)\n" + EXPERTS),
+    "wrong_output_width": layer(ROUTER + "  experts routed[8] = linear(relu(linear(x, ff)), ff) : dtype"),
+    "missing_argument": layer(ROUTER + "  experts routed[8] = swiglu(d) : dtype"),
+    "mixed_dtypes": layer(ROUTER + EXPERTS + "  shared common[2] = swiglu(d, ff) : f32"),
+    "division_of_whole_numbers": layer(ROUTER + "  experts routed[8] = swiglu(d, ff / 2) : dtype"),
+    "failed_assert": layer(ROUTER + EXPERTS + '  assert routed.count % 3 == 0, "three devices share the experts"'),
+    "capacity_order": layer(ROUTER + EXPERTS + "  tokens capacity(1.25, order = scores)"),
+    "unclosed_brace": "edition 1\n\nexpert mlp(d, ff) {\n  y = linear(relu(linear(x, ff)), d)\n",
+    "wrong_closing_bracket": "edition 1\n\nexpert mlp(d, ff) = linear(relu(linear(x, ff]), d)\n",
+    "line_goes_on": "edition 1\n\nexpert mlp(d, ff) {\n  h = linear(x, ff) *\n  y = linear(h, d)\n}\n",
+    "foreign_operator": "edition 1\n\nexpert mlp(d, ff) {\n  y = linear(x, d) ^ 2 && true\n}\n",
+    "missing_operator": "edition 1\n\nexpert mlp(d, ff) {\n  y = linear(x, d) x\n}\n",
+    "shapes_in_expert": "edition 1\n\nexpert odd(d, ff) {\n  gate = linear(x, ff)\n  y = silu(gate) * x\n}\n"
+    "\nlayer Demo(d = 64) {\n  router softmax_top(2)\n  experts routed[8] = odd(d, 128)\n}\n",
+    "column_is_missing": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n  g = split(p, 4)\n"
+    "  s = sum(g)\n  pick = top_k(merge(g * s), k)\n  weight = p\n}\n" + USE,
+    "sum_of_pick": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n  pick = top_k(p, k)\n"
+    "  weight = p / sum(pick)\n}\n" + USE,
+    "missing_weight": "edition 1\n\nrouter mine(k) {\n  pick = top_k(linear(x, count), k)\n}\n" + USE,
+    "pick_beyond_experts": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count + 2))\n  pick = top_k(p, k)\n"
+    "  weight = p\n}\n" + USE,
+    "two_picks": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n  other = top_k(-p, k)\n"
+    "  pick = top_k(p, k)\n  weight = (p over pick) / (p over other)\n}\n" + USE,
+    "bound_later": "edition 1\n\nexpert mlp(d, ff) {\n  y = linear(hidden, d)\n  hidden = relu(linear(x, ff))\n}\n",
+    "assignment": "edition 1\n\nexpert mlp(d, ff) {\n  h = linear(x, ff)\n  h = relu(h)\n  y = linear(h, d)\n}\n",
+    "several_at_once": "edition 1\n\nexpert mlp(d, ff) {\n  h = relu(linear(x, f))\n  y = linaer(h, d)\n}\n"
+    "\nlayer Demo(d = 64) {\n  router softmax_top(9)\n  experts routed[8] = mlp(d, 128, 3)\n  tokens droples\n}\n",
+    "index_by_score": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n  pick = top_k(p, k)\n"
+    "  weight = p[sum(p)]\n}\n" + USE,
+}
