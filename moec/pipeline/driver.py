@@ -67,7 +67,7 @@ class Compilation:
             from moec import frontend
 
             layer = frontend.load_layer(self.path, self.layer, self.defines)
-            return frontend.lower(layer, context()), dict(layer.sources), dict(layer.options)
+            return frontend.lower(layer, context()), {s.name: s.text for s in layer.sources}, layer.options
 
     @property
     def graph(self) -> ir.Module:
