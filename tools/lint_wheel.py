@@ -1,4 +1,4 @@
-"""Type-check (mypy) and layer-check (import-linter) the package as a wheel installs it.
+"""Type-check (mypy) and layer-check (import-linter) the package as a wheel installs it; type-check bench and examples.
 
 Neither tool can follow the folder mapping of an editable install, so the wheel is built and unpacked under
 build/lint first. Paths in their messages are turned back into those of the repository.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "build" / "lint"
+BESIDE = ("bench", "examples")
 MAPPED = re.compile(r"^moec/(frontend|passes|backends|runtime)/", re.MULTILINE)
 
 
@@ -28,6 +29,8 @@ def unpack_wheel() -> None:
     (wheel,) = SITE.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(SITE)
+    for folder in BESIDE:
+        shutil.copytree(ROOT / folder, SITE / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
 
 
 def check(title: str, command: list[str]) -> bool:
@@ -48,7 +51,7 @@ def main() -> int:
     unpack_wheel()
     scripts = Path(sys.executable).parent
     settings = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
-    typed = check("mypy", [sys.executable, "-m", "mypy", *settings, "-p", "moec"])
+    typed = check("mypy", [sys.executable, "-m", "mypy", *settings, *(f"-p{name}" for name in ("moec", *BESIDE))])
     layered = check(
         "import-linter", [str(scripts / "lint-imports"), "--config", str(ROOT / ".importlinter"), "--no-cache"]
     )
