@@ -10,7 +10,9 @@ from moec.oracle.scope import Array, CannotInterpret, Meaning, Scope, element_ty
 def _constant(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
     value = op.attributes["value"]
     type_ = op.results[0].type
-    kind = np.float64 if str(element_type(type_)) in ("f64", "f32", "f16", "bf16") else np.int64
+    name = str(element_type(type_))
+    # a mask's `true` is -1 as an integer, so masks are bool
+    kind = np.float64 if name in ("f64", "f32", "f16", "bf16") else np.bool_ if name == "i1" else np.int64
     if not isinstance(type_, ir.ShapedType):
         return [np.asarray(ir.FloatAttr(value).value if kind is np.float64 else ir.IntegerAttr(value).value, kind)]
     dense = ir.DenseElementsAttr(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from moec.diagnostics import Collector, Source
 from moec.dialect import context
 from moec.frontend import load_layer, load_layer_text, lower
@@ -68,7 +69,9 @@ def test_operations_carry_their_places() -> None:
 
 def test_arguments_are_in_the_order_of_the_layer() -> None:
     layer = load_layer_text(
-        Source("demo.moe", "edition 1\nlayer Demo(d = 4) {\n router hash(9, 2)\n experts r[3] = mlp_relu(d, 5, true)\n}")
+        Source(
+            "demo.moe", "edition 1\nlayer Demo(d = 4) {\n router hash(9, 2)\n experts r[3] = mlp_relu(d, 5, true)\n}"
+        )
     )
     names = [one.name for one in (*layer.inputs, *layer.parameters)]
     assert names == ["x", "token", "router.table", "r.up.weight", "r.up.bias", "r.down.weight", "r.down.bias"]

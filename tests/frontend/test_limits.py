@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from moec.diagnostics import Source
 from moec.errors import DiagnosticError
 from moec.frontend import check_file, parse

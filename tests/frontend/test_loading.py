@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from moec.errors import DiagnosticError
 from moec.frontend import check_file, load_layer
 from moec.frontend.model import Layer
@@ -93,14 +94,18 @@ def test_ring_of_imports(tmp_path: Path) -> None:
     assert "E0109" in [one.code for one in check_file(path)]
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "nothing.moe", "notes.txt", "std/none.moe", "http://a/b.moe", "../x"])
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "nothing.moe", "notes.txt", "std/none.moe", "http://a/b.moe", "../x"]
+)
 def test_what_cannot_be_imported(tmp_path: Path, target: str) -> None:
     path = write(tmp_path, f'edition 1\nimport a from "{target}"\n')
     assert [one.code for one in check_file(path)] == ["E0108"]
 
 
 def test_own_definitions_come_before_the_prelude(tmp_path: Path) -> None:
-    text = "edition 1\nexpert swiglu(d) = linear(x, d)\nlayer L(d = 4) {\n router switch()\n experts r[2] = swiglu(d)\n}\n"
+    text = (
+        "edition 1\nexpert swiglu(d) = linear(x, d)\nlayer L(d = 4) {\n router switch()\n experts r[2] = swiglu(d)\n}\n"
+    )
     assert len(load_layer(write(tmp_path, text)).parameters) == 2
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from moec.diagnostics import Collector, Source
 from moec.frontend import check_file
 from moec.frontend.modules import Modules
