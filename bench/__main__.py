@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bench import machine, report
+from bench import costs, machine, report
 from bench.layer import Layer
 from bench.limits import Limits, Prober
 from bench.measure import QUICK, Cell, Plan, measure_cell
@@ -34,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="OLMoE and Qwen3, fewer and shorter rounds")
     parser.add_argument("--all", action="store_true", help="print every route's time, not only the best peer's")
     parser.add_argument("--limits", action="store_true", help="measure the machine's limits and stop")
+    parser.add_argument("--costs", action="store_true", help="measure compiling, packing, memory and calls, and stop")
     parser.add_argument("--out", type=Path, default=Path("bench/results/latest.json"), help="where the JSON goes")
     options = parser.parse_args()
     if options.quick:
@@ -64,10 +65,34 @@ def write(path: Path, limits: Limits, prober: Prober, cells: Sequence[Cell], ski
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def report_costs(options: argparse.Namespace, console: Console) -> None:
+    """Everything but the time of a layer's arithmetic."""
+    overhead = costs.call_overhead()
+    console.print(
+        "One call, one token, a tiny layer: " + ", ".join(f"{n} {s * 1e6:.1f} µs" for n, s in overhead.items())
+    )
+    measured = []
+    with console.status("") as status:
+        for name in options.shapes:
+            for dtype in options.dtypes:
+                status.update(f"{name} {dtype}")
+                measured.append(costs.layer_costs(SHAPES[name], dtype, options.tokens, options.threads))
+    console.print(costs.costs_table(measured))
+    console.print("KiB: artifact · packed: packed / ordinary weights · T=…: working memory / permuted rows of T tokens")
+    path = options.out.with_name("costs.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = {"machine": machine.describe(), "threads": options.threads} | costs.costs_json(measured, overhead)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"Written: {path}")
+
+
 def main() -> None:
     options = parse_arguments()
     torch.set_num_threads(options.threads)
     console = Console()
+    if options.costs:
+        report_costs(options, console)
+        return
     prober = Prober(options.threads)
     limits = prober.thorough()
     console.print(f"{machine.processor()}, " + ", ".join(f"{k} {v}" for k, v in machine.versions().items()))
