@@ -1,6 +1,7 @@
 """The way from a file to an artifact: one `Compilation`, whose stages are made when they are asked for."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,7 +134,11 @@ class Compilation:
         )
 
     def write(self, output: Path) -> None:
-        """Compile to machine code and write the artifact."""
+        """Compile to machine code and write the artifact.
+
+        Raises DiagnosticError for what is wrong with the file or with `output`, ToolchainError without a linker.
+        """
+        _require_writable(output)
         kernels = self.kernels
         with self._stage("machine code"):
             library = self.backend.compile(kernels)
@@ -148,6 +153,20 @@ class Compilation:
         start = time.perf_counter()
         yield
         self.observe(name, time.perf_counter() - start)
+
+
+def _require_writable(output: Path) -> None:
+    """Refuse an output that cannot be written before seconds go into compiling it."""
+    why = None
+    if output.is_dir():
+        why = "it is a folder"
+    elif not output.parent.is_dir():
+        why = f"there is no folder `{output.parent}`"
+    elif not os.access(output.parent, os.W_OK):
+        why = f"the folder `{output.parent}` is not writable"
+    if why is not None:
+        fix = Fix("name a file in a folder that exists with `-o`")
+        raise DiagnosticError([Diagnostic("E0607", Severity.ERROR, f"cannot write `{output}`: {why}", (), (), fix)])
 
 
 def compile(  # noqa: A001 - the name by which users know it: moec.compile
