@@ -71,7 +71,7 @@ def _packed_bytes(b: Builder, plans: Sequence[Plan]) -> None:
     with _exported(b, "packed_bytes", "variant", 1) as arguments:
         variant = arguments.integer(0, "variant", len(plans))
         with b.if_(arguments.status.equals(0)):
-            sizes = [lambda plan=plan: b.index(plan.frame.packed_bytes) for plan in plans]  # type: ignore[misc]
+            sizes = [lambda plan=plan: b.index(plan.frame.packed_bytes) for plan in plans]
             set_integer(b, arguments.result, _pick(b, variant, sizes))
 
 
@@ -171,7 +171,7 @@ def _workspace_bytes(b: Builder, sizes: Sequence[Function]) -> None:
         variant = arguments.integer(0, "variant", len(sizes))
         tokens, threads = arguments.integer(1, "tokens"), arguments.integer(2, "threads")
         with b.if_(arguments.status.equals(0)):
-            cases = [lambda size=size: b.result(size, tokens, threads) for size in sizes]  # type: ignore[misc]
+            cases = [lambda size=size: b.result(size, tokens, threads) for size in sizes]
             set_integer(b, arguments.result, _pick(b, variant, cases))
 
 
@@ -234,7 +234,7 @@ def _check_sizes(
     b = arguments.b
     most = max((n for plan in plans for n in plan.frame.rows_per_token.values()), default=1)
     arguments.require(lambda: tokens < 2**31 // most, "RangeError", f"T must be below {2**31 // most}")
-    needed = [lambda size=size: b.result(size, tokens, threads) for size in sizes]  # type: ignore[misc]
+    needed = [lambda size=size: b.result(size, tokens, threads) for size in sizes]
     large_enough = lambda: arguments.length(workspace) >= _pick(b, variant, needed)  # noqa: E731
     text = "workspace must have at least workspace_bytes(variant, T, threads) bytes"
     arguments.require(large_enough, "ShapeError", text)

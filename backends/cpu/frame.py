@@ -28,6 +28,9 @@ from moec.backends.cpu.values import Pointer, Value, byte_width
 LINE = 64
 """Bytes of a cache line, and the alignment of every buffer."""
 
+SLACK = 2 * LINE
+"""Bytes behind a buffer or a plain parameter that may be read: a vector of 16 elements of 8 bytes."""
+
 TOKENS, THREADS, PACKED, WORKSPACE, ERROR = range(5)
 _FIRST_FREE = 8
 
@@ -39,7 +42,8 @@ def align_up(bytes_: int, to: int = LINE) -> int:
 def row_stride(bytes_: int) -> int:
     """Bytes between rows of a buffer.
 
-    Short rows lie without gaps; longer ones begin at a cache line, and not 4096 bytes apart, which would fill one set of L1.
+    Short rows lie without gaps; longer ones begin at a cache line, and not 4096 bytes apart, which would fill one set
+    of L1.
     """
     if bytes_ <= 4 * LINE:
         return bytes_
@@ -52,8 +56,8 @@ class Storage:
     """Where a tensor lives: the address in a word of the frame plus `offset`, in rows `stride` bytes apart.
 
     A row is all but the leading dimension: `columns` elements, without gaps.  A tensor of rank 1 has `columns` = 1.
-    Of a buffer or a parameter, 64 bytes more than a row may be read; of the caller's tensors, and when writing, only
-    the row itself.
+    Of a buffer or a parameter, SLACK bytes more than a row may be read; of the caller's tensors (`given`), and when
+    writing, only the row itself.
     """
 
     word: int
@@ -61,6 +65,7 @@ class Storage:
     element: ir.Type
     columns: int
     stride: int
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,8 @@ class Frame:
         """Storage for a tensor that the caller provides: it is contiguous, and its address is set from outside."""
         type_ = ir.RankedTensorType(value.type)
         columns = _columns(type_)
-        storage = Storage(self.word(), 0, type_.element_type, columns, columns * byte_width(type_.element_type))
+        width = columns * byte_width(type_.element_type)
+        storage = Storage(self.word(), 0, type_.element_type, columns, width, given=True)
         self._storage.setdefault(value, storage)
         return storage
 
@@ -159,10 +165,9 @@ class Frame:
         width = columns * byte_width(type_.element_type)
         stride = row_stride(width)
         if type_.is_dynamic_dim(0):
-            # LINE more, so that a vector that starts in the last row may be read whole.
-            size = Size(fixed=LINE, per_token=rows_per_token * stride)
+            size = Size(fixed=SLACK, per_token=rows_per_token * stride)
         else:
-            size = Size(fixed=type_.get_dim_size(0) * stride + LINE)
+            size = Size(fixed=type_.get_dim_size(0) * stride + SLACK)
         storage = Storage(self.workspace(size), 0, type_.element_type, columns, stride)
         self._storage[value] = storage
         return storage
@@ -212,8 +217,7 @@ class Frame:
         width = byte_width(type_.element_type)
         pieces = tuple(_plain_piece(part, width) for part in parameters.parts(value))
         bytes_ = parameters.elements(type_) * width
-        # LINE more, so that a vector that starts in the last row may be read whole.
-        offset = self.packed(("plain", value), lambda: Region(bytes_ + LINE, pieces))
+        offset = self.packed(("plain", value), lambda: Region(bytes_ + SLACK, pieces))
         return Storage(PACKED, offset, type_.element_type, columns, columns * width)
 
 

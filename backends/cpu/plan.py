@@ -1,7 +1,8 @@
 """moe.plan: a counting sort of slots by expert.
 
-One pass counts, one turns counts into offsets, one scatters; all three are serial, because 16384 slots take well under
-100 us, less than a layer of that size spends in a thousandth of its matmuls.
+One pass counts, one turns counts into offsets, one scatters.  All three are serial: 16384 slots took 21 us on a Zen 5
+core, less than a thousandth of the matmuls of such a layer.  `direct_max_tokens` makes no difference here, because the
+same passes over the slots of a few tokens take no longer than the fixed costs of a call.
 """
 
 from __future__ import annotations

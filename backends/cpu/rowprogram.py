@@ -12,7 +12,7 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cpu import elementwise, rowchoice, rowgeneric
-from moec.backends.cpu.frame import Call, Storage
+from moec.backends.cpu.frame import SLACK, Call, Storage
 from moec.backends.cpu.rows import INDEX, Row, Rows, register, shape_of
 from moec.backends.cpu.values import Value
 
@@ -70,7 +70,8 @@ class Program:
 
     def _row_of(self, storage: Storage, type_: Any) -> Row:
         """This token's row of a tensor in token order."""
-        return self.rows.padded(self.call.row(storage, self.token), shape_of(type_), type_.element_type)
+        row = Row(shape_of(type_), type_.element_type, self.call.row(storage, self.token))
+        return self.rows.own_copy(row) if storage.given else row
 
     def _constant(self, op: ir.Operation) -> Row | Value:
         type_ = op.results[0].type
@@ -83,7 +84,7 @@ class Program:
         if kind not in _NUMPY:
             raise unsupported("cpu", op, f"a constant of {kind} with several values")
         data = np.array(ir.DenseElementsAttr(attribute)).astype(_NUMPY[kind]).tobytes()
-        return Row(shape_of(type_), type_.element_type, self.b.data(data + bytes(64)))
+        return Row(shape_of(type_), type_.element_type, self.b.data(data + bytes(SLACK)))
 
     # --- operations
 

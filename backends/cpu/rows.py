@@ -10,10 +10,11 @@ from typing import Any
 from torch_mlir import ir
 
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import LINE, Call, align_up
+from moec.backends.cpu.frame import SLACK, Call, Size, align_up
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
 INDEX = "index"
+_STACK = 8192  # bytes of a row that may lie on the stack, of which a worker thread has little
 
 
 def width(element: ir.Type) -> int:
@@ -30,7 +31,7 @@ def register(b: Builder, element: ir.Type) -> ir.Type:
 class Row:
     """A row-major tensor behind `memory`, or one whose elements all are `fill`.
 
-    At least 64 bytes behind the last element may be read, so that loops may run in whole vectors; what stands there is
+    At least SLACK bytes behind the last element may be read, so that loops may run in whole vectors; what stands there is
     arbitrary.  Behind rows of `Rows.new` they may be written, too.
     """
 
@@ -82,9 +83,12 @@ class Rows:
         self.lanes = call.frame.variant.lanes
 
     def new(self, shape: tuple[int, ...], element: ir.Type) -> Row:
-        """A row with arbitrary contents, in stack memory of this thread."""
-        bytes_ = align_up(max(1, math.prod(shape)) * width(element)) + LINE
-        return Row(shape, element, self.b.scratch(bytes_))
+        """A row with arbitrary contents, in memory of this thread: the stack, or the workspace if it is large."""
+        bytes_ = align_up(max(1, math.prod(shape)) * width(element)) + SLACK
+        if bytes_ <= _STACK:
+            return Row(shape, element, self.b.scratch(bytes_))
+        word = self.call.frame.workspace(Size(per_thread=bytes_))
+        return Row(shape, element, self.call.own(word, bytes_))
 
     def of_type(self, type_: Any) -> Row:
         return self.new(shape_of(type_), type_.element_type)
@@ -93,7 +97,7 @@ class Rows:
         return Row(shape_of(type_), type_.element_type, None, fill)
 
     def each_chunk(self, count: int, body: Callable[[Value | int, int], None]) -> None:
-        """`body(index, lanes)` for every vector of 0..count, the last one whole, too; scalars if there is one element."""
+        """`body(index, lanes)` for every vector of 0..count, the last one whole too; for one element, a scalar."""
         if count == 1:
             body(0, 1)
         elif count <= self.lanes:
@@ -110,16 +114,14 @@ class Rows:
 
         self.each_chunk(source.count, move)
 
-    def padded(self, source: Pointer, shape: tuple[int, ...], element: ir.Type) -> Row:
-        """A row at an address behind which nothing may be read: copied, unless whole vectors fit."""
-        row = Row(shape, element, source)
-        if row.count % self.lanes == 0:
-            return row
-        copy = self.new(shape, element)
-        whole = row.count - row.count % self.lanes
-        self.each_chunk(whole, lambda n, lanes: copy.store(self.b, n, row.load(self.b, n, lanes))) if whole else None
-        with self.b.for_(whole, row.count) as loop:
-            copy.store(self.b, loop.index, row.load(self.b, loop.index, 1))
+    def own_copy(self, source: Row) -> Row:
+        """A copy of a row behind which nothing may be read."""
+        copy = self.new(source.shape, source.element)
+        whole = source.count - source.count % self.lanes
+        with self.b.for_(0, whole, self.lanes) as loop:
+            copy.store(self.b, loop.index, source.load(self.b, loop.index, self.lanes))
+        with self.b.for_(whole, source.count) as loop:
+            copy.store(self.b, loop.index, source.load(self.b, loop.index, 1))
         return copy
 
 
