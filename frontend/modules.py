@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from moec.diagnostics import Collector, Source, Span, did_you_mean
 from moec.errors import DiagnosticError
-from moec.frontend.declarations import Declarations, Definition, Import
+from moec.frontend.declarations import Declarations, Definition, Import, LayerDeclaration
 from moec.frontend.declare import declare
 from moec.frontend.files import Unreadable, read_source, read_text
 from moec.frontend.names import duplicate, reserved
@@ -89,11 +89,12 @@ class Modules:
 
     def _define(self, module: Module) -> None:
         first: dict[str, Span] = {}
-        for declaration in (*module.declarations.definitions, *module.declarations.layers):
+        declared: list[Definition | LayerDeclaration] = [*module.declarations.definitions, *module.declarations.layers]
+        for declaration in declared:
             name = declaration.name
             if reserved(self._found, name):
                 continue
-            if name.text in OPERATIONS and getattr(declaration, "kind", "") == "expert":
+            if name.text in OPERATIONS and isinstance(declaration, Definition) and declaration.kind == "expert":
                 self._found.error(
                     "E0209",
                     f"`{name.text}` is an operation of the language",

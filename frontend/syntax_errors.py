@@ -129,7 +129,7 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
             "E0101",
             "the line ends in the middle of an expression",
             Span(source, max(0, line_end - 1), line_end),
-            "something must follow",
+            _open_choice(error) or "something must follow",
             notes=["a line end ends a statement, except inside `( )` and `[ ]`"],
             fix="finish the expression on this line, or put it in parentheses to go on on the next",
         )
@@ -187,6 +187,11 @@ def _expectation(error: UnexpectedToken) -> str:
         return f"expected an operator, `,` or `{closing[0]}`"
     if expected == {"NAME"}:
         return "expected a name"
-    if "COLON" in expected and "QMARK" not in expected and "NAME" not in expected:
-        return "expected `:` and the other choice of `condition ? yes : no`"
-    return "this does not fit what stands before it"
+    return _open_choice(error) or "this does not fit what stands before it"
+
+
+def _open_choice(error: UnexpectedToken) -> str:
+    """What to say where `condition ? yes` is left without its other half; empty elsewhere."""
+    expected = set(error.expected or ())
+    open_ = "COLON" in expected and "NAME" not in expected
+    return "expected `:` and the other half of `condition ? yes : no`" if open_ else ""

@@ -100,7 +100,8 @@ def _groups(fine: Shape, coarse: Shape) -> list[list[int]] | None:
     groups: list[list[int]] = []
     at = 0
     for n in coarse:
-        group, size = [], 1
+        group: list[int] = []
+        size = 1
         while at < len(fine) and (size < n or not group):
             size *= fine[at]
             group.append(at)

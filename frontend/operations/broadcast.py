@@ -38,7 +38,7 @@ def joint(site: Site, given: list[Given], nodes: list[Node], element: str) -> Te
                 fix=_how(shape, shape_of(node)),
             )
         shape = both
-    picks = {node.type.slots: g for g, node in zip(given, nodes, strict=True) if _slots(node)}
+    picks = {slots: g for g, node in zip(given, nodes, strict=True) if (slots := _slots(node))}
     if len(picks) > 1:
         (_, first), (_, second), *_ = picks.items()
         raise Mistake(

@@ -108,7 +108,7 @@ def extreme(name: str) -> Callable[..., Value]:
         if all(isinstance(value, Constant) for value in values):
             for g in given:
                 site.number(g, "an operand")
-            return Constant(pick(value.value for value in values if isinstance(value, Constant)))  # type: ignore[type-var]
+            return Constant(pick(value.value for value in values if isinstance(value, Constant)))
         nodes = _alike(site, given, ("f32", "i32"))
         made, sofar = nodes[0], [given[0]]
         for g, node in zip(given[1:], nodes[1:], strict=True):

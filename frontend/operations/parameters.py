@@ -16,7 +16,7 @@ def linear(site: Site, v: Given, width: Given, bias: Given | None, dtype: DType 
     name = site.own_name("linear")
     with_bias = site.truth(bias, "`bias`") if bias else False
     weight = unit.parameter(f"{name}.weight", (n, vector.type.shape[0]), stored, "parameter", site.span)
-    operands = (vector, weight)
+    operands: tuple[Node, ...] = (vector, weight)
     if with_bias:
         operands = (*operands, unit.parameter(f"{name}.bias", (n,), stored, "parameter", site.span))
     return site.node("linear", operands, TensorType((n,)))

@@ -64,7 +64,7 @@ class Site:
                 continue
             if element == "i32" and isinstance(value, int) and -(2**31) <= value <= LARGEST_SIZE:
                 return self.node("constant", (), TensorType((), "i32"), value)
-            if element == "f32" and type(value) in (int, float):
+            if element == "f32" and isinstance(value, int | float):
                 return self.node("constant", (), TensorType((), "f32"), _float32(value, given.span))
         wanted = " or ".join(elements)
         raise Mistake("E0302", f"`{self.name}` takes {wanted} here", given.span, f"this is {describe(given.value)}")

@@ -68,11 +68,8 @@ def test_operations_carry_their_places() -> None:
 
 
 def test_arguments_are_in_the_order_of_the_layer() -> None:
-    layer = load_layer_text(
-        Source(
-            "demo.moe", "edition 1\nlayer Demo(d = 4) {\n router hash(9, 2)\n experts r[3] = mlp_relu(d, 5, true)\n}"
-        )
-    )
+    body = " router hash(9, 2)\n experts r[3] = mlp_relu(d, 5, true)"
+    layer = load_layer_text(Source("demo.moe", f"edition 1\nlayer Demo(d = 4) {{\n{body}\n}}"))
     names = [one.name for one in (*layer.inputs, *layer.parameters)]
     assert names == ["x", "token", "router.table", "r.up.weight", "r.up.bias", "r.down.weight", "r.down.bias"]
     assert [one.role for one in layer.parameters[:2]] == ["buffer", "parameter"]

@@ -160,7 +160,9 @@ def test_reductions_leave_out_empty_slots() -> None:
         return dense[:, :6]
 
     head = "v = concat(split(x, 3)[0], split(x, 3)[1])\n  pick = below(top_k(v, 5), count)\n  "
-    shifted = np.exp(np.where(kept, taken - np.where(kept, taken, -np.inf).max(-1, keepdims=True), -np.inf))
+    peak = np.where(kept, taken, -np.inf).max(-1, keepdims=True)
+    low = np.where(kept, taken, np.inf).min(-1, keepdims=True)
+    shifted = np.exp(np.where(kept, taken - peak, -np.inf))
     with np.errstate(all="ignore"):
         cases = {
             "softmax(v over pick)": shifted / shifted.sum(-1, keepdims=True),
@@ -170,7 +172,7 @@ def test_reductions_leave_out_empty_slots() -> None:
             ),
             "0 * (v over pick) + max_of(v over pick)": np.where(kept, taken, -np.inf).max(-1, keepdims=True)
             + 0 * taken,
-            "0 * (v over pick) + min_of(v over pick)": np.where(kept, taken, np.inf).min(-1, keepdims=True) + 0 * taken,
+            "0 * (v over pick) + min_of(v over pick)": low + 0 * taken,
         }
     for weight, expected in cases.items():
         found = of_router(head + f"weight = {weight}", x, 5)
