@@ -1,8 +1,8 @@
 """linalg.generic on the tensors of one token.
 
 Loops that run through memory together are merged.  If every operand is then contiguous or constant along the last
-loop, that loop runs in vectors: elementwise where it is parallel, with one accumulator a lane, added up in a fixed tree,
-where it is a reduction.  Anything else runs one element at a time.
+loop, that loop runs in vectors: elementwise where it is parallel; with one accumulator a lane, added up in a fixed
+tree, where it is a reduction.  Anything else runs one element at a time.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def register(b: Builder, element: ir.Type) -> ir.Type:
 class Row:
     """A row-major tensor behind `memory`, or one whose elements all are `fill`.
 
-    At least SLACK bytes behind the last element may be read, so that loops may run in whole vectors; what stands there is
-    arbitrary.  Behind rows of `Rows.new` they may be written, too.
+    At least SLACK bytes behind the last element may be read, so that loops may run in whole vectors; what stands there
+    is arbitrary.  Behind rows of `Rows.new` they may be written, too.
     """
 
     shape: tuple[int, ...]

@@ -105,6 +105,17 @@ def test_a_token_has_the_same_bits_in_any_batch_and_with_any_threads():
         assert whole["weight"][finite].isfinite().all()
 
 
+def test_rows_too_large_for_a_stack():
+    torch.manual_seed(5)
+    text = programs.softmax_top(5000, 9)
+    x = torch.randn(7, 5000)
+    layer, want = Artifact(text), expected(text, {"x": x})
+    for variant in VARIANTS:
+        out = layer.run({"x": x}, variant=variant, threads=3)
+        same(out["index"], want["index"])
+        same(out["weight"], want["weight"], 2e-6)
+
+
 def test_no_tokens():
     out = Artifact(programs.softmax_top(60, 7)).run({"x": torch.empty(0, 60)})
     assert out["index"].shape == (0, 7)
