@@ -67,7 +67,7 @@ def test_an_expert_beyond_the_last_is_an_error(planner):
 
 
 @pytest.mark.parametrize("order", ["token", "choice", "score"])
-@pytest.mark.parametrize(("factor", "minimum"), [(1.0, 0), (1.25, 4), (0.1, 0), (100.0, 0)])
+@pytest.mark.parametrize(("factor", "minimum"), [(1.0, 0), (1.25, 4), (0.1, 0), (0.5, 0), (100.0, 0)])
 def test_capacity_keeps_the_first_of_every_expert(order, factor, minimum):
     layer = Artifact(capacity_text(7, 2, order, factor, minimum))
     rng = np.random.default_rng(5)
