@@ -65,6 +65,14 @@ def write(path: Path, limits: Limits, prober: Prober, cells: Sequence[Cell], ski
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def _first_of_each(skipped: dict[str, str]) -> dict[str, str]:
+    """One entry a layer, dtype and route: the first cell that was skipped stands for the larger ones."""
+    first: dict[str, tuple[str, str]] = {}
+    for what, why in skipped.items():
+        first.setdefault(what.partition(" from T=")[0], (what, why))
+    return dict(first.values())
+
+
 def report_costs(options: argparse.Namespace, console: Console) -> None:
     """Everything but the time of a layer's arithmetic."""
     overhead = costs.call_overhead()
@@ -133,10 +141,10 @@ def main() -> None:
                     write(options.out, limits, prober, cells, skipped)
                 del routes
                 gc.collect()
-    reasons = skipped | {
-        f"{c.shape} {c.dtype} T={c.tokens} {name}": why for c in cells for name, why in c.skipped.items()
-    }
-    for what, why in reasons.items():
+    for cell in cells:
+        for name, why in cell.skipped.items():
+            skipped.setdefault(f"{cell.shape} {cell.dtype} {name} from T={cell.tokens}", why)
+    for what, why in _first_of_each(skipped).items():
         console.print(f"skipped {what}: {why}", style="dim", markup=False)
     console.print(f"Written: {options.out}")
 

@@ -11,7 +11,7 @@ from bench.limits import Limits
 from bench.measure import Cell
 
 OURS = "moec"
-DISTURBED = 0.15  # cores used by others from which a row is marked
+DISTURBED = 0.15  # cores used by others from which a row is marked "busy"
 
 
 def best_peer(cell: Cell) -> str | None:
@@ -30,7 +30,7 @@ def _ratio(value: float, good: float, fair: float) -> str:
 
 
 def _note(cell: Cell) -> str:
-    return "disturbed" if cell.other_cores > DISTURBED else ""
+    return "busy" if cell.other_cores > DISTURBED else ""
 
 
 def limits_line(limits: Limits, bf16_by: str, threads: int) -> str:
