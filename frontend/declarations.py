@@ -47,13 +47,14 @@ class Assertion:
 
 @dataclass(frozen=True)
 class Definition:
-    """A router or an expert."""
+    """A router or an expert; `damage` counts the statements of the body that were malformed and left out."""
 
     span: Span
     kind: str
     name: ast.Name
     parameters: tuple[Parameter, ...]
     body: tuple[Binding | InputDeclaration | Assertion, ...]
+    damage: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,13 @@ class TokensUse:
 
 @dataclass(frozen=True)
 class LayerDeclaration:
+    """`layer name(parameters) { body }`; `damage` counts the statements of the body that were malformed and left out."""
+
     span: Span
     name: ast.Name
     parameters: tuple[Parameter, ...]
     body: tuple[Binding | RouterUse | ExpertsUse | TokensUse | Assertion, ...]
+    damage: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,13 @@ class Import:
 
 @dataclass(frozen=True)
 class Declarations:
-    """Everything that one file declares, in source order."""
+    """Everything that one file declares, in source order; `damage` counts the malformed statements inside bodies."""
 
     source: Source
     imports: tuple[Import, ...]
     definitions: tuple[Definition, ...]
     layers: tuple[LayerDeclaration, ...]
+
+    @property
+    def damage(self) -> int:
+        return sum(one.damage for one in (*self.definitions, *self.layers))

@@ -177,6 +177,7 @@ class _Declare:
             words.fail("a router names its outputs `pick` and `weight`, so it needs a block")
         words.end(block=True)
         body: list[Binding | InputDeclaration | Assertion] = []
+        before = self._found.errors
         for inner in statement.block or ():
             if _binds(inner):
                 body.extend(self._formed("binding", inner, self._binding))
@@ -186,7 +187,7 @@ class _Declare:
                 body.extend(self._formed("assert", inner, self._assertion))
             else:
                 self._unknown_in_body(inner, kind)
-        return Definition(statement.span, kind, name, parameters, tuple(body))
+        return Definition(statement.span, kind, name, parameters, tuple(body), self._found.errors - before)
 
     def _unknown_in_body(self, statement: ast.Statement, kind: str) -> None:
         where = "a router" if kind == "router" else "an expert"
@@ -230,6 +231,7 @@ class _Declare:
         name, parameters = self._head(words)
         words.end(block=True)
         body: list[LayerStatement] = []
+        before = self._found.errors
         for inner in statement.block or ():
             word = inner.head.text
             if _binds(inner):
@@ -240,7 +242,7 @@ class _Declare:
                 body.extend(self._formed(f"layer.{word}", inner, self._layer_statement))
             else:
                 self._unknown(inner, LAYER_WORDS, "a layer")
-        return LayerDeclaration(statement.span, name, parameters, tuple(body))
+        return LayerDeclaration(statement.span, name, parameters, tuple(body), self._found.errors - before)
 
     def _layer_statement(self, statement: ast.Statement) -> LayerStatement:
         words = Words(statement)

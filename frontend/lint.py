@@ -26,9 +26,11 @@ class Lint:
 
     def run(self) -> None:
         for definition in self._module.declarations.definitions:
-            self._definition(definition)
+            if not definition.damage:
+                self._definition(definition)
         for layer in self._module.declarations.layers:
-            self._layer(layer)
+            if not layer.damage:
+                self._layer(layer)
         for one in self._module.declarations.imports:
             for name in one.names:
                 if name.text in self._module.scope and name.text not in self._called:

@@ -79,13 +79,16 @@ def _load(found: Collector, modules: Modules, module: Module | None, name: str |
 def _linted(found: Collector, unused: Collector, modules: Modules, main: Module) -> bool:
     """Check names everywhere; returns whether values are worth checking.
 
-    What is unused is worth a word in the main file only, and where nothing is wrong: errors explain most of it.
+    A statement that was not understood makes its names unknown: one inside a body spoils that body alone, one at the
+    top of a file all of them.  What is unused is worth a word in the main file only, and where nothing is wrong.
     """
-    if found.has_errors:  # a statement that was not understood would make its names unknown
+    every = list(modules.every())
+    whole = not found.has_errors
+    if found.errors > sum(module.declarations.damage for module in every):
         return False
-    for module in modules.every():
+    for module in every:
         Lint(module, found, unused if module is main else Collector()).run()
-    return True
+    return whole
 
 
 def _choose(found: Collector, module: Module, name: str | None) -> LayerDeclaration | None:

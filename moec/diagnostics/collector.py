@@ -63,6 +63,11 @@ class Collector:
             self.add(diagnostic)
 
     @property
+    def errors(self) -> int:
+        """How many errors there are."""
+        return self._errors
+
+    @property
     def has_errors(self) -> bool:
         return self._errors > 0
 

@@ -12,6 +12,21 @@ EXPERTS = "  experts routed[8] = swiglu(d, ff) : dtype\n"
 USE = "\nlayer Demo(d = 64) {\n  router mine(2)\n  experts routed[8] = mlp_relu(d, 128)\n}\n"
 
 MISTAKES: dict[str, str] = {
+    "everywhere": """edition 1
+
+router mine(k) {
+  logits = linaer(x, count)
+  p      = softmax(logits)
+  pick   = top_k(p, k)
+  weight = p / sum(p over pik)
+}
+
+layer L(d = 64, ff = 32) {
+  router mine(9) : f32
+  expert routed[8] = swiglu(d, ff) : f32
+  tokens dropless
+}
+""",
     "typo_in_statement": layer(ROUTER + "  experst routed[8] = swiglu(d, ff) : dtype"),
     "typo_in_expert": layer(ROUTER + "  experts routed[8] = swigul(d, ff) : dtype"),
     "typo_in_router": layer("  router sofmax_top(2)\n" + EXPERTS),
