@@ -66,7 +66,8 @@ def _body(
     )
     carried = [*start, a, weights, next_weights, next_rows]
     with b.for_(0, steps, carry=carried, unroll=False) as loop:
-        *sums, a, weights, next_weights, next_rows = loop.values
+        sums = loop.values[: len(places)]
+        a, weights, next_weights, next_rows = (Pointer(value.raw) for value in loop.values[len(places) :])
         columns = [_weights(b, layout, weights + n * layout.vector_bytes) for n in range(layout.vectors)]
         for row in range(rows):
             element = b.splat(vector, (a + row * row_stride).load(b.f32))
