@@ -37,7 +37,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
         b, numbers = call.b, call.address(index)
         with b.for_(0, call.tokens) as token:
             row = numbers.at(token.index, index.stride)
-            with b.for_(0, per_token) as slot:
+            with b.for_(0, per_token, unroll=True) as slot:
                 body(token.index * per_token + slot.index, row.at(slot.index, 4).load(b.i32))
 
     def emit(call: Call) -> None:
