@@ -88,7 +88,7 @@ class TokensUse:
 
 @dataclass(frozen=True)
 class LayerDeclaration:
-    """`layer name(parameters) { body }`; `damage` counts the statements of the body that were malformed and left out."""
+    """`layer name(parameters) { body }`; `damage` counts the malformed statements left out of the body."""
 
     span: Span
     name: ast.Name

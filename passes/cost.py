@@ -67,7 +67,9 @@ def direct_seconds(traffic: Traffic, tokens: int, machine: Machine) -> float:
 def direct_max_tokens(traffic: Traffic, machine: Machine, most: int = 4096) -> int:
     """The largest T up to which walking the slots directly beats sorting them, at most `most`."""
     tokens = 0
-    while tokens < most and direct_seconds(traffic, tokens + 1, machine) <= gather_seconds(traffic, tokens + 1, machine):
+    while tokens < most and direct_seconds(traffic, tokens + 1, machine) <= gather_seconds(
+        traffic, tokens + 1, machine
+    ):
         tokens += 1
     return tokens
 

@@ -74,9 +74,7 @@ def measure(dispatch: DispatchOp) -> cost.Traffic:
     expert_bytes = sum(dims(w)[1] * dims(w)[2] * width.get(str(element_type(w)), 1) for w in weights)
     row_in = dims(dispatch.x)[1] * width.get(str(element_type(dispatch.x)), 4)
     row_out = dims(matmuls[-1].out)[1] * 4 if matmuls else row_in
-    return cost.Traffic(
-        ir.IntegerAttr(dispatch.experts).value, dims(dispatch.index)[1], expert_bytes, row_in, row_out
-    )
+    return cost.Traffic(ir.IntegerAttr(dispatch.experts).value, dims(dispatch.index)[1], expert_bytes, row_in, row_out)
 
 
 def gathers(dispatch: DispatchOp) -> bool:
@@ -86,9 +84,7 @@ def gathers(dispatch: DispatchOp) -> bool:
 
 def fuse_dispatch(dispatch: DispatchOp, direct: int) -> None:
     with ir.InsertionPoint(dispatch), dispatch.location:
-        plan = PlanOp(
-            dispatch.index, dispatch.experts, integer(direct), dispatch.offsets.type, dispatch.slots.type
-        )
+        plan = PlanOp(dispatch.index, dispatch.experts, integer(direct), dispatch.offsets.type, dispatch.slots.type)
         for user in users(dispatch.rows):
             user.operands[0] = dispatch.x
             if user.name == "moe.element":

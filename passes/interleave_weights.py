@@ -54,7 +54,13 @@ def merge(first: GroupedMatmulOp, second: GroupedMatmulOp) -> None:
     with ir.InsertionPoint(second), second.location:
         weights = [*first.weights, *second.weights]
         merged = GroupedMatmulOp(
-            second.lhs, second.offsets, second.slots, weights, flag(second.gather), second.slots_per_token, second.out.type
+            second.lhs,
+            second.offsets,
+            second.slots,
+            weights,
+            flag(second.gather),
+            second.slots_per_token,
+            second.out.type,
         )
     block = fill_region(merged.epilogue, [ir.F32Type.get(second.context)] * len(weights))
     arguments = list(block.arguments)

@@ -102,9 +102,7 @@ def count_axis(value: ir.Value) -> ir.Value:
     grown = ir.RankedTensorType.get([1, *type_.shape], type_.element_type)
     groups = [[0, 1], *([i + 1] for i in range(1, type_.rank))]
     attributes = {
-        "reassociation": ir.ArrayAttr.get(
-            [ir.ArrayAttr.get([integer(i) for i in g]) for g in groups]
-        ),
+        "reassociation": ir.ArrayAttr.get([ir.ArrayAttr.get([integer(i) for i in g]) for g in groups]),
         "static_output_shape": ir.DenseI64ArrayAttr.get([1, *type_.shape]),
     }
     return ir.Operation.create("tensor.expand_shape", [grown], [value], attributes).result

@@ -53,7 +53,7 @@ class RowMatmuls:
         return self.block.arguments[0]
 
     def lower(self, matvec: ir.Operation, gives: ir.Value) -> None:
-        """Emit the matmul of one matvec; its result tensor holds `gives`: the matvec's own result or one built on it."""
+        """Emit the matmul of one matvec; its result holds `gives`: the matvec's own result or one built on it."""
         matrix, vector = matvec.operands[0], matvec.operands[1]
         lhs = self._lhs(vector)
         acc = matvec.results[0]
@@ -177,4 +177,3 @@ def scalar_copy(op: ir.Operation, known: dict[ir.Value, ir.Value]) -> ir.Value:
     attributes = {name: op.attributes[name] for name in op.attributes}
     made = ir.Operation.create(op.name, types, [known[v] for v in op.operands], attributes, loc=op.location)
     return made.result
-

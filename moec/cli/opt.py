@@ -15,9 +15,15 @@ def command(
         list[str] | None,
         typer.Option("--pass", "-p", metavar="PASS", help="A pass and its options: NAME{OPTION=VALUE,...}."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; else to standard output.")] = None,
-    default: Annotated[bool, typer.Option("--default", help="Run the default passes (before those of --pass).")] = False,
-    each: Annotated[bool, typer.Option("--print-each", help="Print the IR behind every pass, to standard error.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; else to standard output.")
+    ] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Run the default passes (before those of --pass).")
+    ] = False,
+    each: Annotated[
+        bool, typer.Option("--print-each", help="Print the IR behind every pass, to standard error.")
+    ] = False,
     remarks: Annotated[bool, typer.Option("--remarks", help="Say what every pass decided and why.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="Say how long every pass took.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the passes and their options, and stop.")] = False,

@@ -1,4 +1,4 @@
-"""Verifiers of the `moe` dialect.  Each returns whether the operation is sound and says what is not, at its location."""
+"""Verifiers of the `moe` dialect.  Each returns whether the operation is sound and says what is not, at its place."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +24,9 @@ def sound(check: Callable[[Any], None]) -> Callable[[Any], bool]:
             op.location.emit_error(f"'{op.operation.name}' op {why}")
             return False
         except (KeyError, IndexError, ValueError, TypeError):  # IRDL has not checked the operation's form yet
-            op.location.emit_error(f"'{op.operation.name}' op lacks an attribute or operand, or has one of a wrong kind")
+            op.location.emit_error(
+                f"'{op.operation.name}' op lacks an attribute or operand, or has one of a wrong kind"
+            )
             return False
         return True
 
@@ -90,9 +92,7 @@ def arguments(region: ir.Region, types: Sequence[ir.Type], what: str) -> None:
 def row_type(value: ir.Value) -> ir.Type:
     """The type of one row (or one expert's slice) of a tensor: its leading dimension dropped."""
     type_ = ir.RankedTensorType(value.type)
-    return ir.RankedTensorType.get(
-        list(type_.shape)[1:], type_.element_type, loc=ir.Location.unknown(type_.context)
-    )
+    return ir.RankedTensorType.get(list(type_.shape)[1:], type_.element_type, loc=ir.Location.unknown(type_.context))
 
 
 @sound

@@ -83,9 +83,7 @@ def _concat(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
     lifts = [scope.lift(v) for v in op.operands]
     batch = max((a.shape[0] for a, lift in zip(inputs, lifts, strict=True) if lift), default=None)
     if batch is not None:
-        inputs = [
-            a if lift else np.broadcast_to(a, (batch, *a.shape)) for a, lift in zip(inputs, lifts, strict=True)
-        ]
+        inputs = [a if lift else np.broadcast_to(a, (batch, *a.shape)) for a, lift in zip(inputs, lifts, strict=True)]
     return [np.concatenate(inputs, axis)]
 
 

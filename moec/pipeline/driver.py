@@ -15,10 +15,10 @@ from torch_mlir import ir
 
 from moec.artifact import container
 from moec.artifact.manifest import Manifest, Source, Variant
-from moec.pipeline import describe, ir_text
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
 from moec.errors import DiagnosticError
+from moec.pipeline import describe, ir_text
 
 if TYPE_CHECKING:
     from moec.backends.base import Backend
@@ -169,7 +169,7 @@ def _require_writable(output: Path) -> None:
         raise DiagnosticError([Diagnostic("E0607", Severity.ERROR, f"cannot write `{output}`: {why}", (), (), fix)])
 
 
-def compile(  # noqa: A001 - the name by which users know it: moec.compile
+def compile(
     path: str | Path,
     output: str | Path | None = None,
     *,

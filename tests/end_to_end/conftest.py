@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import moec
 import numpy as np
 import pytest
 import torch
+from torch_mlir import ir
+
+import moec
 from moec import oracle
 from moec.pipeline import Compilation
 from moec.runtime.module import Layer
-from torch_mlir import ir
 
 Compiled = tuple[Path, Callable[..., dict[str, np.ndarray]]]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from moec.runtime.module import Layer
 
 from .conftest import Compiled, random_layer, relative_error

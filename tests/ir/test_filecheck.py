@@ -16,10 +16,11 @@ from filecheck.finput import FInput
 from filecheck.matcher import Matcher
 from filecheck.options import Options
 from filecheck.parser import Parser, pattern_for_opts
+
 from moec import passes
-from moec.pipeline.ir_text import parse, show
 from moec.dialect import context
 from moec.errors import DiagnosticError
+from moec.pipeline.ir_text import parse, show
 
 HERE = Path(__file__).parent
 CHECKED = sorted(path for path in HERE.glob("*.mlir") if "CHECK" in path.read_text())

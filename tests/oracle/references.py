@@ -38,7 +38,9 @@ def mixtral(logits: Tensor, k: int) -> Tensor:
     return gate_of(logits, picks, weights.softmax(-1))
 
 
-def deepseek_v3(logits: Tensor, bias: Tensor, k: int, groups: int, top_groups: int, renorm: bool, scale: float) -> Tensor:
+def deepseek_v3(
+    logits: Tensor, bias: Tensor, k: int, groups: int, top_groups: int, renorm: bool, scale: float
+) -> Tensor:
     """arXiv:2412.19437: sigmoid scores; groups by the sum of their two best biased scores; the bias only selects."""
     s = logits.sigmoid()
     biased = s + bias
@@ -119,7 +121,7 @@ def glu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, act: Callable[[Tensor
 
 
 def clamped_swiglu(x: Tensor, w: Tensors, limit: float, alpha: float) -> Tensor:
-    """gpt-oss: gate clamped from above, up on both sides, (up + 1) * gate * sigmoid(alpha * gate), biases everywhere."""
+    """gpt-oss: gate clamped from above, up on both sides, (up + 1) * gate * sigmoid(alpha * gate), with biases."""
     gate = (x @ w["gate.weight"].T + w["gate.bias"]).clamp(max=limit)
     up = (x @ w["up.weight"].T + w["up.bias"]).clamp(-limit, limit)
     return ((up + 1) * gate * (alpha * gate).sigmoid()) @ w["down.weight"].T + w["down.bias"]

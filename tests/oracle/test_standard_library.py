@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from moec import frontend, oracle
 from moec.diagnostics import Source
 from moec.dialect import context
 from moec.frontend.model import Layer
-from torch import Tensor
 
 from . import references
 
@@ -164,8 +165,10 @@ def test_expert(call: str, reference: Callable[[Named, Tensor], Tensor], place: 
   tokens dropless
 }}""")
     gate = references.top_k_softmax(w["x"] @ w["router.logits.weight"].T, 2, renorm=True)
-    expert: Any = reference if place == "routed" else lambda mine, x: references.glu(
-        x, mine["gate.weight"], mine["up.weight"], mine["down.weight"], F.silu
+    expert: Any = (
+        reference
+        if place == "routed"
+        else lambda mine, x: references.glu(x, mine["gate.weight"], mine["up.weight"], mine["down.weight"], F.silu)
     )
     want = references.apply(w["x"], gate, lambda e, x: expert(weights(w, "routed", e), x))
     if place == "shared":

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch_mlir import ir
+
 from moec import oracle, passes
-from moec.pipeline.ir_text import parse
 from moec.dialect import context
 from moec.passes import Pass
-from torch_mlir import ir
+from moec.pipeline.ir_text import parse
 
 IR = Path(__file__).parent.parent / "ir"
 LAYERS = ["layer", "hoist_router_layers", "default_pipeline_different_shared"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from moec.errors import DiagnosticError
 from moec.passes import PASSES, parse_pass
 from moec.passes.fuse_permutation import FusePermutation
