@@ -76,22 +76,16 @@ class Arguments:
         status = self.status
         self.status = b.choose(status.equals(0), [b.i32], lambda: [check()], lambda: [status])[0]
 
-    def fail(self, kind: str, *parts: str) -> Value:
+    def fail(self, kind: str, text: str) -> Value:
         """Raises an error; its status."""
-        b = self.b
-        raise_ = b.declare("TVMFFIErrorSetRaisedFromCStrParts", [b.ptr, b.ptr, b.i32], linkage="external")
-        list_ = b.scratch(8 * len(parts), 8)
-        for n, part in enumerate(parts):
-            (list_ + 8 * n).store(b.string(part))
-        b.call(raise_, b.string(kind), list_, b.constant(b.i32, len(parts)))
-        return b.constant(b.i32, -1)
+        return fail(self.b, kind, self.b.string(text))
 
-    def require(self, condition: Callable[[], Value], kind: str, *parts: str) -> None:
+    def require(self, condition: Callable[[], Value], kind: str, text: str) -> None:
         b = self.b
 
         def check() -> Value:
             zero = b.constant(b.i32, 0)
-            return b.choose(condition(), [b.i32], lambda: [zero], lambda: [self.fail(kind, *parts)])[0]
+            return b.choose(condition(), [b.i32], lambda: [zero], lambda: [self.fail(kind, text)])[0]
 
         self.then(check)
 
@@ -126,8 +120,7 @@ class Arguments:
             code, bits = DTYPES[expected.dtype]
             dtype = b.constant(b.i32, code | bits << 8 | 1 << 16)
             rank, align = b.constant(b.i32, len(expected.dims)), b.index(max(expected.align, bits // 8))
-            fault = b.result(check_function(b), tensor, dtype, rank, dims, align)
-            return self._report(fault, expected)
+            return b.result(_checked_function(b), tensor, dtype, rank, dims, align, b.string(expected.description))
 
         self.then(check)
         return tensor
@@ -146,18 +139,6 @@ class Arguments:
                 length = any_ if tokens is None else tokens * expected.per_token
             (dims + 8 * n).store(length)
         return dims
-
-    def _report(self, fault: Value, expected: Expected) -> Value:
-        b = self.b
-        status = b.constant(b.i32, 0)
-        for number, (kind, text) in enumerate(_FAULTS, start=1):
-            status = b.choose(
-                fault.equals(number),
-                [b.i32],
-                lambda kind=kind, text=text: [self.fail(kind, expected.description, text)],  # type: ignore[misc]
-                lambda status=status: [status],  # type: ignore[misc]
-            )[0]
-        return status
 
     def address(self, tensor: Pointer) -> Pointer:
         """The address of a checked tensor's first element."""
@@ -178,17 +159,17 @@ def _tensor_of(b: Builder, slot: Pointer) -> Value:
     return b.select(kind.equals(_DLTENSOR), address, behind)
 
 
-def check_function(b: Builder) -> Function:
-    """`i32 check_tensor(ptr tensor, i32 dtype, i32 rank, ptr dims, i64 align)`: a number of _FAULTS, or 0.
+def _checked_function(b: Builder) -> Function:
+    """`i32 checked(ptr tensor, i32 dtype, i32 rank, ptr dims, i64 align, ptr description)`: a status.
 
     A dimension of -1 may be anything.
     """
-    known = b.known("check_tensor")
+    known = b.known("checked")
     if known is not None:
         return known
-    function = b.declare("check_tensor", [b.ptr, b.i32, b.i32, b.ptr, b.i64], b.i32)
-    with b.define(function) as (tensor, dtype, rank, dims, align):
-        checks = [
+    function = b.declare("checked", [b.ptr, b.i32, b.i32, b.ptr, b.i64, b.ptr], b.i32)
+    with b.define(function) as (tensor, dtype, rank, dims, align, description):
+        checks: list[Callable[[], Value]] = [
             lambda: ~b.is_null(tensor),
             lambda: (tensor + _DTYPE).load(b.i32).equals(dtype),
             lambda: (tensor + _NDIM).load(b.i32).equals(rank),
@@ -197,18 +178,33 @@ def check_function(b: Builder) -> Function:
             lambda: _contiguous(b, tensor, b.convert(rank, b.i64)),
             lambda: _aligned(b, tensor, align),
         ]
-        fault = b.constant(b.i32, 0)
-        for number, check in enumerate(checks, start=1):
-            fault = b.choose(
-                fault.equals(0),
-                [b.i32],
-                lambda number=number, check=check: [  # type: ignore[misc]
-                    b.select(check(), b.constant(b.i32, 0), b.constant(b.i32, number))
-                ],
-                lambda fault=fault: [fault],  # type: ignore[misc]
-            )[0]
-        b.return_(fault)
+        status = b.constant(b.i32, 0)
+        for check, (kind, text) in zip(checks, _FAULTS, strict=True):
+            status = _unless_failed(b, status, check, kind, description, text)
+        b.return_(status)
     return function
+
+
+def _unless_failed(
+    b: Builder, status: Value, check: Callable[[], Value], kind: str, description: Pointer, text: str
+) -> Value:
+    """A check that runs if those before it found nothing."""
+
+    def run() -> list[Value]:
+        zero = b.constant(b.i32, 0)
+        return b.choose(check(), [b.i32], lambda: [zero], lambda: [fail(b, kind, description, b.string(text))])
+
+    return b.choose(status.equals(0), [b.i32], run, lambda: [status])[0]
+
+
+def fail(b: Builder, kind: str, *parts: Pointer) -> Value:
+    """Raises an error whose message the parts make up; its status."""
+    raise_ = b.declare("TVMFFIErrorSetRaisedFromCStrParts", [b.ptr, b.ptr, b.i32], linkage="external")
+    list_ = b.scratch(8 * len(parts), 8)
+    for n, part in enumerate(parts):
+        (list_ + 8 * n).store(part)
+    b.call(raise_, b.string(kind), list_, b.constant(b.i32, len(parts)))
+    return b.constant(b.i32, -1)
 
 
 def _same_shape(b: Builder, tensor: Pointer, rank: Value, dims: Pointer) -> Value:
