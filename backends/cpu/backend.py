@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from moec.backends.cpu import codegen, entry, isa, layer, link, threads
+from moec.backends.cpu import codegen, entry, isa, layer, link, sharing, threads
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
 
@@ -50,6 +50,7 @@ def kernels(module: ir.Module, variants: Sequence[Variant]) -> ir.Module:
         plans = [layer.plan(what, variant) for variant in variants]
         runs = [threads.run_function(base.for_variant(plan.frame.variant), plan) for plan in plans]
         entry.export(base, what, plans, runs)
+        sharing.share(made, variants)
         del prepared
         made.operation.verify()
         return made

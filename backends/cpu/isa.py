@@ -25,6 +25,8 @@ class Variant:
     has_fma: bool
     has_dot_bf16: bool = False
     """Has `vdpbf16ps`: f32 lanes += the dot products of pairs of bf16."""
+    extends: str = ""
+    """The variant whose code this one can run, too; both must have the same registers."""
 
     @property
     def vector_bytes(self) -> int:
@@ -36,7 +38,15 @@ _V3 = ("avx", "avx2", "bmi1", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
 AVX512_BF16 = Variant(
-    "avx512_bf16", (*_V4, "avx512_bf16"), "x86-64-v4", ("+avx512bf16",), 16, 32, has_fma=True, has_dot_bf16=True
+    "avx512_bf16",
+    (*_V4, "avx512_bf16"),
+    "x86-64-v4",
+    ("+avx512bf16",),
+    16,
+    32,
+    has_fma=True,
+    has_dot_bf16=True,
+    extends="avx512",
 )
 AVX512 = Variant("avx512", _V4, "x86-64-v4", ("+avx512f",), 16, 32, has_fma=True)
 AVX2 = Variant("avx2", _V3, "x86-64-v3", ("+avx2", "-avx512f"), 8, 16, has_fma=True)
