@@ -1,7 +1,7 @@
 """Functions that are the same for two variants are compiled once.
 
-A variant that adds instructions to another uses them in few places; routers, plans and f32 kernels come out alike.  Then
-the code of the lesser variant serves both.
+A variant that adds instructions to another uses them in few places; routers, plans and f32 kernels come out alike.
+Then the code of the lesser variant serves both.
 """
 
 from __future__ import annotations
