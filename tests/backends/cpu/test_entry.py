@@ -107,14 +107,14 @@ def test_parameters_come_back_as_they_went_in(router):
 
 def test_calls_from_several_threads_at_once(router):
     packed = router.pack({"w0": W / 100})
-    xs = [torch.randn(200, 24, dtype=torch.bfloat16) for _ in range(4)]
+    xs = [torch.randn(3000, 24, dtype=torch.bfloat16) for _ in range(4)]
     wanted = [router.run({"x": x}, {"w0": W / 100}, threads=2) for x in xs]
     wrong = []
 
     def work(x, want):
-        workspace = aligned(router.library.workspace_bytes(0, 200, 2))
-        for _ in range(50):
-            index, weight = torch.empty(200, 2, dtype=torch.int32), torch.empty(200, 2)
+        workspace = aligned(router.library.workspace_bytes(0, 3000, 2))
+        for _ in range(20):
+            index, weight = torch.empty(3000, 2, dtype=torch.int32), torch.empty(3000, 2)
             router.library.run(0, 2, packed, workspace, x, index, weight)
             if not (torch.equal(index, want["index"]) and torch.equal(weight, want["weight"])):
                 wrong.append(x)
