@@ -30,6 +30,8 @@ from moec.backends.cpu.values import Pointer, Value
 def export(base: Builder, layer: Layer, plans: Sequence[Plan], runs: Sequence[Function]) -> None:
     """Emits every exported function.  `base` builds for the variant that every machine can run; `runs[i]` is what
     `threads.run_function` made of `plans[i]`."""
+    if any(plan.frame.errors != plans[0].frame.errors for plan in plans):
+        raise ValueError("error codes must mean the same in every variant")
     builders = [base.for_variant(plan.frame.variant) for plan in plans]
     setups = [_setup_function(b, plan) for b, plan in zip(builders, plans, strict=True)]
     sizes = [_size_function(b, plan) for b, plan in zip(builders, plans, strict=True)]

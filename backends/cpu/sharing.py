@@ -59,5 +59,6 @@ def _share(module: ir.Module, variant: Variant, base: Variant) -> None:
 
 def _body(function: ir.Operation) -> str:
     """The text of a function behind its attributes, which name the target."""
-    head, _, body = function.get_asm(use_local_scope=True).partition("{\n")
+    text: str = function.get_asm(use_local_scope=True)
+    head, _, body = text.partition("{\n")
     return head[: head.index(" attributes ")] + body
