@@ -15,7 +15,7 @@ from moec.backends.cpu import elementwise, tiling
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import LINE, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import Operands, grouped
-from moec.backends.cpu.product import Block, panel_product, scratch_bytes
+from moec.backends.cpu.product import Block, Rows, panel_product, pick, scratch_bytes
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -93,12 +93,16 @@ class _Combine:
                 count = first + (end_row - first) * (chunk.index + 1) // chunks - row
                 held.store(b.index(-1))
                 rows = operands.rows(call, row, count, held)
-                then = Pointer(b.select(chunk.index.equals(chunks - 1), behind, again).raw)
+                then = pick(b, chunk.index.equals(chunks - 1), behind, again)
                 with b.for_(begin, end) as panel:
                     weights = operands.panel(call, expert, panel.index)
-                    following = b.select(panel.index.equals(end - 1), then, weights + self.layout.panel_bytes)
-                    follow = panel.index.equals(begin) if operands.copied is None else None
+                    following = pick(b, panel.index.equals(end - 1), then, weights + self.layout.panel_bytes)
                     at = panel.index
+                    # Rows that lie where they are read are next to come in the order in which they lie.
+                    line = b.select(at.equals(begin), b.index(LINE), 0)
+
+                    def next_rows(block: Block, rows: Rows = rows, line: Value = line) -> tuple[Pointer, Value]:
+                        return rows.first.at(block.first + block.count, rows.stride), line
 
                     def before(block: Block, row: Value = row, at: Value = at) -> None:
                         self.prefetch_sums(at, row + block.first, block.count)
@@ -107,8 +111,8 @@ class _Combine:
                         self.add(at, expert, row + block.first, block)
 
                     panel_product(
-                        b, self.layout, rows, weights, Pointer(following.raw), scratch,
-                        follow=follow, before=before, after=add,
+                        b, self.layout, rows, weights, following, scratch,
+                        look_ahead=next_rows if operands.copied is None else None, before=before, after=add,
                     )  # fmt: skip
 
     def prefetch_sums(self, panel: Value, first: Value, count: Value) -> None:

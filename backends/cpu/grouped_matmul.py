@@ -11,9 +11,9 @@ from moec.backends.cpu import elementwise, tiling
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage
 from moec.backends.cpu.operands import Operands, dense, grouped
-from moec.backends.cpu.product import Block, panel_product, scratch_bytes
+from moec.backends.cpu.product import Block, panel_product, pick, scratch_bytes
 from moec.backends.cpu.tasks import Task, find
-from moec.backends.cpu.values import Pointer, Value
+from moec.backends.cpu.values import Value
 
 
 def matmul(op: Any, frame: Frame) -> Sequence[Phase]:
@@ -67,13 +67,12 @@ def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -
         # The next task is known before this one ends, so that its first weights can be prefetched.
         more = claim(ahead)
         here = operands.panel(call, task.expert, task.first_panel)
-        there = operands.panel(call, ahead.expert, ahead.first_panel)
-        behind = Pointer(b.select(more, there, here).raw)
+        behind = pick(b, more, operands.panel(call, ahead.expert, ahead.first_panel), here)
         rows = operands.rows(call, task.first_row, task.rows, held)
         with b.for_(task.first_panel, task.end_panel) as panel:
             weights = operands.panel(call, task.expert, panel.index)
             is_last = panel.index.equals(task.end_panel - 1)
-            following = Pointer(b.select(is_last, behind, weights + layout.panel_bytes).raw)
+            following = pick(b, is_last, behind, weights + layout.panel_bytes)
 
             def after(block: Block) -> None:
                 _epilogue(call, op, operands, out, task, panel.index, block)

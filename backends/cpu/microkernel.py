@@ -75,8 +75,8 @@ def _body(
                 at = row * layout.vectors + n
                 sums[at] = _multiply_add(b, layout, element, column, sums[at])
         for line in range(weight_lines(layout)):
-            (next_weights + line * LINE).prefetch(locality=2)
-        next_rows.prefetch(locality=2)
+            (next_weights + line * LINE).prefetch()
+        next_rows.prefetch()
         loop.carry(*sums, a + 4, weights + layout.step_bytes, next_weights + weights_stride, next_rows + rows_stride)
     for place, value in zip(places, loop.results, strict=False):
         place.store(value, align=width)

@@ -30,6 +30,11 @@ class Block:
     accumulators: Pointer
 
 
+# What to prefetch besides weights while a block is multiplied: the first address, and the bytes between the addresses of
+# two steps.  A block that is alone prefetches weights only.
+LookAhead = Callable[[Block], tuple[Pointer, Value]]
+
+
 def scratch_bytes(b: Builder, layout: Panels, chunk: int) -> int:
     """Bytes of accumulators that `panel_product` needs for chunks of at most so many rows."""
     rows = chunk if _units(layout) > 1 else tiling.most_rows(b.variant, layout)
@@ -44,15 +49,15 @@ def panel_product(
     next_weights: Pointer,
     scratch: Pointer,
     *,
-    follow: Value | None = None,
+    look_ahead: LookAhead | None = None,
     before: Callable[[Block], None] | None = None,
     after: Callable[[Block], None],
 ) -> None:
     """All rows times the panel at `weights`; there must be at least one row.
 
-    `next_weights` are what is multiplied after this panel, and prefetched.  If `follow` (i1) says so, the rows behind
-    each block are prefetched too.  `before` is emitted where the last unit of a block begins, `after` where its sums
-    are complete.  `scratch` has `scratch_bytes`.
+    `next_weights` are what is multiplied after this panel, and prefetched.  `look_ahead` says what else to prefetch.
+    `before` is emitted where the last unit of a block begins, `after` where its sums are complete.  `scratch` has
+    `scratch_bytes`.
     """
     most = tiling.most_rows(b.variant, layout)
     unit = tiling.unit_steps(layout)
@@ -63,17 +68,13 @@ def panel_product(
     # Every block prefetches its share.  A block that is alone has to prefetch all lines of a step at each step.
     stride = (blocks + (layout.step_bytes - 1)) // blocks
     rest = microkernel.weight_lines(layout) * LINE if layout.step_bytes > LINE else 0
-    look_ahead = b.constant(b.i1, 0) if follow is None else follow
-    if rest:
-        look_ahead = look_ahead & ~alone
-    rows_step = b.select(look_ahead, b.index(LINE), 0)
 
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
         here = weights.at(begin, layout.step_bytes)
         last = part.index.equals(units - 1)
-        coming = _pick(b, last, next_weights, here.at(steps, layout.step_bytes))
+        coming = pick(b, last, next_weights, here.at(steps, layout.step_bytes))
         share = steps * layout.step_bytes // blocks
         with b.for_(0, blocks, carry=[b.index(0)]) as loop:
             first = loop.value
@@ -84,11 +85,10 @@ def panel_product(
                     before(block)
             a = rows.first.at(first, rows.stride)
             ahead = coming + share * loop.index
-            other = _pick(b, look_ahead, a.at(count, rows.stride), block.accumulators)
-            other_step = rows_step
+            other, other_step = look_ahead(block) if look_ahead else (block.accumulators, b.index(0))
             if rest:
-                other = _pick(b, alone, ahead + rest, other)
-                other_step = b.select(alone, stride, rows_step)
+                other = pick(b, alone, ahead + rest, other)
+                other_step = b.select(alone, stride, other_step)
             streams = (ahead, stride, other, other_step)
             arguments = (a.at(begin, 4), here, steps, block.accumulators, part.index > 0, *streams)
             _dispatch(b, layout, rows.stride, count, 1, most, arguments)
@@ -125,5 +125,6 @@ def _dispatch(
     b.choose(count < middle, [], below, above)
 
 
-def _pick(b: Builder, condition: Value, then: Pointer, otherwise: Pointer) -> Pointer:
+def pick(b: Builder, condition: Value, then: Pointer, otherwise: Pointer) -> Pointer:
+    """One of two addresses."""
     return Pointer(b.select(condition, then, otherwise).raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.layout import Panels, arithmetic
 
-UNIT_BYTES = 256 * 1024
+UNIT_BYTES = 128 * 1024
 """Most weight bytes that are multiplied before the next ones: two units (one is prefetched) and a chunk of rows
 have to fit into the second-level cache, of which 1 MiB is common."""
 
