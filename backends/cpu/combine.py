@@ -11,9 +11,9 @@ from typing import Any
 
 from torch_mlir import ir
 
-from moec.backends.cpu import elementwise, tiling
+from moec.backends.cpu import elementwise, tiling, waves
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
-from moec.backends.cpu.frame import LINE, Call, Frame, Phase, Size, Storage
+from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, LINE, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import Operands, grouped
 from moec.backends.cpu.product import Block, Rows, panel_product, pick, scratch_bytes
 from moec.backends.cpu.values import Pointer, Value
@@ -64,13 +64,23 @@ class _Combine:
             begin, end = first_panel(task), first_panel(task + 1)
             # Without a following task, its first weights stand for those of any: they are prefetched in vain.
             after = b.select(following < tasks, first_panel(following), begin)
-            self.clear(begin, end)
+            first, last = self.ends()
+            with b.if_(first):
+                self.clear(begin, end)
             self.experts(begin, end, after, scratch, held)
-            with b.for_(begin, end) as panel:
+            with b.if_(last), b.for_(begin, end) as panel:
                 self.finish(panel.index)
             return [following]
 
         b.while_([call.word(self.counter).fetch_add(1)], lambda task: task < tasks, run)
+
+    def ends(self) -> tuple[Value, Value]:
+        """i1: whether the wave at work is the first, the last."""
+        b, plan = self.b, self.operands.plan
+        if plan is None or not plan.in_waves:
+            return b.constant(b.i1, 1), b.constant(b.i1, 1)
+        rows = waves.row_count(self.call, plan.groups)
+        return self.call.load_word(FIRST_ROW).equals(0), self.call.load_word(LAST_ROW) >= rows
 
     def clear(self, begin: Value, end: Value) -> None:
         b = self.b

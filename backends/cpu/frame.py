@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch_mlir import ir
 
@@ -31,7 +31,8 @@ LINE = 64
 SLACK = 2 * LINE
 """Bytes behind a buffer or a plain parameter that may be read: a vector of 16 elements of 8 bytes."""
 
-TOKENS, THREADS, PACKED, WORKSPACE, ERROR = range(5)
+TOKENS, THREADS, PACKED, WORKSPACE, ERROR, FIRST_ROW, LAST_ROW = range(7)
+"""Words of the frame.  FIRST_ROW and LAST_ROW bound the rows of the wave at work (waves.py)."""
 _FIRST_FREE = 8
 
 
@@ -66,6 +67,23 @@ class Storage:
     columns: int
     stride: int
     given: bool = False
+    windowed: bool = False
+    """Holds the rows of the wave at work only; rows are numbered as in the plan all the same."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How many rows of a plan are at work at a time: `fewest` + T * `share` / UNIT."""
+
+    fewest: int
+    share: int
+    UNIT: ClassVar[int] = 1024
+
+    def rows(self, b: Builder, tokens: Value) -> Value:
+        return tokens * self.share // self.UNIT + self.fewest
+
+    def size(self, stride: int) -> Size:
+        return Size(fixed=self.fewest * stride, per_token=-(-self.share * stride // self.UNIT))
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,8 @@ class Frame:
     _packed: dict[object, int] = field(default_factory=dict)
     rows_per_token: dict[ir.Value, int] = field(default_factory=dict)
     """Of every buffer with a dynamic leading dimension: how many rows it has for each token, at most."""
+    windows: dict[ir.Value, Window] = field(default_factory=dict)
+    """The offsets of a plan whose matmuls run in waves -> the rows of a wave."""
     groups: dict[ir.Value, int] = field(default_factory=dict)
     """The offsets of a plan -> word that holds the address of its groups, all i32: how many experts have rows, then for
     each of them, ascending, (expert, first row, row after the last)."""
@@ -152,10 +172,11 @@ class Frame:
 
     # --- what operations declare
 
-    def buffer(self, value: ir.Value, rows_per_token: int = 1) -> Storage:
+    def buffer(self, value: ir.Value, rows_per_token: int = 1, window: Window | None = None) -> Storage:
         """Storage for an operation's result: the caller's output where it is returned, else a part of the workspace.
 
-        A static leading dimension gives its own number of rows; a dynamic one gives T * `rows_per_token`.
+        A static leading dimension gives its own number of rows; a dynamic one gives T * `rows_per_token`, or the rows
+        of a `window`.
         """
         self.rows_per_token[value] = rows_per_token
         if value in self._storage:
@@ -164,11 +185,14 @@ class Frame:
         columns = _columns(type_)
         width = columns * byte_width(type_.element_type)
         stride = row_stride(width)
-        if type_.is_dynamic_dim(0):
+        if window is not None:
+            rows = window.size(stride)
+            size = Size(fixed=rows.fixed + SLACK, per_token=rows.per_token)
+        elif type_.is_dynamic_dim(0):
             size = Size(fixed=SLACK, per_token=rows_per_token * stride)
         else:
             size = Size(fixed=type_.get_dim_size(0) * stride + SLACK)
-        storage = Storage(self.workspace(size), 0, type_.element_type, columns, stride)
+        storage = Storage(self.workspace(size), 0, type_.element_type, columns, stride, windowed=window is not None)
         self._storage[value] = storage
         return storage
 
@@ -274,6 +298,8 @@ class Call:
         return self.pointer(storage.word) + storage.offset
 
     def row(self, storage: Storage, index: Value | int) -> Pointer:
+        if storage.windowed:
+            index = self.b.index(index) - self.load_word(FIRST_ROW)
         return self.address(storage).at(index, storage.stride)
 
     def own(self, word: int, bytes_: int) -> Pointer:

@@ -23,7 +23,7 @@ def matmul(op: Any, frame: Frame) -> Sequence[Phase]:
 
 def grouped_matmul(op: Any, frame: Frame) -> Sequence[Phase]:
     """Phases of `moe.grouped_matmul`.  Raises Unsupported where weights are no parameters."""
-    out = frame.buffer(op.out, rows_per_token=ir.IntegerAttr(op.slots_per_token).value)
+    out = frame.buffer(op.out, ir.IntegerAttr(op.slots_per_token).value, frame.windows.get(op.offsets))
     return [_phase(op, frame, grouped(op, frame), out)]
 
 

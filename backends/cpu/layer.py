@@ -14,6 +14,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage, copy_bytes
 from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.waves import Wave, plan_windows
 
 Emitter = Callable[[Any, Frame], Sequence[Phase]]
 
@@ -64,19 +65,33 @@ class Layer:
 
 
 @dataclass
+class Step:
+    """Intervals of phases, once or in waves.
+
+    All threads meet between two intervals; the phases of one do not read what another of it writes.
+    """
+
+    intervals: list[list[Phase]] = field(default_factory=list)
+    wave: Wave | None = None
+
+
+@dataclass
 class Plan:
-    """A layer's phases and frame for one instruction set."""
+    """A layer's phases and frame for one instruction set; all threads meet between two steps."""
 
     frame: Frame
     inputs: list[Storage]
     outputs: list[Storage]
-    intervals: list[list[Phase]] = field(default_factory=list)
-    """All threads meet between two intervals; the phases of one do not read what another of it writes."""
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def phases(self) -> list[Phase]:
+        return [phase for step in self.steps for interval in step.intervals for phase in interval]
 
     @property
     def work(self) -> int:
         """Estimated FLOPs a token."""
-        return sum(phase.work for interval in self.intervals for phase in interval)
+        return sum(phase.work for phase in self.phases)
 
 
 def prepare(module: ir.Module) -> tuple[ir.Module, Layer]:
@@ -136,7 +151,22 @@ def plan(layer: Layer, variant: Variant) -> Plan:
         if tensor.value in given:
             copies.append((tensor, storage))
         given.add(tensor.value)
-    unseen: set[ir.Value] = set()
+    frame.windows = plan_windows(layer.operations, frame)
+    _plan_steps(layer, made)
+    if copies:
+        copy = [_copy_phase(tensor, frame.storage(tensor.value), storage) for tensor, storage in copies]
+        made.steps.append(Step([copy]))
+    for tensor in layer.parameters:
+        if not any(piece.parameter == tensor.value for _, region in frame.regions for piece in region.pieces):
+            frame.storage(tensor.value)
+    return made
+
+
+def _plan_steps(layer: Layer, made: Plan) -> None:
+    """Plans the operations in order, with as few meetings of all threads as their data need."""
+    frame = made.frame
+    unseen: set[ir.Value] = set()  # results that a phase since the last meeting writes
+    at_work: int | None = None  # the groups of the plan whose waves the current step runs
     for op in layer.operations:
         operation = op.operation
         plan_one = emitter(operation.name)
@@ -144,21 +174,24 @@ def plan(layer: Layer, variant: Variant) -> Plan:
             if operation.name not in FOLDED:
                 raise unsupported("cpu", operation, "it is no kernel")
             continue
+        counters = len(frame.counters)
         phases = list(plan_one(op, frame))
-        if not made.intervals or reads(operation) & unseen:
-            made.intervals.append([])
+        in_waves = operation.name.startswith("moe.grouped_matmul") and op.offsets in frame.windows
+        waves = frame.groups[op.offsets] if in_waves else None
+        if not made.steps or waves != at_work:
+            made.steps.append(Step([]))
+            unseen, at_work = set(), waves
+        step = made.steps[-1]
+        if in_waves:
+            step.wave = Wave.of(frame, op.offsets, step.wave, frame.counters[counters:])
+        if not step.intervals or reads(operation) & unseen:
+            step.intervals.append([])
             unseen = set()
-        made.intervals[-1].append(phases[0])
-        made.intervals += [[phase] for phase in phases[1:]]
+        step.intervals[-1].append(phases[0])
+        step.intervals += [[phase] for phase in phases[1:]]
         if len(phases) > 1:
             unseen = set()
         unseen |= set(operation.results)
-    for tensor, storage in copies:
-        made.intervals.append([_copy_phase(tensor, frame.storage(tensor.value), storage)])
-    for tensor in layer.parameters:
-        if not any(piece.parameter == tensor.value for _, region in frame.regions for piece in region.pieces):
-            frame.storage(tensor.value)
-    return made
 
 
 def reads(operation: ir.Operation) -> set[ir.Value]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
-from moec.backends.cpu import packing, tiling
+from moec.backends.cpu import packing, tiling, waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Size, Storage, copy_bytes
 from moec.backends.cpu.layout import Arithmetic, Panels
@@ -25,6 +25,7 @@ class Plan:
     slots: Storage
     slots_per_token: int
     gather: bool
+    in_waves: bool
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class Operands:
         return b.convert(call.pointer(self.plan.groups).load(b.i32), b.i64)
 
     def group(self, call: Call, number: Value) -> tuple[Value, Value, Value]:
-        """(expert, first row, row after the last) of a group, all i64."""
+        """(expert, first row, row after the last) of a group, all i64; of the wave at work."""
         b = call.b
         if self.plan is None:
             return b.index(0), b.index(0), call.tokens
         entry = call.pointer(self.plan.groups).at(number, 12) + 4
         expert, begin, end = (b.convert((entry + 4 * n).load(b.i32), b.i64) for n in range(3))
+        if self.plan.in_waves:
+            begin, end = waves.clip(b, call, begin, end)
         return expert, begin, end
 
     def slot_and_token(self, call: Call, row: Value) -> tuple[Value, Value]:
@@ -125,7 +128,8 @@ def grouped(op: Any, frame: Frame) -> Operands:
         raise unsupported("cpu", op, "its offsets must be those of a moe.plan")
     per_token = ir.IntegerAttr(op.slots_per_token).value
     gather = bool(ir.IntegerAttr(op.gather).value)
-    return _operands(op, frame, Plan(frame.groups[op.offsets], frame.storage(op.slots), per_token, gather))
+    in_waves = op.offsets in frame.windows
+    return _operands(op, frame, Plan(frame.groups[op.offsets], frame.storage(op.slots), per_token, gather, in_waves))
 
 
 def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:

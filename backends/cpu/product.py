@@ -30,7 +30,7 @@ class Block:
     accumulators: Pointer
 
 
-# What to prefetch besides weights while a block is multiplied: the first address, and the bytes between the addresses of
+# What to prefetch besides weights while a block is multiplied: the first address, and the bytes between those of
 # two steps.  A block that is alone prefetches weights only.
 LookAhead = Callable[[Block], tuple[Pointer, Value]]
 

@@ -6,10 +6,12 @@ layer in the calling thread.  The team is PyTorch's own pool: no second pool, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import Call, Phase
-from moec.backends.cpu.layer import Plan
-from moec.backends.cpu.values import Value
+from moec.backends.cpu.layer import Plan, Step
+from moec.backends.cpu.values import Pointer, Value
 
 ALONE_BELOW = 400_000
 """FLOPs of a call below which waking a team takes longer than it saves (about 10 us of one core)."""
@@ -17,7 +19,7 @@ ALONE_BELOW = 400_000
 
 def run_function(b: Builder, plan: Plan) -> Function:
     """Emits `void run(ptr frame, i64 tokens, i64 threads)` with the functions of every phase."""
-    functions = {id(phase): _phase(b, plan, phase, n) for n, phase in enumerate(_phases(plan))}
+    functions = {id(phase): _phase(b, plan, phase, n) for n, phase in enumerate(plan.phases)}
     team = _team(b, plan, functions)
     run = b.declare("run", [b.ptr, b.i64, b.i64])
     with b.define(run) as (frame, tokens, threads):
@@ -30,17 +32,11 @@ def run_function(b: Builder, plan: Plan) -> Function:
             return []
 
         def alone() -> list[Value]:
-            one, zero = b.index(1), b.index(0)
-            for phase in _phases(plan):
-                b.call(functions[id(phase)], frame, zero, one)
+            _steps(b, plan, functions, frame, b.index(0), b.index(1), lambda: None)
             return []
 
         b.choose(together, [], with_team, alone)
     return run
-
-
-def _phases(plan: Plan) -> list[Phase]:
-    return [phase for interval in plan.intervals for phase in interval]
 
 
 def _phase(b: Builder, plan: Plan, phase: Phase, number: int) -> Function:
@@ -59,13 +55,36 @@ def _team(b: Builder, plan: Plan, functions: dict[int, Function]) -> Function:
     with b.define(team) as (frame,):
         thread = b.convert(b.result(number), b.i64)
         threads = b.convert(b.result(size), b.i64)
-        for n, interval in enumerate(plan.intervals):
+        _steps(b, plan, functions, frame, thread, threads, lambda: b.call(barrier))
+    return team
+
+
+def _steps(
+    b: Builder,
+    plan: Plan,
+    functions: dict[int, Function],
+    frame: Pointer,
+    thread: Value,
+    threads: Value,
+    barrier: Callable[[], None],
+) -> None:
+    """What a thread runs."""
+
+    def intervals(step: Step) -> None:
+        for n, interval in enumerate(step.intervals):
             if n:
-                b.call(barrier)
+                barrier()
             for phase in interval:
                 if phase.serial:
                     with b.if_(thread.equals(0)):
                         b.call(functions[id(phase)], frame, b.index(0), b.index(1))
                 else:
                     b.call(functions[id(phase)], frame, thread, threads)
-    return team
+
+    for n, step in enumerate(plan.steps):
+        if n:
+            barrier()
+        if step.wave is None:
+            intervals(step)
+        else:
+            step.wave.loop(Call(b, plan.frame, frame, thread, threads), barrier, lambda step=step: intervals(step))
