@@ -1,7 +1,7 @@
 """Token permutation fusion: dispatch becomes the gather of a grouped matmul's rows, combine its epilogue.
 
-No permuted copy of the tokens exists then, neither going in nor coming out.  At very few tokens even the sort is
-skipped.  The cost model (cost.py) says when, and the remarks say why.
+No permuted copy of the tokens exists then, neither going in nor coming out.  At very few tokens the slots are not even
+sorted over all experts.  The cost model (cost.py) says when, and the remarks say why.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ EXPLAINED = (1, 16, 512)
 class FusePermutation(Pass):
     """Replaces `moe.dispatch` by `moe.plan` and `moe.combine` by `moe.grouped_matmul_combine`.
 
-    `direct_max_tokens` >= 0 overrides what the cost model says: the most tokens for which slots are walked unsorted.
+    `direct_max_tokens` >= 0 overrides what the cost model says: the most tokens whose slots are inserted one by one.
     Gathering moves fewer bytes than copying at any T, so a dispatch stays only where something else reads its rows.
     """
 
@@ -61,7 +61,7 @@ class FusePermutation(Pass):
         else:
             most = self.direct_max_tokens
             most = cost.direct_max_tokens(traffic, machine) if most < 0 else most
-            remarks.add(self, f"rows are gathered; up to {most} tokens unsorted: {why}", dispatch.location)
+            remarks.add(self, f"rows are gathered; slots are inserted up to {most} tokens: {why}", dispatch.location)
             fuse_dispatch(dispatch, most)
 
 
@@ -69,12 +69,10 @@ def measure(dispatch: DispatchOp) -> cost.Traffic:
     """What the experts behind a dispatch move."""
     matmuls = [op for op in dispatch.operation.parent.regions[0].blocks[0].operations
                if isinstance(op, GroupedMatmulOp) and op.slots == dispatch.slots]  # fmt: skip
-    weights = [w for op in matmuls for w in op.weights]
     width = {"f32": 4, "bf16": 2, "f16": 2}
-    expert_bytes = sum(dims(w)[1] * dims(w)[2] * width.get(str(element_type(w)), 1) for w in weights)
     row_in = dims(dispatch.x)[1] * width.get(str(element_type(dispatch.x)), 4)
     row_out = dims(matmuls[-1].out)[1] * 4 if matmuls else row_in
-    return cost.Traffic(ir.IntegerAttr(dispatch.experts).value, dims(dispatch.index)[1], expert_bytes, row_in, row_out)
+    return cost.Traffic(ir.IntegerAttr(dispatch.experts).value, dims(dispatch.index)[1], row_in, row_out)
 
 
 def gathers(dispatch: DispatchOp) -> bool:

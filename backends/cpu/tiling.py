@@ -9,7 +9,7 @@ UNIT_BYTES = 128 * 1024
 """Most weight bytes that are multiplied before the next ones: two units (one is prefetched) and a chunk of rows
 have to fit into the second-level cache, of which 1 MiB is common."""
 
-CHUNK_BYTES = 384 * 1024
+CHUNK_BYTES = 512 * 1024
 """Bytes of rows that stay in the second-level cache while the panels of an expert pass by."""
 
 TASKS_PER_THREAD = 32

@@ -32,8 +32,8 @@ class PlanOp(Moe.Operation, name="plan", traits=[Pure]):
     """Sorts the occupied slots of `index` (tensor<?xKxi32>, -1 empty) by (expert, token, slot).
 
     Results: offsets tensor<(E+1)xi32>, slots tensor<?xi32>, as in `moe.dispatch`.  With at most
-    `direct_max_tokens` tokens a backend walks the slots token by token instead of sorting over the whole batch; what
-    is computed does not change.
+    `direct_max_tokens` tokens a backend puts the slots in order directly, without a counter for every expert; what is
+    computed does not change.
     """
 
     index: Operand[Any]

@@ -8,7 +8,7 @@
 // CHECK-NEXT:  arith.mulf %{{.*}}, %[[S]]
 // CHECK:       arith.truncf
 // CHECK-NOT:   moe.combine"
-// CHECK:       remark: fuse-permutation: rows are gathered; up to 7 tokens unsorted: T=1: copy
+// CHECK:       remark: fuse-permutation: rows are gathered; slots are inserted up to 7 tokens: T=1: copy
 // CHECK:       remark: fuse-permutation: combine became the epilogue of the last matmul
 module attributes {moe.layer = "Small"} {
   func.func @Small(

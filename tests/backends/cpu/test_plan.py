@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moec.oracle import routing
-from tests.backends.cpu import native
+from tests.backends.cpu import modules, native
 from tests.backends.cpu.artifact import Artifact
 
 VARIANTS = range(len(native.runnable()))
@@ -84,3 +84,39 @@ def test_capacity_keeps_the_first_of_every_expert(order, factor, minimum):
         for variant in VARIANTS:
             kept = layer.run(given, variant=variant)["kept"].numpy()
             assert (kept == want).all(), f"{order}, {tokens} tokens, variant {variant}"
+
+
+@pytest.fixture(scope="module")
+def by_counting_and_by_insertion():
+    return [Artifact(modules.experts(8, 5, 13, 3, "f32", direct=direct)) for direct in (0, 20)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("tokens", [0, 1, 2, 7, 20, 21])
+def test_inserting_gives_the_bits_of_counting(by_counting_and_by_insertion, variant, tokens):
+    rng = np.random.default_rng(tokens)
+    parameters = {name: torch.tensor(rng.standard_normal((13, *shape)), dtype=torch.float32)
+                  for name, shape in {"gate": (5, 8), "up": (5, 8), "down": (8, 5)}.items()}  # fmt: skip
+    for index in (
+        rng.integers(-1, 13, (tokens, 3)),
+        np.tile([12, 0, 5], (tokens, 1)),  # descending and back
+        np.full((tokens, 3), 12),
+        np.full((tokens, 3), -1),
+    ):
+        given = {
+            "x": torch.tensor(rng.standard_normal((tokens, 8)), dtype=torch.float32),
+            "index": torch.tensor(index, dtype=torch.int32),
+            "weight": torch.tensor(rng.random((tokens, 3)), dtype=torch.float32),
+        }
+        counted, inserted = (
+            layer.run(given, parameters, variant=variant, threads=2)["y"] for layer in by_counting_and_by_insertion
+        )
+        assert torch.equal(counted, inserted)
+
+
+def test_both_ways_refuse_an_expert_that_does_not_exist(by_counting_and_by_insertion):
+    given = {"x": torch.zeros(1, 8), "index": torch.tensor([[0, 13, 2]], dtype=torch.int32), "weight": torch.ones(1, 3)}
+    parameters = {"gate": torch.zeros(13, 5, 8), "up": torch.zeros(13, 5, 8), "down": torch.zeros(13, 8, 5)}
+    for layer in by_counting_and_by_insertion:
+        with pytest.raises(RuntimeError, match="is not below 13"):
+            layer.run(given, parameters)
