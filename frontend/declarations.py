@@ -118,4 +118,4 @@ class Declarations:
 
     @property
     def damage(self) -> int:
-        return sum(one.damage for one in (*self.definitions, *self.layers))
+        return sum(one.damage for one in self.definitions) + sum(one.damage for one in self.layers)

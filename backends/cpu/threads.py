@@ -7,6 +7,7 @@ layer in the calling thread.  The team is PyTorch's own pool: no second pool, an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import Call, Phase
@@ -55,7 +56,11 @@ def _team(b: Builder, plan: Plan, functions: dict[int, Function]) -> Function:
     with b.define(team) as (frame,):
         thread = b.convert(b.result(number), b.i64)
         threads = b.convert(b.result(size), b.i64)
-        _steps(b, plan, functions, frame, thread, threads, lambda: b.call(barrier))
+
+        def meet() -> None:
+            b.call(barrier)
+
+        _steps(b, plan, functions, frame, thread, threads, meet)
     return team
 
 
@@ -87,4 +92,4 @@ def _steps(
         if step.wave is None:
             intervals(step)
         else:
-            step.wave.loop(Call(b, plan.frame, frame, thread, threads), barrier, lambda step=step: intervals(step))
+            step.wave.loop(Call(b, plan.frame, frame, thread, threads), barrier, partial(intervals, step))

@@ -18,7 +18,8 @@ def _route(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
 def _capacity(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
     factor = ir.FloatAttr(op.attributes["factor"]).value
     order = ir.StringAttr(op.attributes["order"]).value
-    return [routing.capacity(*inputs, integer(op, "experts"), factor, integer(op, "minimum"), order)]
+    index, weight = inputs
+    return [routing.capacity(index, weight, integer(op, "experts"), factor, integer(op, "minimum"), order)]
 
 
 def _dispatch(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
