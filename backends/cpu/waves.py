@@ -18,7 +18,7 @@ from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, Call, Frame, Window, row_stride
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
-WORKING_MEMORY = 1.7
+WORKING_MEMORY = 1.4
 """Bytes that sums and hidden rows together may take, as a multiple of the tokens' own permuted rows.  Below 2, which is
 promised, because threads have buffers of their own, too."""
 
