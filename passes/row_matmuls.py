@@ -6,6 +6,7 @@ operation goes into the epilogue of the last matmul that it depends on; what an 
 reads back with `moe.element`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,7 +55,9 @@ class RowMatmuls:
 
     def lower(self, matvec: ir.Operation, gives: ir.Value) -> None:
         """Emit the matmul of one matvec; its result holds `gives`: the matvec's own result or one built on it."""
-        matrix, vector = matvec.operands[0], matvec.operands[1]
+        matrix, vector, start = matvec.operands
+        if not _is_zero(start):
+            raise NotARowMatmul("a linear's sum must start at zero")
         lhs = self._lhs(vector)
         acc = matvec.results[0]
 
@@ -126,9 +129,12 @@ class RowMatmuls:
             known[value] = self._element(Leaf(self.rows, self.row_kind), value)
             return known[value]
         op = defining(value)
-        if op is None:
-            raise NotARowMatmul("an elementwise operation reads something that is neither row nor parameter")
-        known[value] = self._scalar_of(op, value, known)
+        if op is not None and (inside(value, self.block) or op.name == "arith.constant"):
+            known[value] = self._scalar_of(op, value, known)
+        elif self.row_kind == "token":  # a parameter that a router reads whole
+            known[value] = self._element(Leaf(count_axis(value), "column"), value)
+        else:
+            raise NotARowMatmul("an elementwise operation reads a parameter that is not the expert's own")
         return known[value]
 
     def _scalar_of(self, op: ir.Operation, value: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -140,7 +146,7 @@ class RowMatmuls:
         if op.name == "moe.row":
             return self._element(Leaf(op.operands[0], "token"), value)
         if op.name in RESHAPES:
-            return self.scalar(op.operands[0], known)
+            return self.scalar(_same_elements(op), known)
         if op.name.startswith(ELEMENTWISE):
             for operand in op.operands:
                 self.scalar(operand, known)
@@ -151,6 +157,8 @@ class RowMatmuls:
 
     def _element(self, leaf: Leaf, value: ir.Value) -> ir.Value:
         shape = dims(value)
+        if len(shape) > 1:
+            raise NotARowMatmul(f"a value of {len(shape)} axes is not one of a row's columns")
         kind = leaf.kind
         if shape in ([1], []):
             kind = {"row": "scalar", "token": "token_scalar", "column": "expert"}[kind]
@@ -164,6 +172,21 @@ def inside(value: ir.Value, block: ir.Block) -> bool:
     if isinstance(value, ir.BlockArgument):
         return bool(value.owner == block)
     return bool(value.owner.operation.block == block)
+
+
+def _same_elements(reshape: ir.Operation) -> ir.Value:
+    """The operand of a reshape whose elements are those of the result, one by one, or the one element of all."""
+    before, after = reshape.operands[0], reshape.results[0]
+    if math.prod(dims(before)) not in (1, math.prod(dims(after))):
+        raise NotARowMatmul(f"{reshape.name} repeats elements")
+    return before
+
+
+def _is_zero(value: ir.Value) -> bool:
+    op = defining(value)
+    if op is None or op.name != "arith.constant" or not is_splat(op):
+        return False
+    return float(ir.FloatAttr(ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()).value) == 0.0
 
 
 def is_splat(constant: ir.Operation) -> bool:
