@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch_mlir import ir
 
 from moec.diagnostics import Diagnostic, Severity
+from moec.dialect.places import place
 from moec.errors import DiagnosticError
 
 
@@ -22,8 +23,7 @@ def unsupported(backend: str, op: Any, why: str) -> Unsupported:
     """The reason why `backend` cannot compile `op`, with the place in the source where the operation comes from."""
     operation = op.operation
     text = f"the {backend} backend does not support `{operation.name}` here: {why}"
-    where = str(operation.location).removeprefix("loc(").removesuffix(")")
-    return Unsupported([Diagnostic("E0701", Severity.ERROR, text, notes=(f"at {where}",))])
+    return Unsupported([Diagnostic("E0701", Severity.ERROR, text, notes=(f"at {place(operation.location)}",))])
 
 
 class Variant(Protocol):

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
+from moec.dialect.places import place
+
 
 @dataclass(frozen=True)
 class Remark:
@@ -25,7 +27,7 @@ class Remarks:
     entries: list[Remark] = field(default_factory=list)
 
     def add(self, by: "Pass", text: str, where: ir.Location) -> None:
-        self.entries.append(Remark(by.name, text, str(where).removeprefix("loc(").removesuffix(")")))
+        self.entries.append(Remark(by.name, text, place(where)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch_mlir import ir
 
 from moec.diagnostics import Diagnostic, Fix, Severity
+from moec.dialect.places import place
 from moec.errors import DiagnosticError
 
 
@@ -15,5 +16,4 @@ def error(code: str, message: str, *, notes: Sequence[str] = (), fix: str = "") 
 
 def refuse(op: ir.OpView | ir.Operation, why: str) -> DiagnosticError:
     """The error to raise when a pass cannot lower `op`."""
-    where = str(op.location).removeprefix("loc(").removesuffix(")")
-    return error("E0610", why, notes=[f"at {where}"])
+    return error("E0610", why, notes=[f"at {place(op.location)}"])

@@ -225,30 +225,23 @@ class Pointer(Value):
         """The address of item `index` of an array of items of `bytes_` bytes."""
         return self + index * bytes_
 
-    def load(self, type_: ir.Type, *, align: int | None = None, nontemporal: bool = False) -> Value:
-        align = align or byte_width(type_)
-        return Value(llvm.LoadOp(type_, self.raw, alignment=align, nontemporal=nontemporal or None).result)
+    def load(self, type_: ir.Type, *, align: int | None = None) -> Value:
+        return Value(llvm.LoadOp(type_, self.raw, alignment=align or byte_width(type_)).result)
 
     def load_pointer(self) -> Pointer:
         """The address that is stored here."""
         return Pointer(llvm.LoadOp(self.type, self.raw, alignment=8).result)
 
-    def store(self, value: Value, *, align: int | None = None, nontemporal: bool = False) -> None:
-        """`nontemporal` (past the caches) needs an address aligned to the whole vector."""
-        align = align or (byte_width(value.type) * value.lanes if nontemporal else byte_width(value.type))
-        llvm.StoreOp(value.raw, self.raw, alignment=align, nontemporal=nontemporal or None)
-
-    def load_masked(self, type_: ir.Type, mask: Value, fill: Value | int | float = 0) -> Value:
-        """Lanes whose mask bit is clear are not read; they get `fill`."""
-        fill = fill if isinstance(fill, Value) else constant(type_, fill)
-        return Value(llvm.MaskedLoadOp(type_, self.raw, mask.raw, byte_width(type_), pass_thru=fill.raw).result)
+    def store(self, value: Value, *, align: int | None = None) -> None:
+        llvm.StoreOp(value.raw, self.raw, alignment=align or byte_width(value.type))
 
     def store_masked(self, value: Value, mask: Value) -> None:
+        """Lanes whose mask bit is clear are not written."""
         llvm.MaskedStoreOp(value.raw, self.raw, mask.raw, byte_width(value.type))
 
-    def prefetch(self, *, write: bool = False, locality: int = 3) -> None:
-        """`locality` 3: into every cache level, 2: not L1, 1: L3 only, 0: to be used once."""
-        llvm.Prefetch(self.raw, int(write), locality, 1)
+    def prefetch(self) -> None:
+        """Ask for the line at this address, to be read, in every cache level."""
+        llvm.Prefetch(self.raw, 0, 3, 1)
 
     def fetch_add(self, value: Value | int) -> Value:
         """Atomic, without ordering of other accesses; returns the i64 that was there."""
