@@ -8,12 +8,14 @@ from torch_mlir import ir
 from moec.dialect.base import Moe
 from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, RouteOp, SharedOp
 from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
+from moec.dialect.quantised import DequantizeOp, QuantizeOp, QuantizeRowOp, QuantizeRowsOp
 from moec.dialect.rows import ChosenOp, OwnOp, RowOp, TakeOp, TopKOp, TopPOp, YieldChoiceOp, YieldOp
 
 __all__ = [
-    "CapacityOp", "ChosenOp", "CombineOp", "DispatchOp", "ElementOp", "ExpertsOp", "GroupedMatmulCombineOp",
-    "GroupedMatmulOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "RouteOp", "RowOp", "SharedOp", "TakeOp", "TopKOp",
-    "TopPOp", "YieldChoiceOp", "YieldOp", "context",
+    "CapacityOp", "ChosenOp", "CombineOp", "DequantizeOp", "DispatchOp", "ElementOp", "ExpertsOp",
+    "GroupedMatmulCombineOp", "GroupedMatmulOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "QuantizeOp", "QuantizeRowOp",
+    "QuantizeRowsOp", "RouteOp", "RowOp", "SharedOp", "TakeOp", "TopKOp", "TopPOp", "YieldChoiceOp", "YieldOp",
+    "context",
 ]  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch_mlir import ir
 
+from moec.dialect.formats import format_of
+
 KINDS = ("row", "scalar", "token", "token_scalar", "slot", "column", "expert")
 FINISH_KINDS = ("token", "token_scalar")
 ORDERS = ("token", "choice", "score")
@@ -239,6 +241,7 @@ def matmul(op: Any) -> tuple[int, int]:
     require(len(dims) == 3 and None not in dims, f"weights must be tensor<ExNxK>, not {op.weights[0].type}")
     experts, columns = dims[0] or 0, dims[1] or 0
     expect(op.weights[0], "weights", (experts, columns, inner))
+    require(len({format_of(w) for w in op.weights}) == 1, "weights must all have one format")
     expect(op.out, "the result", (None, columns))
     return experts, columns
 

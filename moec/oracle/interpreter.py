@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch_mlir import ir
 
-from moec.oracle import kernels, layers, scalars, structure
+from moec.oracle import kernels, layers, quantised, scalars, structure
 from moec.oracle.scope import Array, Scope
 
 
@@ -21,7 +21,8 @@ def run(module: ir.Module, arguments: Mapping[str, Array]) -> dict[str, Array]:
     """
     (function,) = [op for op in module.body.operations if op.operation.name == "func.func"]
     attributes = function.operation.attributes
-    scope = Scope({**scalars.MEANING, **structure.MEANING, **layers.MEANING, **kernels.MEANING})
+    tables = (scalars.MEANING, structure.MEANING, layers.MEANING, kernels.MEANING, quantised.MEANING)
+    scope = Scope({name: meaning for table in tables for name, meaning in table.items()})
     given = [np.asarray(arguments[ir.StringAttr(a["moe.name"]).value]) for a in attributes["arg_attrs"]]
     exact = [array.astype(np.float64 if array.dtype.kind == "f" else np.int64) for array in given]
     with np.errstate(all="ignore"):

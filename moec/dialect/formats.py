@@ -1,0 +1,41 @@
+"""The formats of quantised weights, and which one a weights operand has."""
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The integers that a format stores, and what makes them."""
+
+    lowest: int
+    highest: int
+    divisor: int
+    """The scale of a group is its largest magnitude over this; 0: its mean magnitude."""
+
+
+FORMATS = {
+    "int8": Codes(-127, 127, 127),
+    "int4": Codes(-8, 7, 7),
+    "ternary": Codes(-1, 1, 0),
+}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How weights are stored: the name of the codes, how many scales a channel has, their element type."""
+
+    name: str
+    groups: int
+    scale: str
+
+
+def format_of(weights: ir.Value) -> Format | None:
+    """The format of what `moe.dequantize` gives; None for other weights."""
+    if isinstance(weights, ir.BlockArgument) or weights.owner.operation.name != "moe.dequantize":
+        return None
+    operation = weights.owner.operation
+    scales = ir.RankedTensorType(operation.operands[1].type)
+    name = ir.StringAttr(operation.attributes["format"]).value
+    return Format(name, scales.get_dim_size(2), str(scales.element_type))
