@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _MAX_STRING = 4096
+_MAX_NUMBER = 1e300
 
 
 class InvalidManifest(ValueError):
@@ -43,6 +44,16 @@ class Fields:
         if unknown:
             raise InvalidManifest(f"{self._at(unknown[0])} is not a known field")
 
+    def has(self, name: str) -> bool:
+        """Whether an optional field is there."""
+        return name in self.data
+
+    def number(self, name: str) -> float:
+        value = self._take(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:
+            raise InvalidManifest(f"{self._at(name)} must be a finite number, not {_shown(value)}")
+        return float(value)
+
     def integer(self, name: str, low: int, high: int = 2**31 - 1) -> int:
         return _integer(self._take(name), self._at(name), low, high)
 
@@ -55,8 +66,8 @@ class Fields:
     def string(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
         return _string(self._take(name), self._at(name), pattern)
 
-    def strings(self, name: str) -> tuple[str, ...]:
-        return tuple(_string(v, f"{self._at(name)}[{i}]", None) for i, v in enumerate(self._list(name, 0, 256)))
+    def strings(self, name: str, most: int = 256) -> tuple[str, ...]:
+        return tuple(_string(v, f"{self._at(name)}[{i}]", None) for i, v in enumerate(self._list(name, 0, most)))
 
     def choice(self, name: str, choices: Collection[str]) -> str:
         value = self._take(name)

@@ -24,12 +24,16 @@ ABI = 1
 ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4}
 """Element types of an artifact's tensors and their sizes in bytes."""
 
+LOSS_TENSORS: Mapping[str, tuple[str, ...]] = {"balance": ("probability", "count"), "z": ("z",)}
+"""The kinds of auxiliary losses, and the loss tensors that each is computed from."""
+
 TOKENS = "T"
 """Stands for the number of tokens of a call; always an input's or output's first dimension."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _MAX_TENSORS = 4096
+_MAX_ROWS = 2**20
 _MAX_RANK = 8
 _MAX_DIMENSION = 2**40
 _MAX_TENSOR_BYTES = 2**46
@@ -76,6 +80,48 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class StepTensor:
+    """What `forward` gives beside the outputs: shape `(rows * T, *row)`, or `row` where `rows` is 0.
+
+    role  "loss": what auxiliary losses are computed from; "saved": what `backward` needs
+    """
+
+    name: str
+    role: str
+    rows: int
+    row: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An auxiliary loss that the file asks for.
+
+    kind    "balance" (from the loss tensors `probability` and `count`) or "z" (from `z`)
+    weight  its factor
+    over    "batch": the tokens of the call; "global": those of all processes of torch.distributed's default group
+    """
+
+    kind: str
+    weight: float
+    over: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a layer needs to be trained; its library exports `forward` and `backward` beside `run`.
+
+    step       what `forward` gives behind the outputs, in order: loss tensors, then saved ones
+    losses     in the order of the file
+    gradients  names of the inputs and parameters whose gradients `backward` gives, in order: all those of floats
+    """
+
+    step: tuple[StepTensor, ...]
+    losses: tuple[Loss, ...]
+    gradients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Guarantees:
     """What holds for the bits of a result.
 
@@ -95,7 +141,11 @@ class Guarantees:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that a caller needs to know of a compiled layer.  `variants` stand best first."""
+    """All that a caller needs to know of a compiled layer.
+
+    variants  best first
+    training  None where the layer was compiled for inference only
+    """
 
     compiler: str
     layer: str
@@ -107,6 +157,7 @@ class Manifest:
     outputs: tuple[TokenTensor, ...]
     parameters: tuple[Weight, ...]
     guarantees: Guarantees
+    training: Training | None = None
     abi: int = ABI
     schema: int = SCHEMA
 
@@ -130,6 +181,8 @@ class Manifest:
         data = {"schema": self.schema, **asdict(self)}
         for tensor in (*data["inputs"], *data["outputs"]):
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
+        if self.training is None:
+            del data["training"]
         return json.dumps(data, indent=1).encode()
 
 
@@ -161,6 +214,7 @@ def _manifest(fields: Fields) -> Manifest:
             **{n: guarantees.boolean(n) for n in ("deterministic", "batch_invariant", "thread_invariant", "isolated")},
             accumulation=guarantees.string("accumulation"),
         ),
+        training=_training(fields.record("training")) if fields.has("training") else None,
     )
     for rest in (source, guarantees, fields):
         rest.finish()
@@ -189,6 +243,36 @@ def _weight(fields: Fields) -> Weight:
     return weight
 
 
+def _training(fields: Fields) -> Training:
+    training = Training(
+        tuple(_step_tensor(f) for f in fields.records("step", 1, _MAX_TENSORS)),
+        tuple(_loss(f) for f in fields.records("losses", 0, 64)),
+        fields.strings("gradients", _MAX_TENSORS),
+    )
+    fields.finish()
+    return training
+
+
+def _step_tensor(fields: Fields) -> StepTensor:
+    tensor = StepTensor(
+        fields.string("name", _DOTTED),
+        fields.choice("role", ("loss", "saved")),
+        fields.integer("rows", 0, _MAX_ROWS),
+        fields.shape("row", _MAX_RANK, _MAX_DIMENSION),
+        fields.choice("dtype", ITEM_BYTES),
+    )
+    fields.finish()
+    return tensor
+
+
+def _loss(fields: Fields) -> Loss:
+    loss = Loss(
+        fields.choice("kind", LOSS_TENSORS), fields.number("weight"), fields.choice("over", ("batch", "global"))
+    )
+    fields.finish()
+    return loss
+
+
 def _check_names(manifest: Manifest) -> None:
     """A name must be told apart from every other of its kind, and a weight cannot lie inside another weight."""
     groups = {
@@ -196,6 +280,18 @@ def _check_names(manifest: Manifest) -> None:
         "inputs and outputs": [t.name for t in (*manifest.inputs, *manifest.outputs)],
         "parameters": [w.name for w in manifest.parameters],
     }
+    if manifest.training is not None:
+        groups["training.step"] = [t.name for t in manifest.training.step]
+        groups["training.gradients"] = list(manifest.training.gradients)
+        known = {t.name for t in (*manifest.inputs, *manifest.parameters) if t.dtype != "i32"}
+        unknown = next((name for name in manifest.training.gradients if name not in known), None)
+        if unknown is not None:
+            raise InvalidManifest(f"training.gradients: {unknown!r} is no input or parameter of floats")
+        given = {t.name for t in manifest.training.step if t.role == "loss"}
+        for loss in manifest.training.losses:
+            if not given.issuperset(LOSS_TENSORS[loss.kind]):
+                needs = " and ".join(LOSS_TENSORS[loss.kind])
+                raise InvalidManifest(f"training.step: the loss {loss.kind!r} is computed from {needs}")
     for kind, names in groups.items():
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:

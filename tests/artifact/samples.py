@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import struct
 
-from moec.artifact.manifest import Guarantees, Manifest, Source, TokenTensor, Variant, Weight
+from moec.artifact.manifest import (
+    Guarantees,
+    Loss,
+    Manifest,
+    Source,
+    StepTensor,
+    TokenTensor,
+    Training,
+    Variant,
+    Weight,
+)
 
 
 def manifest() -> Manifest:
@@ -23,6 +33,18 @@ def manifest() -> Manifest:
             Weight("router.bias", (8,), "f32", "buffer"),
         ),
         guarantees=Guarantees(True, True, True, True, "f32"),
+    )
+
+
+def training() -> Training:
+    return Training(
+        step=(
+            StepTensor("probability", "loss", 1, (8,), "f32"),
+            StepTensor("count", "loss", 0, (8,), "i32"),
+            StepTensor("routed.up", "saved", 2, (16,), "bf16"),
+        ),
+        losses=(Loss("balance", 0.01, "global"),),
+        gradients=("x", "router.logits.weight", "routed.up.weight"),
     )
 
 

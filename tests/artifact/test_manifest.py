@@ -14,13 +14,43 @@ from hypothesis import strategies as st
 
 from moec.artifact.manifest import Manifest, Weight
 from moec.errors import ArtifactError, MoecError, NewerSchema
-from tests.artifact.samples import manifest
+from tests.artifact.samples import manifest, training
 
 Change = Callable[[dict[str, Any]], object]
 
 
 def test_comes_back() -> None:
     assert Manifest.from_json(manifest().to_json()) == manifest()
+
+
+def test_training_comes_back() -> None:
+    trainable = replace(manifest(), training=training())
+    assert Manifest.from_json(trainable.to_json()) == trainable
+    assert "training" not in json.loads(manifest().to_json())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("losses"), r"training\.losses is missing"),
+        (lambda t: t.update(more=1), r"training\.more is not a known field"),
+        (lambda t: t["step"][0].update(role="input"), r"training\.step\[0\]\.role must be one of loss, saved"),
+        (lambda t: t["step"][0].update(rows=-1), r"training\.step\[0\]\.rows must lie between"),
+        (lambda t: t["step"][1].update(name="probability"), r"training\.step: 'probability' stands there twice"),
+        (lambda t: t["losses"][0].update(weight=1e999), r"training\.losses\[0\]\.weight must be a finite number"),
+        (lambda t: t["losses"][0].update(weight=10**400), r"training\.losses\[0\]\.weight must be a finite number"),
+        (lambda t: t["losses"][0].update(weight=True), r"training\.losses\[0\]\.weight must be a finite number"),
+        (lambda t: t["losses"][0].update(kind="l2"), r"training\.losses\[0\]\.kind must be one of balance, z"),
+        (lambda t: t["losses"][0].update(kind="z"), r"training\.step: the loss 'z' is computed from z"),
+        (lambda t: t["gradients"].append("task"), "'task' is no input or parameter of floats"),
+        (lambda t: t["gradients"].append("x"), r"training\.gradients: 'x' stands there twice"),
+    ],
+)
+def test_what_is_wrong_with_training_is_named(change: Change, says: str) -> None:
+    data = json.loads(replace(manifest(), training=training()).to_json())
+    change(data["training"])
+    with pytest.raises(ArtifactError, match=says):
+        Manifest.from_json(json.dumps(data).encode())
 
 
 def test_follows_the_documented_form() -> None:
