@@ -36,7 +36,7 @@ def test_training_comes_back() -> None:
         (lambda t: t.update(more=1), r"training\.more is not a known field"),
         (lambda t: t["step"][0].update(role="input"), r"training\.step\[0\]\.role must be one of loss, saved"),
         (lambda t: t["step"][0].update(rows=-1), r"training\.step\[0\]\.rows must lie between"),
-        (lambda t: t["step"][1].update(name="probability"), r"training\.step: 'probability' stands there twice"),
+        (lambda t: t["step"][2].update(name="probability"), r"training\.step: 'probability' stands there twice"),
         (lambda t: t["losses"][0].update(weight=1e999), r"training\.losses\[0\]\.weight must be a finite number"),
         (lambda t: t["losses"][0].update(weight=10**400), r"training\.losses\[0\]\.weight must be a finite number"),
         (lambda t: t["losses"][0].update(weight=True), r"training\.losses\[0\]\.weight must be a finite number"),
