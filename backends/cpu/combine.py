@@ -15,7 +15,8 @@ from moec.backends.cpu import elementwise, tiling, waves
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, LINE, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import Operands, grouped
-from moec.backends.cpu.product import Block, Rows, panel_product, pick, scratch_bytes
+from moec.backends.cpu.product import Block, Rows, panel_product, scratch_bytes
+from moec.backends.cpu.sources import At
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -42,13 +43,14 @@ class _Combine:
         self.b, self.layout = call.b, operands.layout
         self.sums_word, self.counter = sums, counter
         self.row_bytes = 4 * self.layout.panel_columns
+        self.weights = operands.weights(call)
 
     def sums(self, panel: Value, token: Value) -> Pointer:
         return self.call.pointer(self.sums_word).at(panel * self.call.tokens + token, self.row_bytes)
 
     def emit(self) -> None:
         b, call, layout = self.b, self.call, self.layout
-        scratch = b.scratch(scratch_bytes(b, layout, self.operands.chunk))
+        scratch = b.scratch(scratch_bytes(b, self.weights, self.operands.chunk))
         held = b.scratch(8)
         # Wide tasks first, so that rows are read few times; single panels last, so that threads end together.
         fair = b.maximum(b.minimum(b.index(layout.panels) // (call.threads * 4), tiling.WIDE_PANELS), 1)
@@ -96,18 +98,17 @@ class _Combine:
             chunks = (end_row - first + (operands.chunk - 1)) // operands.chunk
             is_last_group = group.index.equals(groups - 1)
             next_expert = operands.group(call, b.select(is_last_group, b.index(0), group.index + 1))[0]
-            behind = operands.panel(call, next_expert, b.select(is_last_group, after, begin))
-            again = operands.panel(call, expert, begin)
+            behind = At(next_expert, b.select(is_last_group, after, begin))
+            again = At(expert, begin)
             with b.for_(0, chunks) as chunk:
                 row = first + (end_row - first) * chunk.index // chunks
                 count = first + (end_row - first) * (chunk.index + 1) // chunks - row
                 held.store(b.index(-1))
                 rows = operands.rows(call, row, count, held)
-                then = pick(b, chunk.index.equals(chunks - 1), behind, again)
+                then = behind.pick(b, chunk.index.equals(chunks - 1), again)
                 with b.for_(begin, end) as panel:
-                    weights = operands.panel(call, expert, panel.index)
-                    following = pick(b, panel.index.equals(end - 1), then, weights + self.layout.panel_bytes)
                     at = panel.index
+                    following = then.pick(b, at.equals(end - 1), At(expert, at + 1))
                     # Rows that lie where they are read are next to come in the order in which they lie.
                     line = b.select(at.equals(begin), b.index(LINE), 0)
 
@@ -121,7 +122,7 @@ class _Combine:
                         self.add(at, expert, row + block.first, block)
 
                     panel_product(
-                        b, self.layout, rows, weights, following, scratch,
+                        call, self.weights, rows, At(expert, at), following, scratch,
                         look_ahead=next_rows if operands.copied is None else None, before=before, after=add,
                     )  # fmt: skip
 

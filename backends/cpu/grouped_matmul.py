@@ -11,7 +11,8 @@ from moec.backends.cpu import elementwise, tiling
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage
 from moec.backends.cpu.operands import Operands, dense, grouped
-from moec.backends.cpu.product import Block, panel_product, pick, scratch_bytes
+from moec.backends.cpu.product import Block, panel_product, scratch_bytes
+from moec.backends.cpu.sources import At
 from moec.backends.cpu.tasks import Task, find
 from moec.backends.cpu.values import Value
 
@@ -50,14 +51,15 @@ def _splits(call: Call, operands: Operands) -> Value:
 
 
 def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -> None:
-    b, layout = call.b, operands.layout
+    b = call.b
     splits = _splits(call, operands)
     cursor = b.scratch(16)
     cursor.store(b.index(0))
     (cursor + 8).store(b.index(0))
     held = b.scratch(8)
     held.store(b.index(-1))
-    scratch = b.scratch(scratch_bytes(b, layout, operands.chunk))
+    weights = operands.weights(call)
+    scratch = b.scratch(scratch_bytes(b, weights, operands.chunk))
     task, ahead = Task.on_stack(b), Task.on_stack(b)
 
     def claim(into: Task) -> Value:
@@ -66,18 +68,16 @@ def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -
     def run(_: Value) -> Sequence[Value]:
         # The next task is known before this one ends, so that its first weights can be prefetched.
         more = claim(ahead)
-        here = operands.panel(call, task.expert, task.first_panel)
-        behind = pick(b, more, operands.panel(call, ahead.expert, ahead.first_panel), here)
+        behind = At(ahead.expert, ahead.first_panel).pick(b, more, At(task.expert, task.first_panel))
         rows = operands.rows(call, task.first_row, task.rows, held)
         with b.for_(task.first_panel, task.end_panel) as panel:
-            weights = operands.panel(call, task.expert, panel.index)
-            is_last = panel.index.equals(task.end_panel - 1)
-            following = pick(b, is_last, behind, weights + layout.panel_bytes)
+            at = At(task.expert, panel.index)
+            following = behind.pick(b, panel.index.equals(task.end_panel - 1), At(task.expert, panel.index + 1))
 
             def after(block: Block) -> None:
                 _epilogue(call, op, operands, out, task, panel.index, block)
 
-            panel_product(b, layout, rows, weights, following, scratch, after=after)
+            panel_product(call, weights, rows, at, following, scratch, after=after)
         task.become(ahead)
         return [more]
 

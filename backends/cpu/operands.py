@@ -11,9 +11,10 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cpu import packing, tiling, waves
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import Call, Frame, Size, Storage, copy_bytes
+from moec.backends.cpu.frame import Call, Frame, Size, Storage, align_up, copy_bytes
 from moec.backends.cpu.layout import Arithmetic, Panels
-from moec.backends.cpu.product import Block, Rows
+from moec.backends.cpu.product import Block, Rows, Weights
+from moec.backends.cpu.sources import Packed, Source
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
 
@@ -34,7 +35,9 @@ class Operands:
 
     name: str
     layout: Panels
-    packed: int
+    source: Source
+    expanded: int | None
+    """The word of the threads' memory for a unit of expanded weights; None: they are multiplied where they lie."""
     lhs: Storage
     plan: Plan | None
     """None: one expert has every token."""
@@ -54,9 +57,9 @@ class Operands:
 
     # --- weights and accumulators
 
-    def panel(self, call: Call, expert: Value, panel: Value) -> Pointer:
-        whole = call.packed(self.packed).at(expert, self.layout.expert_bytes)
-        return whole.at(panel, self.layout.panel_bytes)
+    def weights(self, call: Call) -> Weights:
+        expanded = call.own(self.expanded, _unit_bytes(self.layout, self.source)) if self.expanded is not None else None
+        return Weights(self.layout, self.source, expanded)
 
     def sums(self, b: Builder, block: Block, row: Value, group: int) -> list[Value]:
         """The accumulators of every weights operand, for a row of a block and a column group of the panel."""
@@ -144,6 +147,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
         frame.variant, str(lhs.element), str(type_.element_type), len(weights), experts, columns, inner
     )
     packed = frame.packed((tuple(weights), layout), lambda: packing.region(op, weights, layout))
+    source = Packed(layout, packed)
     # Rows are multiplied where they lie if they are of the right type and whole steps, and do not all begin in the same
     # set of the first-level cache.
     row_element = "bf16" if layout.arithmetic is Arithmetic.PAIRS else "f32"
@@ -156,7 +160,13 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     stride = lhs.stride if in_place else layout.row_stride()
     chunk = tiling.chunk_rows(stride, tiling.most_rows(frame.variant, layout))
     copied = None if in_place else frame.workspace(Size(per_thread=chunk * stride))
-    return Operands(f"{packed}_{stride}", layout, packed, lhs, plan, copied, stride, chunk)
+    expanded = frame.workspace(Size(per_thread=_unit_bytes(layout, source))) if source.expands else None
+    return Operands(f"{packed}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
+
+
+def _unit_bytes(layout: Panels, source: Source) -> int:
+    """Bytes of a unit of expanded weights, whole lines."""
+    return align_up(tiling.unit_steps(layout, source.unit_bytes) * layout.step_bytes)
 
 
 def _copy_row(b: Builder, layout: Panels, source: Pointer, lhs: Storage, to: Pointer) -> None:

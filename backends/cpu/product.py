@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from moec.backends.cpu import microkernel, tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import LINE
+from moec.backends.cpu.frame import LINE, Call
 from moec.backends.cpu.layout import Panels
+from moec.backends.cpu.sources import At, Source
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -35,47 +36,71 @@ class Block:
 LookAhead = Callable[[Block], tuple[Pointer, Value]]
 
 
-def scratch_bytes(b: Builder, layout: Panels, chunk: int) -> int:
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a matmul, and for a source that expands, the thread's memory for a unit of them."""
+
+    layout: Panels
+    source: Source
+    expanded: Pointer | None
+
+    @property
+    def unit_steps(self) -> int:
+        return tiling.unit_steps(self.layout, self.source.unit_bytes)
+
+    @property
+    def units(self) -> int:
+        return -(-self.layout.steps // self.unit_steps)
+
+    def unit(self, call: Call, at: At, first: Value, steps: Value) -> Pointer:
+        """Steps of a panel as the microkernel takes them."""
+        if self.expanded is None:
+            return self.source.stream(call, at, first)
+        self.source.expand(call, at, first, steps, self.expanded)
+        return self.expanded
+
+
+def scratch_bytes(b: Builder, weights: Weights, chunk: int) -> int:
     """Bytes of accumulators that `panel_product` needs for chunks of at most so many rows."""
-    rows = chunk if _units(layout) > 1 else tiling.most_rows(b.variant, layout)
-    return rows * _row_bytes(layout)
+    rows = chunk if weights.units > 1 else tiling.most_rows(b.variant, weights.layout)
+    return rows * _row_bytes(weights.layout)
 
 
 def panel_product(
-    b: Builder,
-    layout: Panels,
+    call: Call,
+    weights: Weights,
     rows: Rows,
-    weights: Pointer,
-    next_weights: Pointer,
+    at: At,
+    following: At,
     scratch: Pointer,
     *,
     look_ahead: LookAhead | None = None,
     before: Callable[[Block], None] | None = None,
     after: Callable[[Block], None],
 ) -> None:
-    """All rows times the panel at `weights`; there must be at least one row.
+    """All rows times the panel `at`; there must be at least one row.
 
-    `next_weights` are what is multiplied after this panel, and prefetched.  `look_ahead` says what else to prefetch.
+    `following` is what is multiplied after this panel, and prefetched.  `look_ahead` says what else to prefetch.
     `before` is emitted where the last unit of a block begins, `after` where its sums are complete.  `scratch` has
     `scratch_bytes`.
     """
+    b, layout, source = call.b, weights.layout, weights.source
     most = tiling.most_rows(b.variant, layout)
-    unit = tiling.unit_steps(layout)
-    units = _units(layout)
+    unit, units = weights.unit_steps, weights.units
     blocks = (rows.count + (most - 1)) // most
     size, larger = rows.count // blocks, rows.count % blocks
     alone = blocks.equals(1)
     # Every block prefetches its share.  A block that is alone has to prefetch all lines of a step at each step.
-    stride = (blocks + (layout.step_bytes - 1)) // blocks
-    rest = microkernel.weight_lines(layout) * LINE if layout.step_bytes > LINE else 0
+    stride = (blocks + (source.step_bytes - 1)) // blocks
+    rest = microkernel.weight_lines(layout) * LINE if source.step_bytes > LINE else 0
 
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
-        here = weights.at(begin, layout.step_bytes)
+        here = weights.unit(call, at, begin, steps)
         last = part.index.equals(units - 1)
-        coming = pick(b, last, next_weights, here.at(steps, layout.step_bytes))
-        share = steps * layout.step_bytes // blocks
+        coming = source.stream(call, following.pick(b, last, at), b.select(last, b.index(0), begin + steps))
+        share = steps * source.step_bytes // blocks
         with b.for_(0, blocks, carry=[b.index(0)]) as loop:
             first = loop.value
             count = size + b.convert(loop.index < larger, b.i64, signed=False)
@@ -95,10 +120,6 @@ def panel_product(
             with b.if_(last):
                 after(block)
             loop.carry(first + count)
-
-
-def _units(layout: Panels) -> int:
-    return -(-layout.steps // tiling.unit_steps(layout))
 
 
 def _row_bytes(layout: Panels) -> int:

@@ -37,9 +37,9 @@ def most_rows(variant: Variant, layout: Panels) -> int:
     return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
 
 
-def unit_steps(layout: Panels) -> int:
+def unit_steps(layout: Panels, unit_bytes: int) -> int:
     """Steps of the inner dimension between which a block's accumulators stay in registers; parts of equal length."""
-    parts = -(-layout.steps * layout.step_bytes // UNIT_BYTES)
+    parts = -(-layout.steps * layout.step_bytes // unit_bytes)
     return -(-layout.steps // max(1, parts))
 
 
