@@ -58,7 +58,7 @@ def write(path: Path, limits: Limits, prober: Prober, cells: Sequence[Cell], ski
     result = {
         "machine": machine.describe(),
         "threads": prober.threads,
-        "limits": report.limits_json(limits) | {"bf16_by": prober.bf16_by},
+        "limits": report.limits_json(limits) | {"measured_by": prober.measured_by},
         "cells": [report.as_json(cell) for cell in cells],
         "skipped": skipped,
     }
@@ -104,7 +104,7 @@ def main() -> None:
     prober = Prober(options.threads)
     limits = prober.thorough()
     console.print(f"{machine.processor()}, " + ", ".join(f"{k} {v}" for k, v in machine.versions().items()))
-    console.print(report.limits_line(limits, prober.bf16_by, options.threads), highlight=False)
+    console.print(report.limits_line(limits, prober.measured_by, options.threads), highlight=False)
     if options.limits:
         return
     plan = Plan(QUICK.rounds, QUICK.turn_seconds) if options.quick else Plan(options.rounds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -33,11 +33,11 @@ def _note(cell: Cell) -> str:
     return "busy" if cell.other_cores > DISTURBED else ""
 
 
-def limits_line(limits: Limits, bf16_by: str, threads: int) -> str:
-    return (
-        f"Limits of this machine, {threads} threads: f32 {limits.f32 / 1e9:.0f} GFLOP/s · "
-        f"bf16 {limits.bf16 / 1e9:.0f} GFLOP/s ({bf16_by}) · memory {limits.dram / 1e9:.1f} GB/s"
-    )
+def limits_line(limits: Limits, measured_by: Mapping[str, str], threads: int) -> str:
+    """`measured_by`: Prober.measured_by."""
+    peaks = {"f32": limits.f32, "bf16": limits.bf16, "int8": limits.int8}
+    arithmetic = " · ".join(f"{name} {peak / 1e9:.0f} GFLOP/s ({measured_by[name]})" for name, peak in peaks.items())
+    return f"Limits of this machine, {threads} threads: {arithmetic} · memory {limits.dram / 1e9:.1f} GB/s"
 
 
 def _plain_table(title: str) -> Table:
@@ -115,4 +115,9 @@ def as_json(cell: Cell) -> dict[str, Any]:
 
 
 def limits_json(limits: Limits) -> dict[str, float]:
-    return {"f32_flop_per_s": limits.f32, "bf16_flop_per_s": limits.bf16, "dram_bytes_per_s": limits.dram}
+    return {
+        "f32_flop_per_s": limits.f32,
+        "bf16_flop_per_s": limits.bf16,
+        "int8_flop_per_s": limits.int8,
+        "dram_bytes_per_s": limits.dram,
+    }

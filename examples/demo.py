@@ -103,7 +103,7 @@ def main() -> int:
         prober = Prober(options.threads)
         limits = prober.thorough()
     console.print(f"\n{machine.processor()}, variant {module.variant}", highlight=False)
-    console.print(report.limits_line(limits, prober.bf16_by, options.threads), highlight=False)
+    console.print(report.limits_line(limits, prober.measured_by, options.threads), highlight=False)
     routes: dict[str, Run] = {"moec": module, **{name: ROUTES[name].build(layer, dtype) for name in PEERS}}
     cells: list[Cell] = []
     with console.status("timing") as status:

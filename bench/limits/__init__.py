@@ -1,4 +1,4 @@
-"""What this machine can do at best: f32 and bf16 arithmetic, and reading from memory."""
+"""What this machine can do at best: f32, bf16 and int8 arithmetic, and reading from memory."""
 
 from bench.limits.probe import Limits, Prober
 

@@ -40,8 +40,9 @@ class Engine:
         flags = cpu_flags()
         self.lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
         self.has_dot_bf16 = "avx512_bf16" in flags and self.lanes == 16
+        self.has_dot_int8 = "avx512_vnni" in flags and self.lanes == 16
         with ir.Context(), ir.Location.unknown():
-            module = ir.Module.parse(kernels.module(self.lanes, self.has_dot_bf16))
+            module = ir.Module.parse(kernels.module(self.lanes, self.has_dot_bf16, self.has_dot_int8))
             PassManager.parse(LOWERING).run(module.operation)
             self._engine = ExecutionEngine(module, opt_level=3)
 

@@ -11,15 +11,14 @@ STREAMS = 4
 LINE = 64  # bytes
 
 
-def _loop(name: str, vector: str, setup: str, step: str) -> str:
+def _loop(name: str, vector: str, setup: str, step: str, seed: str = "{}.0", add: str = "arith.addf") -> str:
     """A function `name(iterations, *sink)` whose loop carries ACCUMULATORS values of type `vector`."""
     names = range(ACCUMULATORS)
     start = ", ".join(f"%a{i} = %s{i}" for i in names)
-    seeds = "\n".join(f"    %s{i} = arith.constant dense<{i}.0> : {vector}" for i in names)
+    seeds = "\n".join(f"    %s{i} = arith.constant dense<{seed.format(i)}> : {vector}" for i in names)
     steps = "\n".join("      " + step.format(new=f"%n{i}", old=f"%a{i}", vector=vector) for i in names)
     folds = "\n".join(
-        f"    %f{i} = arith.addf %{'f' + str(i - 1) if i > 1 else 'r#0'}, %r#{i} : {vector}"
-        for i in range(1, len(names))
+        f"    %f{i} = {add} %{'f' + str(i - 1) if i > 1 else 'r#0'}, %r#{i} : {vector}" for i in range(1, len(names))
     )
     return f"""
   func.func @{name}(%iterations: i64, %sink: !llvm.ptr) {{
@@ -52,6 +51,17 @@ def dot_bf16() -> str:
     )
     step = "{new} = x86.avx512.dot {old}, %x, %y : vector<32xbf16> -> {vector}"
     return _loop("dot_bf16", "vector<16xf32>", setup, step)
+
+
+def dot_int8() -> str:
+    """vpdpbusd: quadruples of u8 × i8 products added to i32; 8 × 16 × ACCUMULATORS operations an iteration."""
+    bytes_ = "vector<64xi8>"
+    setup = f"    %x = arith.constant dense<3> : {bytes_}\n    %y = arith.constant dense<1> : {bytes_}"
+    step = (
+        '{new} = llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"({old}, %x, %y) : '
+        f"({{vector}}, {bytes_}, {bytes_}) -> {{vector}}"
+    )
+    return _loop("dot_int8", "vector<16xi32>", setup, step, seed="{}", add="arith.addi")
 
 
 def read(lanes: int) -> str:
@@ -98,9 +108,11 @@ def read(lanes: int) -> str:
   }}"""
 
 
-def module(lanes: int, has_dot_bf16: bool) -> str:
+def module(lanes: int, has_dot_bf16: bool, has_dot_int8: bool) -> str:
     """All kernels as one module. `lanes`: f32 lanes of the widest vector register that the machine has."""
     kernels = [multiply_add_f32(lanes), read(lanes)]
     if has_dot_bf16:
         kernels.append(dot_bf16())
+    if has_dot_int8:
+        kernels.append(dot_int8())
     return "module {" + "".join(kernels) + "\n}"

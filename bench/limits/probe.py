@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import mmap
 import statistics
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 
 from bench.limits.engine import Engine, seconds_together
 from bench.limits.kernels import ACCUMULATORS, LINE, STREAMS
 
 MIB = 1 << 20
 BRIEF_SECONDS = 0.02
-FLOP_PER_LANE = {"multiply_add_f32": 2, "dot_bf16": 4}
+FLOP_PER_LANE = {"multiply_add_f32": 2, "dot_bf16": 4, "dot_int8": 8}
+INSTRUCTION = {"multiply_add_f32": "f32 multiply-adds", "dot_bf16": "vdpbf16ps", "dot_int8": "vpdpbusd"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """FLOP/s and bytes/s of all threads together."""
+    """FLOP/s (of int8: integer operations/s) and bytes/s of all threads together."""
 
     f32: float
     bf16: float
+    int8: float
     dram: float
 
-    def seconds(self, dtype: str, flop: float, read_bytes: float) -> float:
-        """The least seconds for `flop` operations and `read_bytes` bytes from memory, overlapped without loss."""
-        return max(flop / (self.bf16 if dtype == "bf16" else self.f32), read_bytes / self.dram)
+    def seconds(self, arithmetic: str, flop: float, read_bytes: float) -> float:
+        """The least seconds for `flop` operations and `read_bytes` bytes from memory, overlapped without loss.
+
+        `arithmetic`: "f32", "bf16" or "int8", what both factors of the products are.
+        """
+        peaks = {"f32": self.f32, "bf16": self.bf16, "int8": self.int8}
+        return max(flop / peaks[arithmetic], read_bytes / self.dram)
 
 
 class Prober:
@@ -33,7 +40,13 @@ class Prober:
     def __init__(self, threads: int, mib_per_thread: int = 512) -> None:
         self.threads = threads
         self._engine = Engine()
-        self.bf16_by = "vdpbf16ps" if self._engine.has_dot_bf16 else "f32 multiply-adds (no bf16 arithmetic found)"
+        self._kernel = {
+            "f32": "multiply_add_f32",
+            "bf16": "dot_bf16" if self._engine.has_dot_bf16 else "multiply_add_f32",
+            "int8": "dot_int8" if self._engine.has_dot_int8 else "multiply_add_f32",
+        }
+        self.measured_by = {arithmetic: INSTRUCTION[kernel] for arithmetic, kernel in self._kernel.items()}
+        """What the peak of each arithmetic is of; f32's where the processor has no instruction for a narrower one."""
         self._bytes = mib_per_thread * MIB
         self._memory = mmap.mmap(-1, threads * self._bytes)
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -43,10 +56,7 @@ class Prober:
         view = np.frombuffer(self._memory, np.uint8)
         view.fill(1)  # every page is present before anything is timed
         self._address = int(view.ctypes.data)
-        self._iterations = {kernel: self._calibrate(kernel) for kernel in self._arithmetic()}
-
-    def _arithmetic(self) -> list[str]:
-        return ["multiply_add_f32", *(["dot_bf16"] if self._engine.has_dot_bf16 else [])]
+        self._iterations = {kernel: self._calibrate(kernel) for kernel in set(self._kernel.values())}
 
     def _calibrate(self, kernel: str) -> int:
         """Iterations that take about BRIEF_SECONDS."""
@@ -60,13 +70,9 @@ class Prober:
         flop = FLOP_PER_LANE[kernel] * self._engine.lanes * ACCUMULATORS * iterations
         return self.threads * flop / seconds_together(jobs)
 
-    def f32(self) -> float:
-        """FLOP/s of f32 fused multiply-adds, measured for BRIEF_SECONDS."""
-        return self._flops("multiply_add_f32")
-
-    def bf16(self) -> float:
-        """FLOP/s of bf16 products accumulated in f32; f32's where the processor has no such instruction."""
-        return self._flops("dot_bf16" if self._engine.has_dot_bf16 else "multiply_add_f32")
+    def peak(self, arithmetic: str) -> float:
+        """FLOP/s of products of "f32", "bf16" (summed in f32) or "int8" (in i32), measured for BRIEF_SECONDS."""
+        return self._flops(self._kernel[arithmetic])
 
     def dram(self, mib_per_thread: int = 192) -> float:
         """Bytes/s of reading memory once, a part of the buffer a thread."""
@@ -74,20 +80,23 @@ class Prober:
         jobs = [self._engine.call("read", self._address + n * self._bytes, part) for n in range(self.threads)]
         return self.threads * part / seconds_together(jobs)
 
+    def _probe(self, mib_per_thread: int) -> Limits:
+        return Limits(self.peak("f32"), self.peak("bf16"), self.peak("int8"), self.dram(mib_per_thread))
+
     def brief(self) -> Limits:
         """The limits at this moment, in about a tenth of a second."""
-        return Limits(self.f32(), self.bf16(), self.dram())
+        return self._probe(192)
 
     def thorough(self, repeats: int = 7) -> Limits:
         """The best of several probes: what the machine does when nobody else is on it."""
-        probes = [Limits(self.f32(), self.bf16(), self.dram(self._bytes // MIB)) for _ in range(repeats)]
-        return Limits(max(p.f32 for p in probes), max(p.bf16 for p in probes), max(p.dram for p in probes))
+        return _each(max, [self._probe(self._bytes // MIB) for _ in range(repeats)])
 
 
-def typical(probes: list[Limits]) -> Limits:
+def typical(probes: Sequence[Limits]) -> Limits:
     """The median of each limit over the probes around a measurement."""
-    return Limits(
-        statistics.median(p.f32 for p in probes),
-        statistics.median(p.bf16 for p in probes),
-        statistics.median(p.dram for p in probes),
-    )
+    return _each(statistics.median, probes)
+
+
+def _each(choose: Callable[[Iterable[float]], float], probes: Sequence[Limits]) -> Limits:
+    """`choose` of each limit over the probes."""
+    return Limits(*(choose([getattr(probe, field.name) for probe in probes]) for field in fields(Limits)))

@@ -15,7 +15,7 @@ from bench.limits.probe import typical
 def test_probes_return_rates() -> None:
     prober = Prober(threads=1, mib_per_thread=8)
     for probe in (prober.brief(), prober.thorough(repeats=1)):
-        assert min(probe.f32, probe.bf16, probe.dram) > 1e6
+        assert min(probe.f32, probe.bf16, probe.int8, probe.dram) > 1e6
 
 
 def test_the_reading_loop_reads_every_byte() -> None:
@@ -40,12 +40,23 @@ def test_the_reading_loop_reads_every_byte() -> None:
 
 
 def test_a_cell_is_bound_by_the_slower_of_arithmetic_and_memory() -> None:
-    limits = Limits(f32=100.0, bf16=200.0, dram=10.0)
+    limits = Limits(f32=100.0, bf16=200.0, int8=400.0, dram=10.0)
     assert limits.seconds("f32", flop=1000, read_bytes=10) == pytest.approx(10)
     assert limits.seconds("bf16", flop=1000, read_bytes=10) == pytest.approx(5)
+    assert limits.seconds("int8", flop=1000, read_bytes=10) == pytest.approx(2.5)
     assert limits.seconds("bf16", flop=1000, read_bytes=1000) == pytest.approx(100)
 
 
 def test_typical_is_the_median_of_each_limit() -> None:
-    probes = [Limits(1, 30, 7), Limits(2, 10, 9), Limits(3, 20, 8)]
-    assert typical(probes) == Limits(2, 20, 8)
+    probes = [Limits(1, 30, 5, 7), Limits(2, 10, 6, 9), Limits(3, 20, 4, 8)]
+    assert typical(probes) == Limits(2, 20, 5, 8)
+
+
+def test_an_integer_loop_of_one_iteration_adds_its_products() -> None:
+    """Each of the accumulators starts at its number and gains 4 products of 3 and 1; the sink holds their sum."""
+    engine = Engine()
+    if not engine.has_dot_int8:
+        pytest.skip("this processor has no avx512_vnni")
+    sink = (ctypes.c_int32 * 16)()
+    engine.call_into(ctypes.addressof(sink), "dot_int8", 1)()
+    assert set(sink) == {sum(range(16)) + 16 * 12}
