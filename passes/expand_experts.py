@@ -20,7 +20,7 @@ from moec.passes.rewriting import (
     terminator,
     yield_value,
 )
-from moec.passes.row_matmuls import NotARowMatmul, RowMatmuls
+from moec.passes.row_matmuls import NotARowMatmul, RowMatmuls, row_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def lower_all(matmuls: RowMatmuls, result: ir.Value) -> int:
     """Lower every matvec of the program, in order, so that `result` exists; returns how many there were."""
     matvecs = [op.operation for op in operations(matmuls.block, "linalg.matvec")]
     gives = {op.results[0]: op.results[0] for op in matvecs}
-    for wanted in [*(op.operands[1] for op in matvecs), result]:
+    for wanted in [*(row_of(op.operands[1]) for op in matvecs), result]:
         if wanted == matmuls.row or wanted in gives:
             continue
         homes = matmuls.dependencies(wanted)

@@ -75,21 +75,29 @@ def measure(dispatch: DispatchOp) -> cost.Traffic:
     return cost.Traffic(ir.IntegerAttr(dispatch.experts).value, dims(dispatch.index)[1], row_in, row_out)
 
 
+def readers(rows: ir.Value) -> list[ir.Operation]:
+    """What reads permuted rows, or the int8 made of them."""
+    found = []
+    for user in users(rows):
+        found += readers(user.results[0]) if user.name == "moe.quantize_rows" else [user]
+    return found
+
+
 def gathers(dispatch: DispatchOp) -> bool:
     """Whether only matmuls and their epilogues use the permuted rows."""
-    return all(user.name in ("moe.grouped_matmul", "moe.element") for user in users(dispatch.rows))
+    return all(user.name in ("moe.grouped_matmul", "moe.element") for user in readers(dispatch.rows))
 
 
 def fuse_dispatch(dispatch: DispatchOp, direct: int) -> None:
     with ir.InsertionPoint(dispatch), dispatch.location:
         plan = PlanOp(dispatch.index, dispatch.experts, integer(direct), dispatch.offsets.type, dispatch.slots.type)
-        for user in users(dispatch.rows):
-            user.operands[0] = dispatch.x
+        for user in readers(dispatch.rows):
             if user.name == "moe.element":
                 kind = ir.StringAttr(user.attributes["kind"]).value
                 user.attributes["kind"] = ir.StringAttr.get({"row": "token", "scalar": "token_scalar"}[kind])
             else:
                 user.attributes["gather"] = flag(True)
+    dispatch.rows.replace_all_uses_with(dispatch.x)
     dispatch.offsets.replace_all_uses_with(plan.offsets)
     dispatch.slots.replace_all_uses_with(plan.slots)
     dispatch.operation.erase()

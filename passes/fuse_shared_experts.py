@@ -8,7 +8,17 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import tensor
 
-from moec.dialect import CombineOp, DispatchOp, ExpertsOp, RouteOp, RowOp, SharedOp, YieldChoiceOp
+from moec.dialect import (
+    CombineOp,
+    DequantizeOp,
+    DispatchOp,
+    ExpertsOp,
+    QuantizeOp,
+    RouteOp,
+    RowOp,
+    SharedOp,
+    YieldChoiceOp,
+)
 from moec.passes.base import Pass, Remarks
 from moec.passes.rewriting import (
     body,
@@ -24,7 +34,7 @@ from moec.passes.rewriting import (
     users,
     yield_value,
 )
-from moec.passes.same_program import own_parameters, same_program
+from moec.passes.same_program import own_parameters, same_program, stored
 
 DYNAMIC = ir.ShapedType.get_dynamic_size
 
@@ -143,7 +153,7 @@ def _experts(routed: Routed, shared: SharedOp, index: ir.Value, weight: ir.Value
     )
     old = routed.experts.body.blocks[0]
     pairs = zip(own_parameters(old), own_parameters(shared.body.blocks[0]), strict=True)
-    both = {mine: concat(mine, theirs) for mine, theirs in pairs}
+    both = {mine: stack(mine, theirs) for mine, theirs in pairs}
     experts = ExpertsOp(dispatch.rows, dispatch.offsets, routed.experts.out.type)
     block = fill_region(experts.body, [a.type for a in old.arguments])
     with ir.InsertionPoint(block):
@@ -154,6 +164,25 @@ def _experts(routed: Routed, shared: SharedOp, index: ir.Value, weight: ir.Value
                 clone(op.operation, known)
         yield_value(known.get(end.operands[0], end.operands[0]))
     return CombineOp(experts.out, dispatch.slots, weight, routed.combine.out.type).out
+
+
+def stack(first: ir.Value, second: ir.Value) -> ir.Value:
+    """The experts of two parameters; the codes and scales of quantised ones, so that packing finds them."""
+    how, given = stored(first)
+    if how is None:
+        return concat(first, second)
+    ours, theirs = (value.owner.operation for value in (first, second))
+    name = ours.attributes["format"]
+    if given:
+        codes, scales = (concat(a, b) for a, b in zip(ours.operands, theirs.operands, strict=True))
+    else:
+        both = concat(*(op.operands[0].owner.operation.operands[0] for op in (ours, theirs)))
+        shapes = [[dims(both)[0], *dims(value)[1:]] for value in ours.operands]
+        types = [ir.RankedTensorType.get(s, element_type(v)) for s, v in zip(shapes, ours.operands, strict=True)]
+        made = QuantizeOp(both, name, *types)
+        codes, scales = made.codes, made.scales
+    weights = ir.RankedTensorType.get(dims(codes), element_type(first))
+    return DequantizeOp(codes, scales, name, weights).weights
 
 
 def concat(first: ir.Value, second: ir.Value) -> ir.Value:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch_mlir import ir
 
 from moec.dialect import GroupedMatmulOp
+from moec.dialect.formats import format_of
 from moec.passes.base import Pass, Remarks
 from moec.passes.rewriting import body, clone, fill_region, flag, inline, operations, terminator, users, yield_value
 
@@ -16,8 +17,8 @@ SAME = ("lhs", "offsets", "slots", "gather", "slots_per_token")
 class InterleaveWeights(Pass):
     """Merges a grouped matmul into the one whose epilogue reads it.
 
-    The two must multiply the same rows by matrices of one type.  Their columns are then packed interleaved, so that
-    an activation such as SwiGLU finds gate and up in registers and the gate never goes through memory.  At most
+    The two must multiply the same rows by matrices of one type and format.  Their columns are then packed interleaved,
+    so that an activation such as SwiGLU finds gate and up in registers and the gate never goes through memory.  At most
     `most` weights share a matmul: every one takes registers from the row block.
     """
 
@@ -47,7 +48,9 @@ class InterleaveWeights(Pass):
             return None
         same = all(getattr(first, name) == getattr(second, name) for name in SAME)
         fits = len(first.weights) + len(second.weights) <= self.most
-        return second if same and fits and first.weights[0].type == second.weights[0].type else None
+        ours, theirs = first.weights[0], second.weights[0]
+        alike = ours.type == theirs.type and format_of(ours) == format_of(theirs)
+        return second if same and fits and alike else None
 
 
 def merge(first: GroupedMatmulOp, second: GroupedMatmulOp) -> None:

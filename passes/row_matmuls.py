@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch_mlir import ir
 
-from moec.dialect import ElementOp
+from moec.dialect import ElementOp, QuantizeRowsOp
 from moec.passes.rewriting import count_axis, defining, dims, element_type, operations
 
 ELEMENTWISE = ("arith.", "math.")
@@ -48,6 +48,7 @@ class RowMatmuls:
     row_kind: str
     emit: Emit
     materialised: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    quantised: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     @property
     def row(self) -> ir.Value:
@@ -72,11 +73,21 @@ class RowMatmuls:
         if vector in self.materialised:
             return self.materialised[vector]
         op = defining(vector)
+        if op is not None and op.name == "moe.quantize_row":
+            return self._quantised(self._lhs(op.operands[0]))
         if op is not None and op.name == "arith.extf" and op.operands[0] == self.row:
             return self.rows  # a matmul widens its operand by itself
         if op is not None and op.name == "moe.row":
             return op.operands[0]
         raise NotARowMatmul("the input of a linear is neither the token nor made from one earlier linear")
+
+    def _quantised(self, rows: ir.Value) -> ir.Value:
+        """All rows as int8; once, however many linears multiply them."""
+        if rows not in self.quantised:
+            f32 = ir.F32Type.get(rows.context)
+            type_ = ir.RankedTensorType.get([ir.ShapedType.get_dynamic_size(), dims(rows)[1]], f32)
+            self.quantised[rows] = QuantizeRowsOp(rows, out=type_).out
+        return self.quantised[rows]
 
     def weights(self, matrix: ir.Value) -> ir.Value:
         """The whole parameter, tensor<ExNxK>, of which a row program sees one expert's matrix."""
@@ -165,6 +176,12 @@ class RowMatmuls:
         tensor = leaf.tensor
         kind_attr = ir.StringAttr.get(kind)
         return ElementOp(tensor, kind_attr, element_type(tensor)).element
+
+
+def row_of(vector: ir.Value) -> ir.Value:
+    """The input of a linear before it was rounded to int8, if it was."""
+    op = defining(vector)
+    return op.operands[0] if op is not None and op.name == "moe.quantize_row" else vector
 
 
 def inside(value: ir.Value, block: ir.Block) -> bool:

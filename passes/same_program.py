@@ -2,6 +2,8 @@
 
 from torch_mlir import ir
 
+from moec.dialect.formats import Format, format_of
+
 
 def own_parameters(block: ir.Block) -> list[ir.Value]:
     """The parameters that a row program takes its own slice of, in the order it does."""
@@ -29,8 +31,16 @@ def _same_operation(a: ir.Operation, b: ir.Operation, twin: dict[ir.Value, ir.Va
     if [str(r) for r in a.regions] and not _same_regions(a, b):
         return False
     if a.name == "moe.own":
-        return True
+        return stored(a.operands[0]) == stored(b.operands[0])
     return [twin.get(v, v) for v in a.operands] == list(b.operands)
+
+
+def stored(parameter: ir.Value) -> tuple[Format | None, bool]:
+    """The format of a parameter, and whether it is given in that format rather than brought to it when packed."""
+    how = format_of(parameter)
+    codes = parameter.owner.operation.operands[0] if how else parameter
+    given = isinstance(codes, ir.BlockArgument) or codes.owner.operation.name != "moe.quantize"
+    return how, given
 
 
 def _same_regions(a: ir.Operation, b: ir.Operation) -> bool:

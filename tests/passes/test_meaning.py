@@ -14,7 +14,14 @@ from moec.passes import Pass
 from moec.pipeline.ir_text import parse
 
 IR = Path(__file__).parent.parent / "ir"
-LAYERS = ["layer", "hoist_router_layers", "default_pipeline_different_shared"]
+LAYERS = [
+    "layer",
+    "hoist_router_layers",
+    "default_pipeline_different_shared",
+    "quantised_experts",
+    "quantised_different_shared",
+    "quantised_given",
+]
 
 
 def random_arguments(module: ir.Module, tokens: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -24,7 +31,9 @@ def random_arguments(module: ir.Module, tokens: int, rng: np.random.Generator) -
         function.regions[0].blocks[0].arguments, function.operation.attributes["arg_attrs"], strict=True
     ):
         shape = [tokens if n < 0 else n for n in value.type.shape]
-        arguments[ir.StringAttr(attributes["moe.name"]).value] = rng.standard_normal(shape)
+        codes = str(value.type.element_type) == "i8"
+        array = rng.integers(-8, 8, shape) if codes else rng.standard_normal(shape)
+        arguments[ir.StringAttr(attributes["moe.name"]).value] = array
     return arguments
 
 

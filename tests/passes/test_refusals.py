@@ -72,3 +72,11 @@ def test_a_linear_that_does_not_start_at_zero_stays_in_the_row_program() -> None
     lowered, report = run(text.replace("      %zero5 =", ones), "hoist-router", "canonicalize")
     assert "moe.matmul" not in lowered
     assert any("start at zero" in str(remark) for remark in report.remarks.entries)
+
+
+def test_weights_of_different_formats_share_no_matmul() -> None:
+    text = (IR / "quantised_different_shared.mlir").read_text()
+    for line in [line for line in text.splitlines() if "(%wu)" in line or "(%wuc" in line]:
+        text = text.replace(line, line.replace("int4", "int8"))
+    lowered, _ = run(text, "fuse-shared-experts", "expand-experts", "interleave-weights")
+    assert lowered.count('"moe.grouped_matmul"(') == 2 + 2 + 1  # gate, up, down; gate with up, down
