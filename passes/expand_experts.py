@@ -73,7 +73,9 @@ def _emitter(dispatch: DispatchOp) -> Callable[..., ir.Value]:
 
     def emit(lhs: ir.Value, weights: ir.Value, out: ir.Type, epilogue: Callable[[ir.Value], ir.Value]) -> ir.Value:
         result = ir.RankedTensorType.get([ir.ShapedType.get_dynamic_size(), dims(weights)[1]], out)
-        matmul = GroupedMatmulOp(lhs, dispatch.offsets, dispatch.slots, [weights], flag(False), integer(slots), result)
+        matmul = GroupedMatmulOp(
+            lhs, dispatch.offsets, dispatch.slots, [weights], flag(False), integer(slots), [result]
+        )
         block = fill_region(matmul.epilogue, [ir.F32Type.get()])
         with ir.InsertionPoint(block):
             yield_value(epilogue(block.arguments[0]))

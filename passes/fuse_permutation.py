@@ -106,7 +106,9 @@ def fuse_dispatch(dispatch: DispatchOp, direct: int) -> None:
 def fuse_combine(combine: CombineOp) -> GroupedMatmulCombineOp | None:
     producer = defining(combine.rows)
     matmul = producer.opview if producer is not None else None
-    if not isinstance(matmul, GroupedMatmulOp) or len(users(matmul.out)) != 1:
+    if not isinstance(matmul, GroupedMatmulOp) or matmul.transposed or len(users(combine.rows)) != 1:
+        return None
+    if len(matmul.operation.results) != 1:
         return None
     f32 = ir.F32Type.get(combine.context)
     with ir.InsertionPoint(combine), combine.location:

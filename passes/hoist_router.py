@@ -58,7 +58,7 @@ def _read_row(value: ir.Value, tensor: ir.Value) -> None:
 
 def emit(lhs: ir.Value, weights: ir.Value, out: ir.Type, epilogue: Callable[[ir.Value], ir.Value]) -> ir.Value:
     result = ir.RankedTensorType.get([ir.ShapedType.get_dynamic_size(), dims(weights)[1]], out)
-    matmul = MatmulOp(lhs, [weights], result)
+    matmul = MatmulOp(lhs, [weights], [result])
     block = fill_region(matmul.epilogue, [ir.F32Type.get()])
     with ir.InsertionPoint(block):
         yield_value(epilogue(block.arguments[0]))

@@ -10,7 +10,7 @@ from moec.dialect.formats import format_of
 from moec.passes.base import Pass, Remarks
 from moec.passes.rewriting import body, clone, fill_region, flag, inline, operations, terminator, users, yield_value
 
-SAME = ("lhs", "offsets", "slots", "gather", "slots_per_token")
+SAME = ("lhs", "offsets", "slots", "gather", "slots_per_token", "transposed")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class InterleaveWeights(Pass):
 
     def reader(self, first: GroupedMatmulOp) -> GroupedMatmulOp | None:
         """The only user of `first`, if it is the epilogue of a matmul of the same rows."""
-        used_by = users(first.out)
+        used_by = users(first.out) if len(first.operation.results) == 1 else []
         if not used_by or any(user.name != "moe.element" for user in used_by):
             return None
         parents = [user.parent.opview for user in used_by]
@@ -63,7 +63,7 @@ def merge(first: GroupedMatmulOp, second: GroupedMatmulOp) -> None:
             weights,
             flag(second.gather),
             second.slots_per_token,
-            second.out.type,
+            [second.out.type],
         )
     block = fill_region(merged.epilogue, [ir.F32Type.get(second.context)] * len(weights))
     arguments = list(block.arguments)

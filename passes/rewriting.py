@@ -5,12 +5,12 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from torch_mlir import ir
 
 from moec.dialect import YieldOp
+from moec.dialect.functions import layer_function
 
 
 def function(module: ir.Module) -> ir.Operation:
-    """The one function of a layer's module."""
-    (found,) = [op.operation for op in module.body.operations if op.operation.name == "func.func"]
-    return found
+    """The function of a module that is its layer."""
+    return layer_function(module)
 
 
 def body(module: ir.Module) -> ir.Block:
@@ -92,8 +92,8 @@ def fill_region(region: ir.Region, types: Sequence[ir.Type]) -> ir.Block:
     return region.blocks.append(*types)
 
 
-def yield_value(value: ir.Value) -> None:
-    YieldOp(value)
+def yield_value(*values: ir.Value) -> None:
+    YieldOp(list(values))
 
 
 def count_axis(value: ir.Value) -> ir.Value:

@@ -127,7 +127,7 @@ class _Lower:
         with ir.InsertionPoint(block):
             row = Row(block.arguments[0], leaf, group.dtype, self._context)
             row.lower([group.output])
-            YieldOp(row.values[group.output])
+            YieldOp([row.values[group.output]])
 
 
 def _named(name: str, role: str | None) -> ir.DictAttr:

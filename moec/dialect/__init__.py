@@ -10,12 +10,24 @@ from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, Rou
 from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
 from moec.dialect.quantised import DequantizeOp, QuantizeOp, QuantizeRowOp, QuantizeRowsOp
 from moec.dialect.rows import ChosenOp, OwnOp, RowOp, TakeOp, TopKOp, TopPOp, YieldChoiceOp, YieldOp
+from moec.dialect.training import (
+    CountOp,
+    DenseGroupSumOp,
+    DenseWeightGradientOp,
+    GroupSumOp,
+    MapOp,
+    PutOp,
+    RowValuesOp,
+    SlotValuesOp,
+    WeightGradientOp,
+)
 
 __all__ = [
-    "CapacityOp", "ChosenOp", "CombineOp", "DequantizeOp", "DispatchOp", "ElementOp", "ExpertsOp",
-    "GroupedMatmulCombineOp", "GroupedMatmulOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "QuantizeOp", "QuantizeRowOp",
-    "QuantizeRowsOp", "RouteOp", "RowOp", "SharedOp", "TakeOp", "TopKOp", "TopPOp", "YieldChoiceOp", "YieldOp",
-    "context",
+    "CapacityOp", "ChosenOp", "CombineOp", "CountOp", "DenseGroupSumOp", "DenseWeightGradientOp", "DequantizeOp",
+    "DispatchOp", "ElementOp", "ExpertsOp", "GroupSumOp", "GroupedMatmulCombineOp", "GroupedMatmulOp", "MapOp",
+    "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp", "QuantizeRowOp", "QuantizeRowsOp", "RouteOp",
+    "RowOp", "RowValuesOp", "SharedOp", "SlotValuesOp", "TakeOp", "TopKOp", "TopPOp", "WeightGradientOp",
+    "YieldChoiceOp", "YieldOp", "context",
 ]  # fmt: skip
 
 

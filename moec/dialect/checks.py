@@ -239,10 +239,11 @@ def matmul(op: Any) -> tuple[int, int]:
     require(len(op.weights) > 0, "needs at least one weights operand")
     dims = shape(tensor(op.weights[0], "weights operand 0"))
     require(len(dims) == 3 and None not in dims, f"weights must be tensor<ExNxK>, not {op.weights[0].type}")
-    experts, columns = dims[0] or 0, dims[1] or 0
-    expect(op.weights[0], "weights", (experts, columns, inner))
+    experts, columns = dims[0] or 0, dims[2 if op.transposed else 1] or 0
+    expect(op.weights[0], "weights", (experts, inner, columns) if op.transposed else (experts, columns, inner))
     require(len({format_of(w) for w in op.weights}) == 1, "weights must all have one format")
-    expect(op.out, "the result", (None, columns))
+    for out in op.operation.results:
+        expect(out, "the result", (None, columns))
     return experts, columns
 
 
@@ -271,17 +272,26 @@ def region_elements(op: Any, region: ir.Region, kinds: Sequence[str], experts: i
             expect(inner.operation.operands[0], f"an element of kind {kind!r}", dims[kind])
 
 
-def scalar_region(op: Any, region: ir.Region, what: str, takes: int, gives: ir.Type) -> None:
-    (out,) = yielded(region, what)
+def scalar_region(op: Any, region: ir.Region, what: str, takes: int, gives: Sequence[ir.Type]) -> None:
+    out = yielded(region, what)
     arguments(region, [ir.F32Type.get(op.context)] * takes, what)
-    require(out.type == gives, f"{what} must yield {gives}, not {out.type}")
+    wanted = ", ".join(map(str, gives))
+    require(
+        [v.type for v in out] == list(gives), f"{what} must yield {wanted}, not {', '.join(str(v.type) for v in out)}"
+    )
+    require(len(set(gives)) == 1, "results must all have one type")
+
+
+def elements(op: Any) -> list[ir.Type]:
+    """The element types of the results."""
+    return [tensor(result, "the result").element_type for result in op.operation.results]
 
 
 @sound
 def dense_matmul(op: Any) -> None:
     experts, columns = matmul(op)
     require(experts == 1, f"a dense product has one expert, not {experts}")
-    scalar_region(op, op.epilogue, "the epilogue", len(op.weights), tensor(op.out, "the result").element_type)
+    scalar_region(op, op.epilogue, "the epilogue", len(op.weights), elements(op))
     region_elements(op, op.epilogue, KINDS, experts, columns)
 
 
@@ -289,7 +299,7 @@ def dense_matmul(op: Any) -> None:
 def grouped_matmul(op: Any) -> None:
     experts, columns = matmul(op)
     grouped(op, experts)
-    scalar_region(op, op.epilogue, "the epilogue", len(op.weights), tensor(op.out, "the result").element_type)
+    scalar_region(op, op.epilogue, "the epilogue", len(op.weights), elements(op))
     region_elements(op, op.epilogue, KINDS, experts, columns)
 
 
@@ -298,7 +308,7 @@ def grouped_matmul_combine(op: Any) -> None:
     experts, columns = matmul(op)
     grouped(op, experts)
     batched(op.tokens, "tokens")
-    scalar_region(op, op.epilogue, "the epilogue", len(op.weights), ir.F32Type.get(op.context))
-    scalar_region(op, op.finish, "the finish", 1, tensor(op.out, "the result").element_type)
+    scalar_region(op, op.epilogue, "the epilogue", len(op.weights), [ir.F32Type.get(op.context)])
+    scalar_region(op, op.finish, "the finish", 1, elements(op))
     region_elements(op, op.epilogue, KINDS, experts, columns)
     region_elements(op, op.finish, FINISH_KINDS, experts, columns)

@@ -2,7 +2,12 @@
 
 A *plan* sorts slots by expert.  A grouped matmul multiplies each expert's rows by that expert's matrices and hands
 the f32 accumulators, element by element, to an epilogue region.  Weights are tensor<ExNxK> (row-major, as in
-`torch.nn.Linear`), so accumulator i is `sum_k lhs[row, k] * weights[i][e, n, k]`.
+`torch.nn.Linear`), so accumulator i is `sum_k lhs[row, k] * weights[i][e, n, k]`.  With the unit attribute `transposed`
+they are tensor<ExKxN>, and accumulator i is `sum_k lhs[row, k] * weights[i][e, k, n]`: how gradients go back through a
+linear whose weights stay as they are.
+
+Matmuls (not `moe.grouped_matmul_combine`) may have several results of one type; the epilogue yields as many.  `out` is
+the result of one that has a single one.
 
 An epilogue captures other tensors through `moe.element`, whose kind says which element row r, column n, of expert e,
 token t and flat slot s reads:
@@ -25,7 +30,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Region, Result
 
 from moec.dialect import checks
-from moec.dialect.base import Moe
+from moec.dialect.base import Moe, only, unsegmented
 
 
 class PlanOp(Moe.Operation, name="plan", traits=[Pure]):
@@ -57,26 +62,36 @@ class ElementOp(Moe.Operation, name="element", traits=[Pure]):
         return checks.element(self)
 
 
+@unsegmented("resultSegmentSizes")
 class MatmulOp(Moe.Operation, name="matmul", traits=[Pure]):
     """A dense product with an epilogue: one expert (E = 1) whose rows are the tokens.
 
-    lhs tensor<?xK>, weights tensor<1xNxK>, result tensor<?xN>.
+    lhs tensor<?xK>, weights tensor<1xNxK>, results tensor<?xN>.
     """
 
     lhs: Operand[Any]
     weights: Sequence[Operand[Any]]
-    out: Result[Any]
+    outs: Sequence[Result[Any]]
     epilogue: Region
+
+    @property
+    def out(self) -> ir.OpResult:
+        return only(self)
+
+    @property
+    def transposed(self) -> bool:
+        return "transposed" in self.operation.attributes
 
     def verify_invariants(self) -> bool:
         return checks.dense_matmul(self)
 
 
+@unsegmented("resultSegmentSizes")
 class GroupedMatmulOp(Moe.Operation, name="grouped_matmul", traits=[Pure]):
     """One matmul an expert over its rows; the epilogue maps the accumulators of an element to that of the result.
 
     `gather` = true: lhs is in token order and row r reads lhs[slots[r] / K]; false: lhs is in row order.
-    lhs tensor<?xK>, weights tensor<ExNxK>, result tensor<?xN> in row order.
+    lhs tensor<?xK>, weights tensor<ExNxK>, results tensor<?xN> in row order.
     """
 
     lhs: Operand[Any]
@@ -85,8 +100,16 @@ class GroupedMatmulOp(Moe.Operation, name="grouped_matmul", traits=[Pure]):
     weights: Sequence[Operand[Any]]
     gather: ir.IntegerAttr
     slots_per_token: ir.IntegerAttr
-    out: Result[Any]
+    outs: Sequence[Result[Any]]
     epilogue: Region
+
+    @property
+    def out(self) -> ir.OpResult:
+        return only(self)
+
+    @property
+    def transposed(self) -> bool:
+        return "transposed" in self.operation.attributes
 
     def verify_invariants(self) -> bool:
         return checks.grouped_matmul(self)
@@ -110,6 +133,10 @@ class GroupedMatmulCombineOp(Moe.Operation, name="grouped_matmul_combine", trait
     out: Result[Any]
     epilogue: Region
     finish: Region
+
+    @property
+    def transposed(self) -> bool:
+        return "transposed" in self.operation.attributes
 
     def verify_invariants(self) -> bool:
         return checks.grouped_matmul_combine(self)

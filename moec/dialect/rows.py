@@ -3,13 +3,14 @@
 They appear inside the regions of `moe.route`, `moe.experts` and `moe.shared`, on statically shaped tensors.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result
 
 from moec.dialect import checks
-from moec.dialect.base import Moe
+from moec.dialect.base import Moe, unsegmented
 
 
 class RowOp(Moe.Operation, name="row", traits=[Pure]):
@@ -82,10 +83,11 @@ class ChosenOp(Moe.Operation, name="chosen", traits=[Pure]):
         return checks.chosen(self)
 
 
+@unsegmented("operandSegmentSizes")
 class YieldOp(Moe.Operation, name="yield", traits=[Pure, ir.IsTerminatorTrait]):
-    """Ends a region and gives its value."""
+    """Ends a region and gives its value, or its values, all of one type."""
 
-    value: Operand[Any]
+    values: Sequence[Operand[Any]]
 
 
 class YieldChoiceOp(Moe.Operation, name="yield_choice", traits=[Pure, ir.IsTerminatorTrait]):

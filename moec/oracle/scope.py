@@ -59,3 +59,7 @@ def integer(op: ir.Operation, name: str) -> int:
 
 def element_type(type_: ir.Type) -> ir.Type:
     return type_.element_type if isinstance(type_, ir.ShapedType) else type_
+
+
+def terminator(region: ir.Region) -> ir.Operation:
+    return list(region.blocks[0].operations)[-1].operation

@@ -5,20 +5,16 @@ from collections.abc import Iterator
 from torch_mlir import ir
 
 from moec.artifact.manifest import Guarantees, TokenTensor, Weight
+from moec.dialect.functions import layer_function
 
 
 def layer_name(module: ir.Module) -> str:
     return str(ir.StringAttr(module.operation.attributes["moe.layer"]).value)
 
 
-def _function(module: ir.Module) -> ir.Operation:
-    (found,) = [op.operation for op in module.body.operations if op.operation.name == "func.func"]
-    return found
-
-
 def _arguments(module: ir.Module) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
     """(name, role, static shape with the token axis dropped for inputs, dtype) of every argument."""
-    function = _function(module)
+    function = layer_function(module)
     block = function.regions[0].blocks[0]
     for value, attributes in zip(block.arguments, function.attributes["arg_attrs"], strict=True):
         role = str(ir.StringAttr(attributes["moe.role"]).value)
@@ -40,7 +36,7 @@ def weights(module: ir.Module) -> tuple[Weight, ...]:
 
 
 def outputs(module: ir.Module) -> tuple[TokenTensor, ...]:
-    function = _function(module)
+    function = layer_function(module)
     types = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).results
     return tuple(
         TokenTensor(str(ir.StringAttr(a["moe.name"]).value), tuple(t.shape)[1:], str(t.element_type))
@@ -54,7 +50,9 @@ def guarantees(module: ir.Module) -> Guarantees:
     Regions are written for one token and kernels add up in a fixed order, so a token's result depends on that token
     alone, unless something ranks tokens against each other: a capacity limit does.
     """
-    ranks_tokens = any(op.operation.name == "moe.capacity" for op in _function(module).regions[0].blocks[0].operations)
+    ranks_tokens = any(
+        op.operation.name == "moe.capacity" for op in layer_function(module).regions[0].blocks[0].operations
+    )
     return Guarantees(
         deterministic=True,
         batch_invariant=not ranks_tokens,
