@@ -370,6 +370,10 @@ class Builder:
 
     # --- vectors
 
+    def fence(self) -> None:
+        """Nothing that follows is seen by another thread before the stores that came before."""
+        llvm.FenceOp(llvm.AtomicOrdering.seq_cst)
+
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes of a and b (those of b count on from a's)."""
         return Value(vector.ShuffleOp(a.raw, b.raw, list(lanes)).result)

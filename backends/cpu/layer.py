@@ -26,6 +26,8 @@ EMITTERS = {
     "moe.matmul": "moec.backends.cpu.grouped_matmul:matmul",
     "moe.grouped_matmul": "moec.backends.cpu.grouped_matmul:grouped_matmul",
     "moe.grouped_matmul_combine": "moec.backends.cpu.combine:grouped_matmul_combine",
+    "moe.weight_gradient": "moec.backends.cpu.weight_gradient:weight_gradient",
+    "moe.dense_weight_gradient": "moec.backends.cpu.weight_gradient:dense_weight_gradient",
 }
 
 # Operations on parameters alone: packing resolves them; constants are read where they are used.

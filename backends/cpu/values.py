@@ -235,6 +235,10 @@ class Pointer(Value):
     def store(self, value: Value, *, align: int | None = None) -> None:
         llvm.StoreOp(value.raw, self.raw, alignment=align or byte_width(value.type))
 
+    def store_streaming(self, value: Value) -> None:
+        """Past the caches; the address must be aligned to the value's size.  `Builder.fence` orders what follows."""
+        llvm.StoreOp(value.raw, self.raw, alignment=value.lanes * byte_width(value.type), nontemporal=True)
+
     def store_masked(self, value: Value, mask: Value) -> None:
         """Lanes whose mask bit is clear are not written."""
         llvm.MaskedStoreOp(value.raw, self.raw, mask.raw, byte_width(value.type))

@@ -67,7 +67,7 @@ class Wave:
         """Where the wave that begins at `first` ends: behind the last expert that fits, else within one."""
         b = call.b
         furthest = b.minimum(first + self.window.rows(b, call.tokens), row_count(call, self.groups))
-        with b.for_(0, _group_count(call, self.groups), carry=[first]) as loop:
+        with b.for_(0, group_count(call, self.groups), carry=[first]) as loop:
             end = _group_end(call, self.groups, loop.index)
             loop.carry(b.select(end > furthest, loop.value, b.maximum(loop.value, end)))
         (whole,) = loop.results
@@ -76,12 +76,13 @@ class Wave:
 
 def row_count(call: Call, groups: int) -> Value:
     """All rows of the plan whose groups the word `groups` holds: where its last group ends."""
-    b, count = call.b, _group_count(call, groups)
+    b, count = call.b, group_count(call, groups)
     last = _group_end(call, groups, b.maximum(count - 1, 0))
     return b.select(count > 0, last, 0)
 
 
-def _group_count(call: Call, groups: int) -> Value:
+def group_count(call: Call, groups: int) -> Value:
+    """How many experts have rows."""
     return call.b.convert(call.pointer(groups).load(call.b.i32), call.b.i64)
 
 
