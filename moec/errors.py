@@ -79,7 +79,7 @@ class RangeError(InputError):
 
 
 class GradientError(InputError):
-    """A gradient was asked for; a compiled layer computes none."""
+    """A gradient was asked for where there is none: of a layer for inference, or a second derivative."""
 
 
 class WeightsError(MoecError):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from moec.artifact.manifest import Manifest, TokenTensor
-from moec.errors import DeviceError, DtypeError, GradientError, InputError, LayoutError, RangeError, ShapeError
+from moec.errors import DeviceError, DtypeError, InputError, LayoutError, RangeError, ShapeError
 from moec.runtime.dtypes import TORCH_DTYPES
 
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
@@ -61,6 +61,15 @@ class Signature:
             raise InputError(f"{self.layer} takes ({', '.join(names)}): {'; '.join(wrong)}")
         values.update(named)
         return [values[name] for name in names]
+
+    def cast(self, values: Sequence[Any]) -> list[Any]:
+        """What torch.autocast does for an operator with a dtype of its own: floats are converted to it."""
+        return [
+            value.to(spec.dtype)
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and spec.dtype.is_floating_point
+            else value
+            for spec, value in zip(self.inputs, values, strict=True)
+        ]
 
     def flatten(self, values: Sequence[Any]) -> tuple[list[torch.Tensor], tuple[int, ...]]:
         """Check every value and give it the shape `(T, *row)`; also the shape that the tokens had.
@@ -123,7 +132,6 @@ def _acceptable(spec: Input, value: Any) -> bool:
         and value.ndim >= rank
         and value.shape[value.ndim - rank :] == spec.row
         and value.is_contiguous()
-        and not (value.requires_grad and torch.is_grad_enabled())
     )
 
 
@@ -146,12 +154,7 @@ def _objection(layer: str, spec: Input, value: Any) -> InputError:
         return DtypeError(f"{name} must be {spec.dtype}, not {value.dtype}; call `.to({spec.dtype})`")
     if tuple(value.shape[max(value.ndim - len(spec.row), 0) :]) != spec.row:
         return ShapeError(f"{name} must have shape [{shape}], not {list(value.shape)}")
-    if not value.is_contiguous():
-        return LayoutError(f"{name} is not contiguous (strides {list(value.stride())}); call `.contiguous()`")
-    return GradientError(
-        f"{name} requires a gradient, and a compiled layer computes none: call it under `torch.no_grad()` or give "
-        f"`{spec.name}.detach()`"
-    )
+    return LayoutError(f"{name} is not contiguous (strides {list(value.stride())}); call `.contiguous()`")
 
 
 def _tokens(shape: tuple[int, ...]) -> str:

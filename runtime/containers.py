@@ -11,8 +11,9 @@ from torch import nn
 
 from moec.errors import DeviceError, DtypeError, GradientError, WeightsError
 from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.memory import empty
 from moec.runtime.packing.weights import PackedWeights, check_weight
-from moec.runtime.placeholder import PackedBuffer, PackedParameter, placeholder
+from moec.runtime.placeholder import PACKED_CANNOT_TRAIN, PackedBuffer, PackedParameter, placeholder
 
 TABLES = {"parameter": "_parameters", "buffer": "_buffers"}
 """Where nn.Module keeps the tensors of each role."""
@@ -54,10 +55,19 @@ class Weights(nn.Module):
         for name, index in self._indices.items():
             self._put(name, placeholder(self._store.weights[index]))
 
+    def materialise(self) -> None:
+        """Give this level ordinary tensors without values; parameters of floats require gradients."""
+        for name, index in self._indices.items():
+            weight = self._store.weights[index]
+            tensor = empty(weight.shape, TORCH_DTYPES[weight.dtype])
+            if weight.role == "parameter":
+                tensor = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+            self._table(name)[name] = tensor
+
     def restore(self) -> None:
         """Replace the placeholders of this level by ordinary tensors, where values were given."""
         for name, index in self._indices.items():
-            if self._store.weights[index].name not in self._store.missing and _stands_in(self.get(name)):
+            if self._store.weights[index].name not in self._store.missing and stands_in(self.get(name)):
                 self._put(name, self._store.unpack(index))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -82,9 +92,11 @@ class Weights(nn.Module):
 
     def _put(self, name: str, tensor: torch.Tensor) -> None:
         role = self._store.weights[self._indices[name]].role
+        table = self._table(name)
         if role == "parameter" and not isinstance(tensor, nn.Parameter):
-            tensor = nn.Parameter(tensor.detach(), requires_grad=False)
-        self._table(name)[name] = tensor
+            before = table.get(name)
+            tensor = nn.Parameter(tensor.detach(), requires_grad=before is not None and before.requires_grad)
+        table[name] = tensor
 
     def _table(self, name: str) -> dict[str, Any]:
         table: dict[str, Any] = self.__dict__[TABLES[self._store.weights[self._indices[name]].role]]
@@ -94,7 +106,7 @@ class Weights(nn.Module):
         for name, tensor in (*self._parameters.items(), *self._buffers.items()):
             if tensor is None or name in self._non_persistent_buffers_set:
                 continue
-            if _stands_in(tensor):
+            if stands_in(tensor):
                 index = self._indices[name]
                 given = self._store.weights[index].name not in self._store.missing
                 bare = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
@@ -109,7 +121,7 @@ class Weights(nn.Module):
         if self._store.keep and not assign:
             for name in self._indices:
                 given, present = state_dict.get(prefix + name), self.get(name)
-                if _stands_in(present) and isinstance(given, torch.Tensor) and given.shape == present.shape:
+                if stands_in(present) and isinstance(given, torch.Tensor) and given.shape == present.shape:
                     self._assign(name, torch.empty(present.shape, dtype=present.dtype, device="cpu"))
         elif not assign:
             local_metadata = {**local_metadata, "assign_to_params_buffers": True}
@@ -137,9 +149,9 @@ class Weights(nn.Module):
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        if requires_grad:
-            raise GradientError("a compiled layer computes no gradients, so its weights cannot require them")
-        return self
+        if not requires_grad or (self._store.keep and self._store.kernel.step is not None):
+            return super().requires_grad_(requires_grad)
+        raise GradientError(PACKED_CANNOT_TRAIN)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = type(self).__new__(type(self))
@@ -154,5 +166,6 @@ class Weights(nn.Module):
         )
 
 
-def _stands_in(tensor: torch.Tensor) -> bool:
+def stands_in(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is a placeholder."""
     return isinstance(tensor, PackedParameter | PackedBuffer)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 
 from moec.artifact.container import read
-from moec.errors import UnsupportedCpu
+from moec.errors import GradientError, UnsupportedCpu
+from moec.runtime.gradients import for_inference_only
 from moec.runtime.module import Layer
 from moec.runtime.native import kernel, library
 
 
-def load(path: str | os.PathLike[str], *, keep_weights: bool = False, variant: str | None = None) -> Layer:
+def load(
+    path: str | os.PathLike[str], *, keep_weights: bool = False, training: bool = False, variant: str | None = None
+) -> Layer:
     """Load a compiled layer.  This runs the artifact's machine code: load only files whose author you trust.
 
     path          the artifact that `moec compile` wrote
     keep_weights  keep ordinary weight tensors beside the packed ones, so that they can be edited in place
+    training      make a layer that can be trained: its weights are ordinary parameters that require gradients, and it
+                  is in training mode; the artifact must have been compiled with `--training`
     variant       one of the artifact's variants; by default the best that this processor can run
 
     Returns a layer without weights: `load_state_dict` or `reset_parameters` gives them.
 
-    Raises NotAnArtifact, TruncatedArtifact, TamperedArtifact, NewerSchema, UnsupportedCpu (all ArtifactError), and
-    OSError where the file cannot be read.
+    Raises NotAnArtifact, TruncatedArtifact, TamperedArtifact, NewerSchema, UnsupportedCpu (all ArtifactError),
+    GradientError where `training` is asked of an artifact for inference, and OSError where the file cannot be read.
     """
     code = library(read(path))
     names = [v.name for v in code.manifest.variants]
@@ -30,4 +35,7 @@ def load(path: str | os.PathLike[str], *, keep_weights: bool = False, variant: s
         raise UnsupportedCpu(
             f"{code.path}: this processor cannot run the variant {variant!r}, only {', '.join(code.supported)}"
         )
-    return Layer(kernel(code.sha256, variant or code.supported[0]), keep_weights)
+    chosen = kernel(code.sha256, variant or code.supported[0])
+    if training and chosen.step is None:
+        raise GradientError(for_inference_only(code.manifest.layer))
+    return Layer(chosen, keep_weights, training)

@@ -1,4 +1,4 @@
-"""Memory for packed weights and workspaces: byte tensors that the kernels can use as they are.
+"""Memory for weights, gradients and workspaces: tensors that the kernels can use as they are.
 
 Every buffer begins at a multiple of 64 bytes.  A large one is a mapping of its own that asks for huge pages (streaming
 weights through 4 KiB pages spends its time in page walks) and goes back to the system as soon as it is dropped.
@@ -7,7 +7,9 @@ weights through 4 KiB pages spends its time in page walks) and goes back to the 
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
+from collections.abc import Sequence
 
 import torch
 
@@ -25,6 +27,13 @@ def allocate(nbytes: int) -> torch.Tensor:
     region = mmap.mmap(-1, nbytes + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel built without huge pages refuses the wish; small ones do too
         region.madvise(mmap.MADV_HUGEPAGE)
-    whole = torch.frombuffer(region, dtype=torch.uint8)
-    begin = -whole.data_ptr() % HUGE_PAGE
-    return whole[begin : begin + nbytes]
+    begin = -torch.frombuffer(region, dtype=torch.uint8).data_ptr() % HUGE_PAGE
+    return torch.frombuffer(region, dtype=torch.uint8, count=nbytes, offset=begin)
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A contiguous tensor without values in such memory."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _MAP_FROM:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    return allocate(nbytes).view(dtype).view(shape)

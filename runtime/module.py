@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 
 from moec.artifact.manifest import Manifest
 from moec.errors import GradientError, WeightsError
+from moec.runtime import gradients, losses
 from moec.runtime.checks import Signature
-from moec.runtime.containers import TABLES, Weights
+from moec.runtime.containers import TABLES, Weights, stands_in
 from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.memory import empty
 from moec.runtime.native import Kernel
 from moec.runtime.operator import operator
-from moec.runtime.packing.weights import PackedWeights
+from moec.runtime.packing.weights import PackedWeights, check_weight
 from moec.runtime.placeholder import PackedBuffer, PackedParameter
+from moec.runtime.step import Step
 from moec.runtime.workspace import WORKSPACES
+
+_PLACEHOLDERS = (PackedParameter, PackedBuffer)
 
 
 class Layer(Weights):
@@ -28,27 +33,41 @@ class Layer(Weights):
     memory: `parameters()` then shows placeholders of the right shape and dtype.  With `keep_weights` the ordinary
     tensors stay too, may be edited in place, and are packed again by the next call after a change.
 
-    Calls from several threads at once are fine; changing weights while a call runs is not.  No gradients are computed.
+    A layer for training has ordinary weights that require gradients.  In training mode, and wherever a gradient is
+    needed, a call reads them as they are; other calls use the packed form, which is brought up to date first.  In
+    training mode a layer whose file asks for auxiliary losses returns its result and their sum.
+
+    Calls from several threads at once are fine; changing weights while a call runs is not.
     """
 
-    def __init__(self, kernel: Kernel, keep_weights: bool) -> None:
-        super().__init__(PackedWeights(kernel, keep_weights))
+    def __init__(self, kernel: Kernel, keep_weights: bool, training: bool) -> None:
+        super().__init__(PackedWeights(kernel, keep_weights or training))
         manifest = kernel.library.manifest
         self.__dict__.update(
             _signature=Signature.of(manifest),
             _artifact=kernel.library.sha256,
             _variant=kernel.variant,
             _operator=operator(),
+            _step=kernel.step,
+            _step_operator=gradients.operator(),
             _places=[],
         )
         for index, weight in enumerate(manifest.parameters):
             path = weight.name.split(".")
             self._places.append((self.add_weight(path, index), TABLES[weight.role], path[-1]))
+        if training:
+            for level in self._levels():
+                level.materialise()
+            self._store.reserve()
+            self._store.mark_blank(self._tensors())
+        self.train(training)
 
     _signature: Signature
     _artifact: str
     _variant: str
     _operator: Any
+    _step: Step | None
+    _step_operator: Any
     _places: list[tuple[Weights, str, str]]  # of each weight, in order: its level, nn.Module's table, its name there
 
     @property
@@ -66,18 +85,27 @@ class Layer(Weights):
         """Size of the packed weights in bytes (0 before the first weight is given)."""
         return self._store.buffer.numel()
 
-    def forward(
-        self, *inputs: torch.Tensor | int, **named: torch.Tensor | int
-    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    def forward(self, *inputs: torch.Tensor | int, **named: torch.Tensor | int) -> Any:
         """Run the layer on tokens of any leading shape.
 
         inputs: one for each input of the manifest, in order or by name: `(..., *row)` of its dtype, contiguous, on the
         CPU, the leading shape the same for all.  An input of i32 a token may be an int: the same for every token.
-        Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.
+        Under `torch.autocast("cpu")` inputs of floats are converted.
+        Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.  In training mode a
+        layer with auxiliary losses returns a pair: that, and the sum of the losses (f32, no dimensions), to be added to
+        the model's loss.
 
         Raises ShapeError, DtypeError, DeviceError, LayoutError, RangeError, GradientError (all InputError), or
         WeightsError while weights are missing.
         """
+        values = self._signature.bind(inputs, named)
+        if torch.is_autocast_enabled("cpu"):
+            values = self._signature.cast(values)
+        flat, leading = self._signature.flatten(values)
+        if (self.training or torch.is_grad_enabled()) and not torch.compiler.is_exporting():
+            ordinary = self._ordinary()
+            if self._takes_a_step(flat, ordinary):
+                return self._take_step(flat, ordinary, leading)
         variant = self._variant
         if not torch.compiler.is_compiling():
             packed, weights = self._current()
@@ -88,11 +116,13 @@ class Layer(Weights):
         else:
             self._require_weights()
             packed, weights = self._store.buffer, self._named_tensors() if self._store.keep else []
-        flat, leading = self._signature.flatten(self._signature.bind(inputs, named))
-        outputs = self._operator(packed, weights, flat, self._artifact, variant)
-        if len(leading) != 1:
-            outputs = [output.view(*leading, *output.shape[1:]) for output in outputs]
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return _shaped(self._operator(packed, weights, flat, self._artifact, variant), leading)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        self._store.missing_now()
+        twin = super().__deepcopy__(memo)
+        twin._store.mark_blank(twin._tensors())
+        return twin
 
     def reset_parameters(self, seed: int | None = None) -> Self:
         """Give every weight random values: normal with variance 1 / (size of the last dimension), integers 0.
@@ -101,10 +131,15 @@ class Layer(Weights):
         """
         generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
         for weight, (level, _, name) in zip(self._store.weights, self._places, strict=True):
-            value = torch.zeros(weight.shape, dtype=TORCH_DTYPES[weight.dtype], device="cpu")
+            present = level.get(name)
+            packed = stands_in(present)
+            value = empty(weight.shape, TORCH_DTYPES[weight.dtype]) if packed else present.detach()
             if value.is_floating_point():
                 value.normal_(std=(weight.shape[-1] if weight.shape else 1) ** -0.5, generator=generator)
-            setattr(level, name, value)
+            else:
+                value.zero_()
+            if packed:
+                setattr(level, name, value)
         return self
 
     def unpack(self) -> Self:
@@ -163,10 +198,48 @@ class Layer(Weights):
         named = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return [named[weight.name] for weight in self._store.weights]
 
+    def _ordinary(self) -> list[torch.Tensor]:
+        """The weights that are ordinary tensors: all of them, none, or those that stand in for one call."""
+        if torch.compiler.is_compiling():
+            return self._named_tensors() if self._store.keep else []
+        return [tensor for tensor in self._tensors() if type(tensor) not in _PLACEHOLDERS]
+
+    def _takes_a_step(self, flat: list[torch.Tensor], ordinary: list[torch.Tensor]) -> bool:
+        """Whether this call goes the way of training.  Raises GradientError where it would have to and cannot."""
+        needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*flat, *ordinary))
+        step = self._step
+        if step is None:
+            if needed:
+                raise GradientError(gradients.for_inference_only(self.manifest.layer))
+            return False
+        if len(ordinary) == len(self._places):
+            return needed or self.training
+        if needed or (self.training and step.losses):
+            why = "a gradient is needed" if needed else "auxiliary losses are computed in training mode"
+            raise GradientError(
+                f"{self.manifest.layer}: {why}, and the weights are packed for inference. Load the layer with "
+                "`moec.load(path, training=True)`, or call it under `torch.no_grad()` after `layer.eval()`."
+            )
+        return False
+
+    def _take_step(self, flat: list[torch.Tensor], weights: list[torch.Tensor], leading: tuple[int, ...]) -> Any:
+        step = cast(Step, self._step)
+        self._require_weights()
+        if not torch.compiler.is_compiling():
+            for weight, tensor in zip(self._store.weights, weights, strict=True):
+                check_weight(weight, tensor)
+        results = self._step_operator(flat, weights, self._artifact, self._variant)
+        count = len(step.outputs)
+        outputs = _shaped(results[:count], leading)
+        if not (self.training and step.losses):
+            return outputs
+        given = {tensor.name: result for tensor, result in zip(step.loss_tensors, results[count:], strict=False)}
+        return outputs, losses.total(step.losses, given)
+
     def _current(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """The operator's `packed` and `weights` for a call outside of torch's compiler."""
         for level, table, name in self._places:
-            if type(level.__dict__[table][name]) not in (PackedParameter, PackedBuffer):
+            if type(level.__dict__[table][name]) not in _PLACEHOLDERS:
                 return self._current_ordinary()
         if self._store.missing:
             self._require_weights()
@@ -174,19 +247,13 @@ class Layer(Weights):
 
     def _current_ordinary(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         tensors = self._tensors()
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            raise GradientError(
-                f"{self.manifest.layer}: a weight requires a gradient, and a compiled layer computes none; call it "
-                "under `torch.no_grad()`"
-            )
         if self._store.keep:
             self._require_weights()
             self._store.refresh(tensors)
             return self._store.buffer, []
         # Other weights stand in for this one call (torch.func.functional_call).
         return None, [
-            self._store.unpack(index) if isinstance(tensor, PackedParameter | PackedBuffer) else tensor
-            for index, tensor in enumerate(tensors)
+            self._store.unpack(index) if stands_in(tensor) else tensor for index, tensor in enumerate(tensors)
         ]
 
     def _require_ordinary(self) -> None:
@@ -197,11 +264,20 @@ class Layer(Weights):
             )
 
     def _require_weights(self) -> None:
-        if not self._store.missing:
+        if not torch.compiler.is_compiling() and not self._store.missing:  # torch's compiler would guard on the latter
             return
-        names = list(self._store.missing)
+        names = self._store.missing_now()
+        if not names:
+            return
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise WeightsError(
             f"{self.manifest.layer} has no values yet for {shown}. Give them with `layer.load_state_dict(...)`, or "
             "random ones with `layer.reset_parameters(seed)`."
         )
+
+
+def _shaped(outputs: list[torch.Tensor], leading: tuple[int, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """What a call returns: outputs with the leading shape that the tokens had, one or a tuple."""
+    if len(leading) != 1:
+        outputs = [output.view(*leading, *output.shape[1:]) for output in outputs]
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)

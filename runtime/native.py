@@ -28,8 +28,10 @@ from moec.errors import (
     UnsupportedCpu,
 )  # fmt: skip
 from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.step import Step
 
 _FUNCTIONS = ("supports", "packed_bytes", "pack", "unpack", "workspace_bytes", "run")
+_TRAINING_FUNCTIONS = ("forward", "backward", "forward_workspace_bytes", "backward_workspace_bytes")
 _ERRORS: Mapping[str, type[InputError]] = {
     error.__name__: error for error in (ShapeError, DtypeError, DeviceError, LayoutError, RangeError)
 }
@@ -57,6 +59,7 @@ class Kernel:
     """One variant of a loaded library: the functions of the C ABI, bound to it.
 
     outputs   row and dtype of each output
+    step      what a step of training takes and gives; None where the layer was compiled for inference only
     """
 
     library: Library
@@ -64,16 +67,20 @@ class Kernel:
     index: int
     entry: Callable[..., Any]
     outputs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
-    _workspace_sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    step: Step | None
+    _workspace_sizes: dict[tuple[int, int, str], int] = field(default_factory=dict)
 
-    def workspace_bytes(self, tokens: int, threads: int) -> int:
-        """Bytes of scratch memory that `run` needs; remembered for a few hundred pairs, as a call asks every time."""
-        size = self._workspace_sizes.get((tokens, threads))
+    def workspace_bytes(self, tokens: int, threads: int, function: str = "workspace_bytes") -> int:
+        """Bytes of scratch memory that `run` needs, or what else `function` is asked about.
+
+        Remembered for a few hundred of them, as a call asks every time.
+        """
+        size = self._workspace_sizes.get((tokens, threads, function))
         if size is None:
-            size = int(self.call("workspace_bytes", tokens, threads))
+            size = int(self.call(function, tokens, threads))
             if len(self._workspace_sizes) >= _WORKSPACE_SIZES_KEPT:
                 self._workspace_sizes.clear()
-            self._workspace_sizes[tokens, threads] = size
+            self._workspace_sizes[tokens, threads, function] = size
         return size
 
     def __deepcopy__(self, memo: dict[int, object]) -> Kernel:
@@ -144,7 +151,7 @@ def _kernel(sha256: str, variant: str) -> Kernel:
         )
     index = [v.name for v in library.manifest.variants].index(variant)
     outputs = tuple((t.row, TORCH_DTYPES[t.dtype]) for t in library.manifest.outputs)
-    return Kernel(library, variant, index, library.functions["run"], outputs)
+    return Kernel(library, variant, index, library.functions["run"], outputs, Step.of(library.manifest))
 
 
 def _load(artifact: Artifact) -> Library:
@@ -155,7 +162,8 @@ def _load(artifact: Artifact) -> Library:
         )
     module = _open(artifact)
     functions: dict[str, Callable[..., Any]] = {}
-    for name in _FUNCTIONS:
+    training = _TRAINING_FUNCTIONS if artifact.manifest.training is not None else ()
+    for name in (*_FUNCTIONS, *training):
         if not module.implements_function(name):
             raise ArtifactError(f"{artifact.path}: its library does not export `__tvm_ffi_{name}`. Compile it again.")
         functions[name] = module.get_function(name)

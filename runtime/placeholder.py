@@ -28,6 +28,13 @@ _METHODS = (
 )  # fmt: skip
 
 
+PACKED_CANNOT_TRAIN = (
+    "packed weights cannot require gradients. Compile the layer with `moec compile --training` and load it with "
+    "`moec.load(path, training=True)`."
+)
+"""What to say where a layer for inference is to be trained."""
+
+
 def _descriptions() -> frozenset[Callable[..., Any]]:
     getters = (getattr(torch.Tensor, name).__get__ for name in _PROPERTIES if hasattr(torch.Tensor, name))
     methods = (getattr(torch.Tensor, name) for name in _METHODS if hasattr(torch.Tensor, name))
@@ -51,7 +58,7 @@ class _Placeholder:
         if func in _REQUIRE_GRAD:
             wanted = [*args[1:], *(kwargs or {}).values(), True][0]
             if wanted:
-                raise GradientError("a compiled layer computes no gradients, so its weights cannot require them")
+                raise GradientError(PACKED_CANNOT_TRAIN)
             return args[0]
         touched = next((value for value in args if isinstance(value, _Placeholder)), None)
         raise no_values(touched, getattr(func, "__name__", str(func)))

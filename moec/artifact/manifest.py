@@ -161,6 +161,12 @@ class Manifest:
     abi: int = ABI
     schema: int = SCHEMA
 
+    @property
+    def float_names(self) -> tuple[str, ...]:
+        """Names of the inputs and weights of floats, in order."""
+        inputs = (tensor.name for tensor in self.inputs if tensor.dtype != "i32")
+        return (*inputs, *(weight.name for weight in self.parameters if weight.dtype != "i32"))
+
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
         """Parse and check `text`.
@@ -283,8 +289,7 @@ def _check_names(manifest: Manifest) -> None:
     if manifest.training is not None:
         groups["training.step"] = [t.name for t in manifest.training.step]
         groups["training.gradients"] = list(manifest.training.gradients)
-        known = {t.name for t in (*manifest.inputs, *manifest.parameters) if t.dtype != "i32"}
-        unknown = next((name for name in manifest.training.gradients if name not in known), None)
+        unknown = next((name for name in manifest.training.gradients if name not in manifest.float_names), None)
         if unknown is not None:
             raise InvalidManifest(f"training.gradients: {unknown!r} is no input or parameter of floats")
         given = {t.name for t in manifest.training.step if t.role == "loss"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from json import dumps, loads
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from moec.artifact.container import Artifact, read
 from moec.artifact.host import host_features, host_machine, missing_features
-from moec.artifact.manifest import TOKENS, Weight
+from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Training, Weight
 from moec.cli.console import output_console
 
 
@@ -84,6 +85,7 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("library", f"{_size(len(artifact.library))}, sha256 {artifact.sha256[:12]}… (verified)"),
         ("inside", ", ".join(artifact.texts) or "no texts"),
         ("weights", f"{_size(weight_bytes)} in memory, once, in packed form"),
+        ("made for", "inference" if manifest.training is None else "inference and training"),
     )
     yield about
 
@@ -92,6 +94,13 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         *((t.name, _shape((TOKENS, *t.row)), t.dtype) for t in manifest.inputs),
         *((f"→ {t.name}", _shape((TOKENS, *t.row)), t.dtype) for t in manifest.outputs),
     )
+    if manifest.training is not None:
+        yield _rows(
+            Table(title="Training", title_justify="left", show_header=False),
+            ("gradients", ", ".join(manifest.training.gradients)),
+            ("kept for backward", f"{_size(_saved_bytes(manifest.training))} a token, beside inputs and weights"),
+            ("auxiliary losses", ", ".join(map(_loss, manifest.training.losses)) or "none"),
+        )
     yield _rows(
         Table("name", "shape", "dtype", "role", "size", title="Weights", title_justify="left"),
         *(_weight(weight) for weight in manifest.parameters),
@@ -131,6 +140,16 @@ def _rows(table: Table, *rows: tuple[str, ...]) -> Table:
 
 def _weight(weight: Weight) -> tuple[str, ...]:
     return weight.name, _shape(weight.shape), weight.dtype, weight.role, _size(weight.nbytes)
+
+
+def _saved_bytes(training: Training) -> int:
+    """Bytes a token that autograd keeps from forward to backward."""
+    return sum(t.rows * prod(t.row) * ITEM_BYTES[t.dtype] for t in training.step if t.role == "saved")
+
+
+def _loss(loss: Loss) -> str:
+    everywhere = ", over all processes" if loss.over == "global" else ""
+    return f"{loss.kind} ({loss.weight:g}{everywhere})"
 
 
 def _shape(shape: tuple[object, ...]) -> str:

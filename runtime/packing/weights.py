@@ -7,12 +7,13 @@ import weakref
 from collections.abc import Sequence
 
 import torch
+from torch.compiler import assume_constant_result
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from moec.artifact.manifest import Weight
 from moec.errors import DeviceError, DtypeError, InputError, LayoutError, ShapeError
 from moec.runtime.dtypes import TORCH_DTYPES
-from moec.runtime.memory import allocate
+from moec.runtime.memory import allocate, empty
 from moec.runtime.native import Kernel
 
 _Stamp = tuple[int, int]
@@ -23,6 +24,7 @@ class PackedWeights:
 
     buffer    empty until the first weight comes; its pages count as memory once they are written
     missing   names of the weights that were never given
+    blank     ordinary tensors that were made without values, by number, each as it was then
     keep      whether the layer keeps ordinary tensors beside the packed ones
     """
 
@@ -32,6 +34,7 @@ class PackedWeights:
         self.weights = kernel.library.manifest.parameters
         self.buffer = torch.empty(0, dtype=torch.uint8, device="cpu")
         self.missing = dict.fromkeys(weight.name for weight in self.weights)
+        self.blank: dict[int, tuple[torch.Tensor, _Stamp]] = {}
         self._stamps: list[_Stamp | None] = [None] * len(self.weights)
         # Keeps the storage that was packed alive, so that no other tensor can come to its address and pass for it.
         self._packed_from: list[torch.Tensor | None] = [None] * len(self.weights)
@@ -62,7 +65,7 @@ class PackedWeights:
     def unpack(self, index: int) -> torch.Tensor:
         """A new tensor with exactly the bits that `pack` was given."""
         weight = self.weights[index]
-        tensor = torch.empty(weight.shape, dtype=TORCH_DTYPES[weight.dtype], device="cpu")
+        tensor = empty(weight.shape, TORCH_DTYPES[weight.dtype])
         self.kernel.call("unpack", index, self.buffer, tensor)
         return tensor
 
@@ -80,6 +83,19 @@ class PackedWeights:
                 if stamp != self._stamps[index]:
                     self.pack(index, tensor)
                     self._stamps[index], self._packed_from[index] = stamp, tensor.detach()
+
+    def mark_blank(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Remember `tensors` (all weights, in order) as they are: those that are missing hold no values yet."""
+        self.blank = {i: (t, _stamp(t)) for i, t in enumerate(tensors) if self.weights[i].name in self.missing}
+
+    @assume_constant_result  # type: ignore[untyped-decorator]  # torch's compiler runs it instead of tracing it
+    def missing_now(self) -> tuple[str, ...]:
+        """`missing`, less what was written since it was marked as blank."""
+        for index, (tensor, stamp) in list(self.blank.items()):
+            if _stamp(tensor) != stamp:
+                self.missing.pop(self.weights[index].name, None)
+                del self.blank[index]
+        return tuple(self.missing)
 
     def forget(self) -> None:
         """Take nothing for packed, and hold no tensor."""

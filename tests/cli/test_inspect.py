@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from moec.artifact.container import GRAPH_IR, KERNEL_IR, write
 from moec.cli import inspect
 from moec.cli.app import app
-from tests.artifact.samples import library, manifest
+from tests.artifact.samples import library, manifest, training
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def test_tables(artifact: Path) -> None:
         assert expected in text
     assert "lacks avx512f" in text
     assert "uses this one" in text
+
+
+def test_training(artifact: Path) -> None:
+    assert "inference and training" not in run(str(artifact))
+    write(artifact, library(), replace(manifest(), training=training()), {})
+    text = run(str(artifact))
+    for expected in ("inference and training", "x, router.logits.weight, routed.up.weight", "64 B a token"):
+        assert expected in text
+    assert "balance (0.01, over all processes)" in text
 
 
 def test_json(artifact: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import moec
+from moec.artifact.manifest import Loss
 from moec.runtime.module import Layer
 from tests.runtime import double
 
@@ -14,6 +15,27 @@ from tests.runtime import double
 @pytest.fixture(scope="session")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return double.artifact(tmp_path_factory.mktemp("double"))
+
+
+@pytest.fixture(scope="session")
+def training_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact that can be trained and asks for no losses."""
+    return double.artifact(tmp_path_factory.mktemp("training"), "TRAINING")
+
+
+@pytest.fixture(scope="session")
+def losses_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact that can be trained and asks for both losses."""
+    losses = (Loss("balance", 0.5, "batch"), Loss("z", 0.25, "batch"))
+    return double.artifact(tmp_path_factory.mktemp("losses"), "TRAINING", losses=losses)
+
+
+@pytest.fixture
+def trained(training_path: Path) -> Layer:
+    """A layer for training with weights."""
+    layer = moec.load(training_path, training=True)
+    layer.load_state_dict(double.weights())
+    return layer
 
 
 @pytest.fixture

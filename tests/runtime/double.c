@@ -4,7 +4,7 @@
  *
  * parameters: 0 routed.scale.weight f32 (5, 4), 1 shift f32 (4), 2 router.table i32 (5).
  * Variant 0 runs where SUPPORTS has bit 0; variant 1 packs every weight back to front, so that a buffer of one variant is
- * garbage to the other.  A call stages its tokens in the workspace, sleeps SLEEP_US, and reads them back.
+ * garbage to the other.  TRAINING adds `forward` and `backward`.  A call stages its tokens in the workspace, sleeps SLEEP_US, and reads them back.
  */
 #include <stdint.h>
 #include <string.h>
@@ -56,6 +56,66 @@ ENTRY(unpack) {
   move(data(&a[3]), data(&a[2]) + place[i], count[i], (int)a[0].v_int64);
   return give(r, 0);
 }
+
+#ifdef TRAINING
+/* Loss tensors: probability[t, e] = x[t] . scale[e], count[e], z[t] = x[t][0] * shift[0].
+ * Saved: row i32 (T), halves f32 (2 T, 2): a copy of x. */
+ENTRY(forward_workspace_bytes) { return give(r, 32 + a[1].v_int64); }
+ENTRY(backward_workspace_bytes) { return give(r, 64 + a[1].v_int64); }
+
+ENTRY(forward) {
+  int64_t tokens = tensor(&a[3])->shape[0];
+  if (a[1].v_int64 < 1) return fail("RuntimeError", "needs a thread");
+  if (tensor(&a[2])->shape[0] < 32 + tokens) return fail("ShapeError", "workspace is too small");
+  const float *x = (float *)data(&a[3]), *scale = (float *)data(&a[5]), *shift = (float *)data(&a[6]);
+  const int32_t *id = (int32_t *)data(&a[4]), *table = (int32_t *)data(&a[7]);
+  float *y = (float *)data(&a[8]), *probability = (float *)data(&a[9]), *z = (float *)data(&a[11]);
+  int32_t *count = (int32_t *)data(&a[10]), *row = (int32_t *)data(&a[12]);
+  for (int64_t t = 0; t < tokens; ++t)
+    if (id[t] < 0 || id[t] >= 5) return fail("RangeError", "id lies outside its table of 5");
+  memset(count, 0, 20);
+  if (SLEEP_US) nanosleep(&(struct timespec){0, SLEEP_US * 1000L}, 0);
+  for (int64_t t = 0; t < tokens; ++t) {
+    row[t] = table[id[t]];
+    ++count[row[t]];
+    z[t] = x[4 * t] * shift[0];
+    for (int e = 0; e < 5; ++e) {
+      probability[5 * t + e] = 0;
+      for (int j = 0; j < 4; ++j) probability[5 * t + e] += x[4 * t + j] * scale[4 * e + j];
+    }
+    for (int j = 0; j < 4; ++j) y[4 * t + j] = x[4 * t + j] * scale[4 * row[t] + j] + shift[j];
+  }
+  memcpy(data(&a[13]), x, tokens * 16);
+  return give(r, 0);
+}
+
+ENTRY(backward) {
+  int64_t tokens = tensor(&a[3])->shape[0];
+  if (tensor(&a[2])->shape[0] < 64 + tokens) return fail("ShapeError", "workspace is too small");
+  const float *x = (float *)data(&a[3]), *scale = (float *)data(&a[5]), *shift = (float *)data(&a[6]);
+  const int32_t *row = (int32_t *)data(&a[8]);
+  const float *halves = (float *)data(&a[9]), *dy = (float *)data(&a[10]), *dp = (float *)data(&a[11]);
+  const float *dz = (float *)data(&a[12]);
+  float *dx = (float *)data(&a[13]), *dscale = (float *)data(&a[14]), *dshift = (float *)data(&a[15]);
+  memset(dscale, 0, 80);
+  memset(dshift, 0, 16);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int j = 0; j < 4; ++j) {
+      int64_t i = 4 * t + j;
+      dx[i] = dy[i] * scale[4 * row[t] + j];
+      dscale[4 * row[t] + j] += dy[i] * halves[i];
+      dshift[j] += dy[i];
+      for (int e = 0; e < 5; ++e) {
+        dx[i] += dp[5 * t + e] * scale[4 * e + j];
+        dscale[4 * e + j] += dp[5 * t + e] * x[i];
+      }
+    }
+    dx[4 * t] += dz[t] * shift[0];
+    dshift[0] += dz[t] * x[4 * t];
+  }
+  return give(r, 0);
+}
+#endif
 
 #ifndef WITHOUT_RUN
 ENTRY(run) {

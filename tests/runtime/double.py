@@ -14,7 +14,17 @@ import torch
 import tvm_ffi
 
 from moec.artifact.container import write
-from moec.artifact.manifest import Guarantees, Manifest, Source, TokenTensor, Variant, Weight
+from moec.artifact.manifest import (
+    Guarantees,
+    Loss,
+    Manifest,
+    Source,
+    StepTensor,
+    TokenTensor,
+    Training,
+    Variant,
+    Weight,
+)
 
 SOURCE = Path(__file__).with_name("double.c")
 
@@ -40,6 +50,15 @@ def manifest(one_input: bool = False) -> Manifest:
     )
 
 
+STEP = (
+    StepTensor("probability", "loss", 1, (5,), "f32"),
+    StepTensor("count", "loss", 0, (5,), "i32"),
+    StepTensor("z", "loss", 1, (1,), "f32"),
+    StepTensor("row", "saved", 1, (), "i32"),
+    StepTensor("halves", "saved", 2, (2,), "f32"),
+)
+
+
 @cache
 def compiled(*defines: str) -> bytes:
     """The shared library of double.c with these macros defined."""
@@ -53,10 +72,15 @@ def compiled(*defines: str) -> bytes:
         return library.read_bytes()
 
 
-def artifact(folder: Path, *defines: str, layer: str = "Double") -> Path:
-    """An artifact of the double in `folder`; another `layer` makes it another artifact than those that are loaded."""
+def artifact(folder: Path, *defines: str, layer: str = "Double", losses: tuple[Loss, ...] = ()) -> Path:
+    """An artifact of the double in `folder`; another `layer` makes it another artifact than those that are loaded.
+
+    With TRAINING among `defines` it can be trained and asks for `losses`.
+    """
     path = folder / "double.so"
     described = replace(manifest("ONE_INPUT" in defines), layer=layer)
+    if "TRAINING" in defines:
+        described = replace(described, training=Training(STEP, losses, ("x", "routed.scale.weight", "shift")))
     write(path, compiled(*defines), described, {"source/double.moe": f"layer {layer} {{}}\n"})
     return path
 
@@ -75,3 +99,15 @@ def expected(x: torch.Tensor, task: torch.Tensor | int, state: dict[str, torch.T
     state = state or weights()
     ids = torch.as_tensor(task, dtype=torch.int64)
     return x * state["routed.scale.weight"][state["router.table"].long()[ids]] + state["shift"]
+
+
+def expected_loss_tensors(
+    x: torch.Tensor, task: torch.Tensor, state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The loss tensors of a step for tokens `(T, 4)`, in PyTorch."""
+    rows = state["router.table"].long()[task.long()]
+    return {
+        "probability": x @ state["routed.scale.weight"].T,
+        "count": torch.bincount(rows, minlength=5).int(),
+        "z": x[:, :1] * state["shift"][0],
+    }

@@ -164,7 +164,7 @@ def test_what_data_was_swapped_for_is_checked(kept: Layer) -> None:
 
 def test_no_gradients(kept: Layer) -> None:
     kept.shift.requires_grad = True
-    with pytest.raises(GradientError, match="a weight requires a gradient"):
+    with pytest.raises(GradientError, match="compiled without its backward"):
         kept(X, 1)
     with torch.no_grad():
         kept(X, 1)
