@@ -68,6 +68,14 @@ class Over(Expr):
 
 
 @dataclass(frozen=True)
+class Range(Expr):
+    """`first..last`, both included."""
+
+    first: Expr
+    last: Expr
+
+
+@dataclass(frozen=True)
 class Argument:
     """An argument of a call; `name` is None for a positional one."""
 
@@ -129,6 +137,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (expr.left, expr.right)
         case Conditional():
             return (expr.condition, expr.yes, expr.no)
+        case Range():
+            return (expr.first, expr.last)
         case Over():
             return (expr.values, expr.pick)
         case Call():

@@ -77,6 +77,9 @@ class BuildAst(Transformer_NonRecursive[Token, ast.File]):
         arguments = tuple(one if isinstance(one, ast.Argument) else ast.Argument(None, one) for one in rest)
         return ast.Call(self._span(meta), self._named(function), arguments)
 
+    def range(self, meta: Meta, items: list[Any]) -> ast.Expr:
+        return ast.Range(self._span(meta), *items)
+
     def keyword(self, meta: Meta, items: list[Any]) -> ast.Argument:
         name, value = items
         return ast.Argument(self._named(name), value)

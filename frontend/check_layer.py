@@ -8,15 +8,26 @@ from typing import TypeVar
 
 from moec.diagnostics import Collector, Label, Source, Span, did_you_mean
 from moec.frontend import ast, options, outputs
-from moec.frontend.declarations import Assertion, Binding, ExpertsUse, LayerDeclaration, RouterUse, TokensUse
+from moec.frontend.declarations import (
+    ApproxUse,
+    Assertion,
+    Binding,
+    ExpertsUse,
+    LayerDeclaration,
+    QuantizeUse,
+    RouterUse,
+    TokensUse,
+)
 from moec.frontend.evaluate import Environment, Evaluator
+from moec.frontend.formats import check_groups, is_format, read_format
 from moec.frontend.graph import Constant, DType, Node, TooLarge, Value
 from moec.frontend.mistake import Mistake
-from moec.frontend.model import Capacity, Experts, Layer, Router, Tensor
+from moec.frontend.model import Capacity, Experts, Format, Layer, Router, Tensor
 from moec.frontend.modules import Known, Module
 from moec.frontend.names import duplicate, reserved, unknown_function
+from moec.frontend.subsets import Split, split
 from moec.frontend.tokens_policy import read_policy
-from moec.frontend.unit import Unit
+from moec.frontend.unit import Parameter, Unit
 
 MOST_EXPERTS = 1 << 20
 S = TypeVar("S")
@@ -63,13 +74,21 @@ class _CheckLayer:
                 self._layer.name.span,
                 notes=["definitions that use others several times multiply"],
             )
-        self._same_dtype([one for one in (routed, *(shared or ())) if one])
+        groups = [one for one in (routed, *(shared or ())) if one]
+        self._same_dtype(groups)
+        files: tuple[Source, ...] = ()
+        if routed:
+            divided = self._split(*routed)
+            routed, files = (divided.experts, routed[1]), divided.sources
+            groups[0] = routed
+        int8_rows = self._int8_rows([group for group, _ in groups])
         figured = Evaluator(self._found, replace(self._env, figures=self._figures))
         for assertion in self._all(Assertion):
             figured.check(assertion)
         if self._found.has_errors or not (routed and router and width) or shared is None:
             return None
-        return self._layer_of(resolved, width, router, routed, [one for one in shared if one], policy, sources)
+        layer = self._layer_of(resolved, width, router, routed, groups[1:], policy, [*sources, *files])
+        return replace(layer, int8_rows=int8_rows)
 
     def _all(self, kind: type[S]) -> list[S]:
         return [statement for statement in self._layer.body if isinstance(statement, kind)]
@@ -131,16 +150,19 @@ class _CheckLayer:
 
     def _policy(self) -> Capacity | None:
         uses = self._all(TokensUse)
+        self._only_once(uses, "tokens")
+        return read_policy(self._found, uses[0].policy, self._constants) if uses else None
+
+    def _only_once(self, uses: Sequence[TokensUse | ApproxUse], word: str) -> None:
         for use in uses[1:]:
             self._found.error(
                 "E0403",
-                "a layer has one `tokens` statement",
+                f"a layer has one `{word}` statement",
                 use.span,
                 "this is another",
                 also=[Label(uses[0].span, "the first")],
                 fix="remove one",
             )
-        return read_policy(self._found, uses[0].policy, self._constants) if uses else None
 
     # router and experts
 
@@ -153,6 +175,47 @@ class _CheckLayer:
             self._found.error("E0411", "experts and routers compute in f32 or bf16", expr.span, "this is i32")
             return None
         return dtype
+
+    def _stored(self, expr: ast.Expr | None) -> tuple[DType, Format | None] | None:
+        """The dtype of x, and the format of the weights where it is another."""
+        if expr is None or not is_format(expr, self._constants):
+            dtype = self._dtype(expr)
+            return (dtype, None) if dtype else None
+        try:
+            read = read_format(expr, self._constants)
+        except Mistake as mistake:
+            mistake.report(self._found)
+            return None
+        return (read[1], read[0]) if read else None
+
+    def _split(self, routed: Experts, unit: Unit) -> Split:
+        uses = self._all(QuantizeUse)
+        return split(self._found, uses, routed, list(unit.parameters.values()), self._constants, self._module.folder)
+
+    def _int8_rows(self, groups: Sequence[Experts]) -> bool:
+        uses = self._all(ApproxUse)
+        self._only_once(uses, "approx")
+        for use in uses[:1]:
+            for name, wanted in ((use.what, "rows"), (use.format, "int8")):
+                if name.text != wanted:
+                    fix = did_you_mean(name.text, (wanted,), name.span)
+                    self._found.error(
+                        "E0424",
+                        "the one approximation is `approx rows as int8`",
+                        name.span,
+                        f"this is not `{wanted}`",
+                        fix=fix or "write `approx rows as int8`",
+                    )
+                    return False
+            if groups and not any(group.quantised for group in groups):
+                self._found.error(
+                    "E0424",
+                    "rows become int8 for quantised experts, and the layer has none",
+                    use.span,
+                    also=[Label(groups[0].span, "not quantised")],
+                    fix="give the experts a format such as `: int8(per = channel)`, or remove this",
+                )
+        return bool(uses)
 
     def _known(self, name: ast.Name, kind: str) -> Known | None:
         known = self._module.scope.get(name.text)
@@ -181,6 +244,11 @@ class _CheckLayer:
         return known
 
     def _router(self, use: RouterUse, width: int, count: int, experts: ExpertsUse) -> tuple[Router, Unit] | None:
+        if use.dtype is not None and is_format(use.dtype, self._constants):
+            self._found.error(
+                "E0420", "the weights of a router are f32 or bf16", use.dtype.span, "routers are not quantised"
+            )
+            return None
         dtype = self._dtype(use.dtype)
         call = ast.Call(use.call.span, use.call, ()) if isinstance(use.call, ast.Name) else use.call
         if not isinstance(call, ast.Call):
@@ -234,14 +302,20 @@ class _CheckLayer:
                 return None
         else:
             value = use.value
-        dtype = self._dtype(use.dtype)
-        if dtype is None:
+        stored = self._stored(use.dtype)
+        if stored is None:
             return None
+        dtype, format = stored
         unit = Unit("expert", dtype, width, count, use.span)
         env = Environment(self._module, unit, dict(self._env.values))
         output = Evaluator(self._found, env).value(value, "")
         node = outputs.expert(self._found, use, self._module.scope.get(called), output, width)
-        return (Experts(name.text, count, dtype, node, use.span), unit) if node else None
+        if node is None:
+            return None
+        if format is not None and use.dtype is not None:
+            check_groups(self._found, format, use.dtype.span, unit.parameters.values())
+        linears = frozenset(one.name for one in unit.parameters.values() if one.linear)
+        return Experts(name.text, count, dtype, node, use.span, format, linears), unit
 
     def _same_dtype(self, groups: list[tuple[Experts, Unit]]) -> None:
         for group, _ in groups[1:]:
@@ -254,6 +328,7 @@ class _CheckLayer:
                     f"{group.dtype} here",
                     also=[Label(first.span, f"{first.dtype} here")],
                     notes=["it is also the dtype of the layer's x and of its result"],
+                    fix=f"write `x = {first.dtype}` in its format" if group.format else None,
                 )
 
     # the result
@@ -275,10 +350,8 @@ class _CheckLayer:
             Tensor(f"router.{one.name}", one.shape, one.dtype, one.role) for one in router[1].parameters.values()
         ]
         for group, unit in (routed, *shared):
-            parameters += [
-                Tensor(f"{group.name}.{one.name}", (group.count, *one.shape), one.dtype, one.role)
-                for one in unit.parameters.values()
-            ]
+            for one in unit.parameters.values():
+                parameters += _tensors(group, one)
         return Layer(
             name=self._layer.name.text,
             sources=tuple(sources),
@@ -293,3 +366,17 @@ class _CheckLayer:
             warnings=(),
             span=self._layer.span,
         )
+
+
+def _tensors(group: Experts, parameter: Parameter) -> list[Tensor]:
+    """A group's parameter as the layer takes it: stacked, and as codes and scales where it is given quantised."""
+    name = f"{group.name}.{parameter.name}"
+    shape = (group.count, *parameter.shape)
+    format = group.format
+    if not (parameter.linear and format and format.given):
+        return [Tensor(name, shape, parameter.dtype, parameter.role)]
+    groups = () if format.group is None else (shape[2] // format.group,)
+    return [
+        Tensor(name, shape, DType.I8, parameter.role),
+        Tensor(name.removesuffix("weight") + "scale", (*shape[:2], *groups), format.scale, parameter.role),
+    ]

@@ -87,13 +87,31 @@ class TokensUse:
 
 
 @dataclass(frozen=True)
+class QuantizeUse:
+    """`quantize chosen as format`: other experts of a group have another format."""
+
+    span: Span
+    chosen: ast.Expr
+    format: ast.Expr
+
+
+@dataclass(frozen=True)
+class ApproxUse:
+    """`approx rows as int8`."""
+
+    span: Span
+    what: ast.Name
+    format: ast.Name
+
+
+@dataclass(frozen=True)
 class LayerDeclaration:
     """`layer name(parameters) { body }`; `damage` counts the malformed statements left out of the body."""
 
     span: Span
     name: ast.Name
     parameters: tuple[Parameter, ...]
-    body: tuple[Binding | RouterUse | ExpertsUse | TokensUse | Assertion, ...]
+    body: tuple[Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | Assertion, ...]
     damage: int = 0
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from moec.diagnostics import Collector, Fix, Span, did_you_mean
 from moec.frontend import ast
 from moec.frontend.declarations import (
+    ApproxUse,
     Assertion,
     Binding,
     Declarations,
@@ -17,6 +18,7 @@ from moec.frontend.declarations import (
     InputDeclaration,
     LayerDeclaration,
     Parameter,
+    QuantizeUse,
     RouterUse,
     TokensUse,
 )
@@ -34,6 +36,9 @@ FORMS = {
     "layer.experts": "experts NAME[COUNT] = EXPERT(ARGUMENTS) : DTYPE",
     "layer.shared": "shared NAME[COUNT] = EXPERT(ARGUMENTS) : DTYPE",
     "layer.tokens": "tokens dropless` or `tokens capacity(FACTOR, minimum = N, order = token, overflow = drop)",
+    "layer.quantize": 'quantize coldest(GROUP, N, by = "COUNTS.json") as FORMAT` '
+    "or `quantize experts(GROUP, NUMBER, FIRST..LAST) as FORMAT",
+    "layer.approx": "approx rows as int8",
     "assert": 'assert CONDITION, "text"',
     "input": "input NAME[SHAPE] : DTYPE",
     "binding": "NAME = EXPRESSION",
@@ -41,10 +46,10 @@ FORMS = {
 """The form of each statement, for messages and the reference; ` or ` joins two."""
 
 FILE_WORDS = ("edition", "import", "router", "expert", "layer")
-LAYER_WORDS = ("router", "experts", "shared", "tokens", "assert")
+LAYER_WORDS = ("router", "experts", "shared", "tokens", "quantize", "approx", "assert")
 BODY_WORDS = ("input", "assert")
 
-LayerStatement = Binding | RouterUse | ExpertsUse | TokensUse | Assertion
+LayerStatement = Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | Assertion
 T = TypeVar("T")
 
 
@@ -252,6 +257,14 @@ class _Declare:
                 made = RouterUse(statement.span, words.expression("a router"), words.optional(":"))
             case "tokens":
                 made = TokensUse(statement.span, words.expression("`dropless` or `capacity(...)`"))
+            case "quantize":
+                chosen = words.expression("`coldest(...)` or `experts(...)`")
+                words.keyword("as")
+                made = QuantizeUse(statement.span, chosen, words.expression("a format"))
+            case "approx":
+                what = words.name("`rows`")
+                words.keyword("as")
+                made = ApproxUse(statement.span, what, words.name("`int8`"))
             case _:
                 shared = statement.head.text == "shared"
                 name, counts = self._indexed(words)

@@ -87,6 +87,10 @@ class Evaluator:
         finally:
             self._depth -= 1
 
+    def knows(self, name: str) -> bool:
+        """Is this name bound here?"""
+        return name in self._env.values
+
     def _report(self, mistake: Mistake) -> Unknown:
         placed(mistake, self._env.uses, self._env.origins).report(self._found)
         return UNKNOWN
@@ -114,6 +118,8 @@ class Evaluator:
                 return self._figure(expr)
             case ast.Call():
                 return self._call(expr, hint, dtype)
+            case ast.Range():
+                raise Mistake("E0302", "a range is not a value", expr.span, "ranges are for `quantize experts(...)`")
         raise TypeError(f"no meaning for {type(expr).__name__}")
 
     def _given(self, exprs: list[ast.Expr]) -> list[Given] | None:

@@ -18,7 +18,7 @@ INDENT = 2
 _TOKEN = re.compile(
     r'(?P<space>[ \t]+)|(?P<newline>\r\n|\r|\n)|(?P<comment>\#[^\r\n]*)|(?P<string>"[^"\r\n]*")'
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<word>[a-zA-Z_][a-zA-Z0-9_]*)"
-    r"|(?P<mark>==|!=|<=|>=|//|[-+*/%<>=:,?;.()\[\]{}])"
+    r"|(?P<mark>==|!=|<=|>=|//|\.\.|[-+*/%<>=:,?;.()\[\]{}])"
 )
 _BINDING = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]* = ")
 KEYWORDS = frozenset({"over", "and", "or", "not"})
@@ -116,9 +116,9 @@ def _spaced(tokens: list[tuple[str, str]], i: int, inside: bool) -> bool:
     """Does a space stand before token i (not the first)?"""
     kind, token = tokens[i]
     kind_before, before = tokens[i - 1]
-    if kind == "mark" and token in (",", ";", ")", "]", "."):
+    if kind == "mark" and token in (",", ";", ")", "]", ".", ".."):
         return False
-    if kind_before == "mark" and before in ("(", "[", "."):
+    if kind_before == "mark" and before in ("(", "[", ".", ".."):
         return False
     if kind == "mark" and token in ("(", "["):
         begins = not inside if i == 1 else tokens[i - 2][1] in (";", "{")  # the first word of a statement calls nothing

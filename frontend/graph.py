@@ -14,6 +14,8 @@ class DType(StrEnum):
     F32 = "f32"
     BF16 = "bf16"
     I32 = "i32"
+    I8 = "i8"
+    """Codes of quantised weights; no expression has this dtype."""
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,50 @@ class Router:
 
 
 @dataclass(frozen=True)
+class Format:
+    """How the weights of linears are stored: as codes with scales.
+
+    codes  "int8", "int4" or "ternary"
+    group  how many elements along the inner dimension share a scale; None: a whole channel
+    scale  the dtype of the scales
+    given  codes and scales are parameters, instead of weights that are quantised while packing
+    """
+
+    codes: str
+    group: int | None
+    scale: DType
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some experts of a group, by their numbers in ascending order, and how they are stored (None: not quantised)."""
+
+    numbers: tuple[int, ...]
+    format: Format | None
+
+
+@dataclass(frozen=True)
 class Experts:
-    """A group of experts of one form.  `output` is an expert's result for one token, [d] in f32."""
+    """A group of experts of one form.  `output` is an expert's result for one token, [d] in f32.
+
+    dtype    of x, of the result and of what is not quantised
+    format   how the weights named in `linears` are stored; None: in `dtype`
+    subsets  where formats differ: all experts, in the order in which the subsets' results are added up
+    """
 
     name: str
     count: int
     dtype: DType
     output: Node
     span: Span = field(repr=False)
+    format: Format | None = None
+    linears: frozenset[str] = frozenset()
+    subsets: tuple[Subset, ...] = ()
+
+    @property
+    def quantised(self) -> bool:
+        return self.format is not None or any(subset.format for subset in self.subsets)
 
 
 @dataclass(frozen=True)
@@ -61,7 +97,8 @@ class Layer:
 
     `sources` holds the main file first, then every file that was imported, the standard library's included.
     `options` are the layer's own parameters (dtypes as their names).  `parameters` holds buffers too; those of a group
-    have the number of its experts as their first axis.  `tokens` is None where no token is ever dropped.
+    have the number of its experts as their first axis.  `tokens` is None where no token is ever dropped.  `int8_rows`:
+    what quantised linears multiply is rounded to int8, row by row.
     """
 
     name: str
@@ -76,6 +113,7 @@ class Layer:
     tokens: Capacity | None
     warnings: tuple[Diagnostic, ...]
     span: Span = field(repr=False)
+    int8_rows: bool = False
 
     @property
     def width(self) -> int:

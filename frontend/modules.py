@@ -32,10 +32,15 @@ class Known:
 
 @dataclass(eq=False)
 class Module:
-    """A file that has been read.  `scope`: the definitions it sees by name; `own`: those it gives to importers."""
+    """A file that has been read.
+
+    `scope`: the definitions it sees by name; `own`: those it gives to importers; `folder`: what its paths are relative
+    to, None in the standard library.
+    """
 
     source: Source
     declarations: Declarations
+    folder: Path | None = None
     scope: dict[str, Known] = field(default_factory=dict)
     own: dict[str, Known] = field(default_factory=dict)
 
@@ -76,7 +81,7 @@ class Modules:
             self._stack.pop()
             self._read[key] = None
             return None
-        module = Module(source, declarations)
+        module = Module(source, declarations, folder)
         if folder is not None:  # files of the library import what they need by name
             prelude = self._standard(PRELUDE, None)
             module.scope.update(prelude.own if prelude else {})

@@ -13,7 +13,7 @@ BUILTIN: dict[str, Constant] = {
     "true": Constant(True),
     "false": Constant(False),
     "inf": Constant(float("inf")),
-    **{dtype.value: Constant(dtype) for dtype in DType},
+    **{dtype.value: Constant(dtype) for dtype in DType if dtype is not DType.I8},
 }
 RESERVED = frozenset({"x", *BUILTIN})
 

@@ -10,6 +10,7 @@ from moec.frontend.declarations import LayerDeclaration
 from moec.frontend.evaluate import Environment, Evaluator
 from moec.frontend.graph import UNKNOWN, Constant, DType, Unknown, Value
 from moec.frontend.mistake import Mistake
+from moec.frontend.names import BUILTIN
 
 Defines = Mapping[str, str | int | float | bool]
 LONGEST = 40
@@ -87,10 +88,8 @@ def _defined(found: Collector, name: str, given: str | int | float | bool, defau
 
 def _read(text: str) -> Constant | None:
     text = text.strip()
-    if text in ("true", "false"):
-        return Constant(text == "true")
-    if text in {dtype.value for dtype in DType}:
-        return Constant(DType(text))
+    if text in BUILTIN:
+        return BUILTIN[text]
     if len(text) > LONGEST or not text.isascii():
         return None
     for read in (int, float):

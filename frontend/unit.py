@@ -17,13 +17,17 @@ LARGEST_TENSOR = 2**40
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor that a unit owns; for experts `shape` is that of one expert.  `name` is local to the unit."""
+    """A tensor that a unit owns; for experts `shape` is that of one expert.  `name` is local to the unit.
+
+    `linear`: it is the matrix of a linear that has no dtype of its own, and so is stored in the group's format.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: DType
     role: str
     span: Span = field(compare=False, repr=False)
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ class Unit:
         """The token."""
         return self.graph.node("x", (), TensorType((self.width,)), self.span)
 
-    def parameter(self, name: str, shape: tuple[int, ...], dtype: DType, role: str, span: Span) -> Node:
+    def parameter(
+        self, name: str, shape: tuple[int, ...], dtype: DType, role: str, span: Span, linear: bool = False
+    ) -> Node:
         """Declare a parameter or buffer; raises Mistake if its name is taken or it is too large."""
         if name in self.parameters:
             raise Mistake(
@@ -71,7 +77,7 @@ class Unit:
             raise Mistake(
                 "E0503", f"`{name}` would have {prod(shape) * self.count:,} elements", span, "more than 2^40 elements"
             )
-        self.parameters[name] = Parameter(name, shape, dtype, role, span)
+        self.parameters[name] = Parameter(name, shape, dtype, role, span, linear)
         element = "i32" if dtype is DType.I32 else "f32"
         return self.graph.node("parameter", (), TensorType(shape, element), span, name)
 

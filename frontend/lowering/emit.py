@@ -20,7 +20,7 @@ def location(span: Span, context: ir.Context) -> ir.Location:
 
 
 def element_type(name: str) -> ir.Type:
-    """The MLIR type of f32, bf16, i32 or bool."""
+    """The MLIR type of f32, bf16, i32, i8 or bool."""
     match name:
         case "f32":
             return ir.F32Type.get()
@@ -28,6 +28,8 @@ def element_type(name: str) -> ir.Type:
             return ir.BF16Type.get()
         case "i32":
             return ir.IntegerType.get_signless(32)
+        case "i8":
+            return ir.IntegerType.get_signless(8)
         case "bool":
             return ir.IntegerType.get_signless(1)
     raise ValueError(f"no element type is called {name}")

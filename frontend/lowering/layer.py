@@ -21,9 +21,9 @@ from moec.dialect import (
     YieldOp,
 )
 from moec.frontend.graph import DType, Node, PickType, TensorType
-from moec.frontend.lowering import emit
+from moec.frontend.lowering import emit, stored
 from moec.frontend.lowering.rows import Row
-from moec.frontend.model import Capacity, Experts, Layer
+from moec.frontend.model import Capacity, Experts, Layer, Subset
 
 
 def lower_layer(layer: Layer, context: ir.Context) -> ir.Module:
@@ -64,21 +64,35 @@ class _Lower:
         with emit.location(layer.routed.span, self._context):
             if layer.tokens is not None:
                 index = self._capacity(index, weight, count, layer.tokens)
-            slots_type = emit.tensor_type((None,), "i32")
-            offsets_type = emit.tensor_type((count + 1,), "i32")
-            dispatched = DispatchOp(x, index, _i64(count), x.type, offsets_type, slots_type)
-            out_type = emit.tensor_type((None, layer.width), "f32")
-            rows = ExpertsOp(dispatched.rows, dispatched.offsets, out_type)
-            self._expert(layer.routed, rows.operation.regions[0])
-            y = CombineOp(rows.out, dispatched.slots, weight, out_type).out
+            y = self._routed(layer.routed, x, index, weight)
+        out_type = emit.tensor_type((None, layer.width), "f32")
         for group in layer.shared:
             with emit.location(group.span, self._context):
+                own = stored.parameters(group, _whole(group), self._arguments)
                 shared = SharedOp(x, _i64(group.count), out_type)
-                self._expert(group, shared.operation.regions[0])
+                self._expert(group, own, shared.operation.regions[0])
                 y = arith.addf(y, shared.out)
         if layer.dtype is DType.F32:
             return y
         return arith.truncf(emit.tensor_type((None, layer.width), layer.dtype.value), y)
+
+    def _routed(self, group: Experts, x: ir.Value, index: ir.Value, weight: ir.Value) -> ir.Value:
+        """The weighted sum of the routed experts; those of one format are dispatched together."""
+        out_type = emit.tensor_type((None, self._layer.width), "f32")
+        sums = []
+        for subset in group.subsets or (_whole(group),):
+            count = len(subset.numbers)
+            own = stored.parameters(group, subset, self._arguments)
+            mine = index if count == group.count else _renumbered(index, weight, subset, group.count)
+            types = (x.type, emit.tensor_type((count + 1,), "i32"), emit.tensor_type((None,), "i32"))
+            dispatched = DispatchOp(x, mine, _i64(count), *types)
+            rows = ExpertsOp(dispatched.rows, dispatched.offsets, out_type)
+            self._expert(group, own, rows.operation.regions[0])
+            sums.append(CombineOp(rows.out, dispatched.slots, weight, out_type).out)
+        total = sums[0]
+        for one in sums[1:]:
+            total = arith.addf(total, one)
+        return total
 
     def _route(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
         router = self._layer.router
@@ -119,15 +133,44 @@ class _Lower:
         order = ir.StringAttr.get(policy.order)
         return CapacityOp(index, weight, _i64(count), factor, _i64(policy.minimum), order, index.type).kept
 
-    def _expert(self, group: Experts, region: ir.Region) -> None:
+    def _expert(self, group: Experts, own: Mapping[str, ir.Value], region: ir.Region) -> None:
         def leaf(node: Node) -> ir.Value:
-            return _sliced(OwnOp, self._arguments[f"{group.name}.{node.attributes[0]}"])
+            return _sliced(OwnOp, own[str(node.attributes[0])])
 
+        dequantised = {name for name in group.linears if _is_dequantised(own[name])}
+        int8 = frozenset(dequantised if self._layer.int8_rows else ())
         block = region.blocks.append(_row_type(self._arguments["x"]))
         with ir.InsertionPoint(block):
-            row = Row(block.arguments[0], leaf, group.dtype, self._context)
+            row = Row(block.arguments[0], leaf, group.dtype, self._context, int8)
             row.lower([group.output])
             YieldOp([row.values[group.output]])
+
+
+def _whole(group: Experts) -> Subset:
+    return Subset(tuple(range(group.count)), group.format)
+
+
+def _is_dequantised(value: ir.Value) -> bool:
+    return not isinstance(value, ir.BlockArgument) and value.owner.operation.name == "moe.dequantize"
+
+
+def _renumbered(index: ir.Value, weight: ir.Value, subset: Subset, count: int) -> ir.Value:
+    """The choices of a subset's experts under their numbers in it, all other slots empty.
+
+    A table holds each expert's number plus one, 0 for those of other subsets: `moe.take` gives 0 for an empty slot too.
+    """
+    numbers = [0] * count
+    for i, number in enumerate(subset.numbers):
+        numbers[number] = i + 1
+    route = RouteOp(index, index.type, weight.type)
+    block = route.operation.regions[0].blocks.append(_row_type(index))
+    with ir.InsertionPoint(block):
+        (row,) = block.arguments
+        shape = emit.shape_of(row)
+        found = TakeOp(emit.integers(numbers, (count,)), row, emit.tensor_type(shape, "i32")).out
+        mine = arith.subi(found, emit.splat(1, shape, "i32"))
+        YieldChoiceOp(mine, _sliced(RowOp, weight))
+    return route.index
 
 
 def _named(name: str, role: str | None) -> ir.DictAttr:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch_mlir import ir
 from torch_mlir.dialects import arith, tensor
 
-from moec.dialect import ChosenOp, TakeOp, TopKOp, TopPOp
+from moec.dialect import ChosenOp, QuantizeRowOp, TakeOp, TopKOp, TopPOp
 from moec.frontend.graph import DType, Node, PickType, TensorType
 from moec.frontend.lowering import emit, formulas
 
@@ -26,15 +26,18 @@ class Row:
     """Lowers nodes at the current insertion point.
 
     `x` is this token's row, as stored; `leaf(node)` gives the value of a parameter or an input as stored.  `round_to`
-    is the dtype that activations are rounded to before a linear (f32: they are left alone).
+    is the dtype that activations are rounded to before a linear (f32: they are left alone); what the linears in `int8`
+    multiply becomes int8 then.
     """
 
     x: ir.Value
     leaf: Callable[[Node], ir.Value]
     round_to: DType
     context: ir.Context
+    int8: frozenset[str] = frozenset()
     stored: dict[Node, ir.Value] = field(default_factory=dict)
     values: dict[Node, ir.Value] = field(default_factory=dict)
+    rounded: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def lower(self, outputs: Iterable[Node]) -> None:
         """Emit everything that the outputs need, each node once and operands first."""
@@ -115,8 +118,16 @@ class Row:
             operand = self._as_stored(vector)
         else:
             operand = emit.cast(self.values[vector], self.round_to.value)
+        if matrix.attributes[0] in self.int8:
+            operand = self._int8(operand)
         made = emit.matvec(self._as_stored(matrix), operand)
         return arith.addf(made, self.values[bias[0]]) if bias else made
+
+    def _int8(self, row: ir.Value) -> ir.Value:
+        """The row rounded to int8, once."""
+        if row not in self.rounded:
+            self.rounded[row] = QuantizeRowOp(row, out=emit.tensor_type(emit.shape_of(row), "f32")).out
+        return self.rounded[row]
 
     def _slice(self, base: Node, shape: emit.Shape, at: int | ir.Value) -> ir.Value:
         """base[at] on the first axis; of a parameter only the slice is converted."""

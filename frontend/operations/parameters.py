@@ -15,7 +15,8 @@ def linear(site: Site, v: Given, width: Given, bias: Given | None, dtype: DType 
     stored = _floating(site, dtype or unit.dtype)
     name = site.own_name("linear")
     with_bias = site.truth(bias, "`bias`") if bias else False
-    weight = unit.parameter(f"{name}.weight", (n, vector.type.shape[0]), stored, "parameter", site.span)
+    shape = (n, vector.type.shape[0])
+    weight = unit.parameter(f"{name}.weight", shape, stored, "parameter", site.span, linear=dtype is None)
     operands: tuple[Node, ...] = (vector, weight)
     if with_bias:
         operands = (*operands, unit.parameter(f"{name}.bias", (n,), stored, "parameter", site.span))

@@ -9,6 +9,7 @@ def layer(body: str, head: str = "d = 64, ff = 128, dtype = bf16") -> str:
 
 ROUTER = "  router softmax_top(2)\n"
 EXPERTS = "  experts routed[8] = swiglu(d, ff) : dtype\n"
+INT8 = "  experts routed[8] = swiglu(d, ff) : int8\n"
 USE = "\nlayer Demo(d = 64) {\n  router mine(2)\n  experts routed[8] = mlp_relu(d, 128)\n}\n"
 
 MISTAKES: dict[str, str] = {
@@ -63,6 +64,41 @@ layer L(d = 64, ff = 32) {
     "assignment": "edition 1\n\nexpert mlp(d, ff) {\n  h = linear(x, ff)\n  h = relu(h)\n  y = linear(h, d)\n}\n",
     "several_at_once": "edition 1\n\nexpert mlp(d, ff) {\n  h = relu(linear(x, f))\n  y = linaer(h, d)\n}\n"
     "\nlayer Demo(d = 64) {\n  router softmax_top(9)\n  experts routed[8] = mlp(d, 128, 3)\n  tokens droples\n}\n",
+    "typo_in_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : itn4(group = 32)"),
+    "typo_in_bare_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : ternery"),
+    "option_of_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int4(groups = 32)"),
+    "group_without_name": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int4(32)"),
+    "channel_and_group": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int4(group = 32, per = channel)"),
+    "per_what": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(per = chanel)"),
+    "scales_of_whole_numbers": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(scale = i32)"),
+    "group_does_not_divide": layer(ROUTER + "  experts routed[8] = swiglu(d, 100) : int4(group = 32)"),
+    "quantised_router": layer("  router softmax_top(2) : int8\n" + INT8),
+    "mixed_x": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : f32\n  shared one = swiglu(d, ff) : int8"),
+    "approx_of_nothing": layer(ROUTER + EXPERTS + "  approx rows as int8"),
+    "approx_of_what": layer(ROUTER + INT8 + "  approx row as int8"),
+    "approx_as_what": layer(ROUTER + INT8 + "  approx rows as int4"),
+    "approx_twice": layer(ROUTER + INT8 + "  approx rows as int8\n  approx rows as int8"),
+    "quantize_form": layer(ROUTER + INT8 + "  quantize experts(routed, 3)"),
+    "quantize_what": layer(ROUTER + INT8 + '  quantize coldst(routed, 3, by = "c.json") as int4'),
+    "quantize_shared": layer(
+        ROUTER + INT8 + "  shared two[2] = swiglu(d, ff) : int8\n  quantize experts(two, 0) as int4"
+    ),
+    "quantize_all": layer(ROUTER + INT8 + "  quantize experts(routed, 0..7) as int4"),
+    "quantize_none": layer(ROUTER + INT8 + "  quantize experts(routed) as int4"),
+    "quantize_twice": layer(
+        ROUTER + INT8 + "  quantize experts(routed, 0..3) as int4\n  quantize experts(routed, 5, 2) as ternary"
+    ),
+    "quantize_beyond": layer(ROUTER + INT8 + "  quantize experts(routed, 6..8) as int4"),
+    "quantize_backwards": layer(ROUTER + INT8 + "  quantize experts(routed, 6..4) as int4"),
+    "quantize_given": layer(
+        ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(prequantized = true)\n"
+        "  quantize experts(routed, 6) as int4"
+    ),
+    "subset_with_x": layer(ROUTER + INT8 + "  quantize experts(routed, 6) as int4(x = f32)"),
+    "subset_group": layer(ROUTER + INT8 + "  quantize experts(routed, 6) as int4(group = 48)"),
+    "counts_are_missing": layer(ROUTER + INT8 + '  quantize coldest(routed, 3, by = "counts.json") as int4'),
+    "counts_elsewhere": layer(ROUTER + INT8 + '  quantize coldest(routed, 3, by = "/etc/counts.json") as int4'),
+    "range_as_value": layer("  router softmax_top(1..2)\n" + EXPERTS),
     "index_by_score": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n  pick = top_k(p, k)\n"
     "  weight = p[sum(p)]\n}\n" + USE,
 }

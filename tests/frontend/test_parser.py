@@ -14,8 +14,9 @@ from moec.errors import DiagnosticError
 from moec.frontend import ast, check_file, parse
 from moec.frontend.format import format_source
 
-WORDS = """edition 1 import from router expert layer experts shared tokens assert input x y d count pick weight
-linear softmax top_k over and or not true bf16 = == != < <= : , ; ? + - * / // % ( ) [ ] { } . 3 2.5 "text" #"""
+WORDS = """edition 1 import from router expert layer experts shared tokens quantize approx as .. assert
+input x y d count pick weight linear softmax top_k over and or not true bf16 = == != < <= : , ; ? + - * / // %
+( ) [ ] { } . 3 2.5 "text" #"""
 soup = st.lists(st.sampled_from([*WORDS.split(), "\n"]), max_size=60).map(" ".join)
 
 
@@ -46,6 +47,15 @@ def expression(text: str) -> ast.Expr:
 )
 def test_precedence(text: str, same: str) -> None:
     assert expression(text) == expression(same)
+
+
+def test_ranges() -> None:
+    word = expression("experts(routed, 3, 9 .. 20, -a..b.c, 2.5..3)")
+    assert isinstance(word, ast.Call)
+    ranges = [one.value for one in word.arguments if isinstance(one.value, ast.Range)]
+    assert [one.span.text for one in ranges] == ["9 .. 20", "-a..b.c", "2.5..3"]
+    text = "quantize experts ( routed ,3, 9 .. 20,-a..- b )as int4( group=32 )\n"
+    assert format_source(Source("a.moe", text)) == "quantize experts(routed, 3, 9..20, -a..-b) as int4(group = 32)\n"
 
 
 def test_statements_end_with_lines_and_semicolons() -> None:
