@@ -4,6 +4,7 @@ Rows are in plan order: R occupied slots sorted by expert.  Sums run in ascendin
 zeros for experts without rows.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch_mlir import ir
@@ -60,15 +61,15 @@ class DenseWeightGradientOp(Moe.Operation, name="dense_weight_gradient", traits=
 
 
 class GroupSumOp(Moe.Operation, name="group_sum", traits=[Pure]):
-    """out[e, n] = sum over the rows r of expert e of factor[r, 0] * a[r, n].
+    """out[e, n] = sum over the rows r of expert e of factor[r, 0] * a[r, n]; without a factor, of a[r, n].
 
-    a tensor<?xN>, in token order with `gather`; factor tensor<?x1xf32>; out tensor<ExN>.
+    a tensor<?xN>, in token order with `gather`; at most one factor, tensor<?x1xf32> in row order; out tensor<ExN>.
     """
 
     a: Operand[Any]
-    factor: Operand[Any]
     offsets: Operand[Any]
     slots: Operand[Any]
+    factor: Sequence[Operand[Any]]
     gather: ir.IntegerAttr
     slots_per_token: ir.IntegerAttr
     out: Result[Any]

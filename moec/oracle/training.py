@@ -31,8 +31,8 @@ def _dense_weight_gradient(op: ir.Operation, inputs: list[Array], scope: Scope) 
 
 
 def _group_sum(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
-    a, factor, offsets, slots = inputs
-    rows = factor * _rows(op, a, slots, "gather")
+    a, offsets, slots, *factor = inputs
+    rows = _rows(op, a, slots, "gather") * (factor[0] if factor else 1)
     return [np.stack([rows[begin:end].sum(0) for begin, end in pairwise(offsets)])]
 
 

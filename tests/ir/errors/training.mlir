@@ -27,7 +27,7 @@ func.func @f(%a: tensor<?x3xf32>, %b: tensor<?x5xf32>) {
 // -----
 // ERROR: factor must hold f32, not bf16
 func.func @f(%a: tensor<?x3xbf16>, %f: tensor<?x1xbf16>, %o: tensor<5xi32>, %s: tensor<?xi32>) {
-  "moe.group_sum"(%a, %f, %o, %s) {gather = false, slots_per_token = 2 : i64} : (tensor<?x3xbf16>, tensor<?x1xbf16>, tensor<5xi32>, tensor<?xi32>) -> tensor<4x3xbf16>
+  "moe.group_sum"(%a, %o, %s, %f) {gather = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>, slots_per_token = 2 : i64} : (tensor<?x3xbf16>, tensor<5xi32>, tensor<?xi32>, tensor<?x1xbf16>) -> tensor<4x3xbf16>
   return
 }
 // -----
