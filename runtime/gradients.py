@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 import torch
 
 from moec.errors import GradientError
-from moec.runtime.memory import empty
 from moec.runtime.native import Kernel, kernel
+from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
 from moec.runtime.workspace import WORKSPACES
 
@@ -58,7 +58,7 @@ def _registration() -> torch.library.Library:
 def _forward(inputs: _Tensors, weights: _Tensors, artifact: str, variant: str) -> list[torch.Tensor]:
     code, step = _code(artifact, variant)
     tokens = inputs[0].shape[0]
-    results = [empty(result.shape(tokens), result.dtype) for result in step.results]
+    results = [RECYCLED.empty(result.shape(tokens), result.dtype) for result in step.results]
     _call(code, "forward", tokens, [*inputs, *weights], results)
     return results
 
@@ -68,7 +68,7 @@ def _backward(
 ) -> list[torch.Tensor]:
     code, step = _code(artifact, variant)
     taken = [*inputs, *weights]
-    results = [empty(taken[i].shape, taken[i].dtype) for i in step.gradients]
+    results = [RECYCLED.empty(taken[i].shape, taken[i].dtype) for i in step.gradients]
     _call(code, "backward", inputs[0].shape[0], [*taken, *saved, *seeds], results)
     return results
 

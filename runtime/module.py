@@ -19,6 +19,7 @@ from moec.runtime.native import Kernel
 from moec.runtime.operator import operator
 from moec.runtime.packing.weights import PackedWeights, check_weight
 from moec.runtime.placeholder import PackedBuffer, PackedParameter
+from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
 from moec.runtime.workspace import WORKSPACES
 
@@ -179,8 +180,8 @@ class Layer(Weights):
         self._store.forget()
 
     def release_workspace(self) -> int:
-        """Give back the scratch memory that calls have left (it is shared by all layers); returns the bytes."""
-        return WORKSPACES.release()
+        """Give back the memory that calls and dropped gradients have left (all layers share it); returns the bytes."""
+        return WORKSPACES.release() + RECYCLED.release()
 
     def extra_repr(self) -> str:
         manifest = self.manifest
