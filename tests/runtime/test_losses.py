@@ -77,7 +77,7 @@ def test_the_sum_does_not_depend_on_threads() -> None:
         values = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            values.append(float(losses.total(BATCH, given)))
+            values.append(losses.total(BATCH, given).item())
     finally:
         torch.set_num_threads(before)
     assert len(set(values)) == 1
