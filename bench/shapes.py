@@ -13,6 +13,7 @@ class Shape:
     """A softmax router, `experts` SwiGLU experts of width `ff` and `shared` more that see every token."""
 
     name: str
+    title: str
     d: int
     ff: int
     experts: int
@@ -39,12 +40,26 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("olmoe", 2048, 1024, 64, 8, 0, False, "olmoe", "olmoe.moe"),
-        Shape("qwen3", 2048, 768, 128, 8, 0, True, "qwen3_moe", "qwen3_30b_a3b.moe"),
-        Shape("deepseek-v2-lite", 2048, 1408, 64, 6, 2, False, "deepseek_v2", "deepseek_v2_lite.moe"),
-        Shape("mixtral-small", 2048, 7168, 8, 2, 0, True, "mixtral", "mixtral_8x7b.moe", (("d", 2048), ("ff", 7168))),
+        Shape("olmoe", "OLMoE", 2048, 1024, 64, 8, 0, False, "olmoe", "olmoe.moe"),
+        Shape("qwen3", "Qwen3", 2048, 768, 128, 8, 0, True, "qwen3_moe", "qwen3_30b_a3b.moe"),
+        Shape(
+            "deepseek-v2-lite", "DeepSeek-V2-Lite", 2048, 1408, 64, 6, 2, False, "deepseek_v2", "deepseek_v2_lite.moe"
+        ),
+        Shape(
+            "mixtral-small",
+            "2048, 7168, 8, 2",
+            2048,
+            7168,
+            8,
+            2,
+            0,
+            True,
+            "mixtral",
+            "mixtral_8x7b.moe",
+            (("d", 2048), ("ff", 7168)),
+        ),
     )
 }
 TOKENS = (1, 4, 16, 128, 512, 2048)
-ROUTINGS = ("uniform", "zipf")
-DTYPES = ("bf16", "f32")
+ROUTINGS = ("uniform", "zipf", "one", "few")
+"""How experts are picked: all alike; by Zipf(1.2); one expert by every token; most of the experts by no token."""

@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import moec
-from bench import machine, report
+from bench import console as tables
+from bench import machine
+from bench.cell import Cell
 from bench.layer import TORCH_DTYPE, Layer, relative_error
 from bench.limits import Prober
-from bench.measure import QUICK, Cell, measure_cell
+from bench.measure import QUICK, measure_cell
 from bench.routes import ROUTES, Run
 from bench.routes.moec_layer import state_dict
 from bench.shapes import SHAPES, Shape
@@ -103,14 +105,14 @@ def main() -> int:
         prober = Prober(options.threads)
         limits = prober.thorough()
     console.print(f"\n{machine.processor()}, variant {module.variant}", highlight=False)
-    console.print(report.limits_line(limits, prober.measured_by, options.threads), highlight=False)
+    console.print(tables.limits_line(limits, prober.measured_by, options.threads), highlight=False)
     routes: dict[str, Run] = {"moec": module, **{name: ROUTES[name].build(layer, dtype) for name in PEERS}}
     cells: list[Cell] = []
     with console.status("timing") as status:
         for tokens in options.tokens:
             status.update(f"timing {tokens} tokens")
             cells.append(measure_cell(layer, dtype, "uniform", tokens, routes, prober, QUICK))
-    console.print(report.table(cells, f"\nOLMoE-1B-7B's MoE layer, {dtype}, {options.threads} threads"))
+    console.print(tables.table(cells, f"\nOLMoE-1B-7B's MoE layer, {dtype}, {options.threads} threads"))
     console.print(
         "\nlimit: the longer of FLOP / measured peak and bytes of the experts touched / measured memory bandwidth.\n"
         f"Next: [bold]moec inspect {artifact}[/bold] · [bold]make bench[/bold] (Hugging Face's blocks, more layers)",

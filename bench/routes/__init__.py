@@ -1,5 +1,5 @@
 """The ways to run a layer that are put beside each other, as an explicit table."""
 
-from bench.routes.table import PEERS, ROUTES, Route, Run, Unavailable
+from bench.routes.table import ROUTES, Route, Run, Unavailable, routes_for
 
-__all__ = ["PEERS", "ROUTES", "Route", "Run", "Unavailable"]
+__all__ = ["ROUTES", "Route", "Run", "Unavailable", "routes_for"]

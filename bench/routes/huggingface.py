@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.layer import Layer
-from bench.routes.table import Run, Unavailable
+from bench.routes.table import Run, Trainable, Unavailable
 from bench.shapes import Shape
 
 GATHER_LIMIT = 3e9  # bytes; batched_mm copies the weights of every (token, expert) pair
@@ -50,8 +50,8 @@ def _configuration(shape: Shape) -> tuple[type[Any], Any]:
     return getattr(module, name), config
 
 
-def block(layer: Layer, dtype: str, implementation: str, compiled: bool = False) -> Run:
-    """The block with the layer's weights in place of its own, uncopied."""
+def _module(layer: Layer, dtype: str, implementation: str, trained: bool) -> tuple[Any, dict[str, list[torch.Tensor]]]:
+    """The block with the layer's weights in place of its own, uncopied, and which of its parameters they are."""
     if find_spec("transformers") is None:
         raise Unavailable("transformers is not installed: pip install 'moec[bench]'")
     shape = layer.shape
@@ -59,16 +59,28 @@ def block(layer: Layer, dtype: str, implementation: str, compiled: bool = False)
     config._experts_implementation = implementation
     with torch.device("meta"):
         module = cls(config)
-    weights = {name: torch.nn.Parameter(value, requires_grad=False) for name, value in layer.weights(dtype).items()}
-    module.experts.gate_up_proj = weights["gate_up"]
-    module.experts.down_proj = weights["down"]
-    module.gate.weight = weights["router"]
+    parts: dict[str, list[torch.Tensor]] = {
+        name: [torch.nn.Parameter(part, requires_grad=trained) for part in _parts(name, weight)]
+        for name, weight in layer.weights(dtype).items()
+    }
+    (module.experts.gate_up_proj,), (module.experts.down_proj,), (module.gate.weight,) = (
+        parts[name] for name in ("gate_up", "down", "router")
+    )
     if shape.shared:
-        gate, up = layer.weights(dtype)["shared_gate_up"].chunk(2)
-        module.shared_experts.gate_proj.weight = torch.nn.Parameter(gate, requires_grad=False)
-        module.shared_experts.up_proj.weight = torch.nn.Parameter(up, requires_grad=False)
-        module.shared_experts.down_proj.weight = weights["shared_down"]
-    module.eval()
+        shared = module.shared_experts
+        shared.gate_proj.weight, shared.up_proj.weight = parts["shared_gate_up"]
+        (shared.down_proj.weight,) = parts["shared_down"]
+    return module.train(trained), parts
+
+
+def _parts(name: str, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return weight.chunk(2) if name == "shared_gate_up" else (weight,)
+
+
+def block(layer: Layer, dtype: str, implementation: str, compiled: bool = False) -> Run:
+    """The block for inference."""
+    module, _ = _module(layer, dtype, implementation, trained=False)
+    shape = layer.shape
     if compiled:
         torch._dynamo.reset()
         module = torch.compile(module)
@@ -82,3 +94,9 @@ def block(layer: Layer, dtype: str, implementation: str, compiled: bool = False)
         return y
 
     return run
+
+
+def block_training(layer: Layer, dtype: str, implementation: str) -> Trainable:
+    """The block with gradients."""
+    module, parts = _module(layer, dtype, implementation, trained=True)
+    return Trainable(lambda x: module(x[None])[0], parts)

@@ -1,4 +1,4 @@
-"""moec: the shape's example, compiled once per dtype and loaded with the layer's weights."""
+"""moec: the shape's example, compiled for a format and loaded with the layer's weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from bench.formats import FORMATS
 from bench.routes.table import Run
 from bench.shapes import Shape
 
@@ -37,15 +38,52 @@ def state_dict(layer: Weights, dtype: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def moec_layer(layer: Weights, dtype: str) -> Run:
-    """Compile, load, fill."""
+def source(shape: Shape, format: str, rows: str = "") -> str:
+    """The shape's example with its experts in a quantised format, and rows quantised to `rows` where they meet it."""
+    lines = []
+    for line in shape.path.read_text().splitlines():
+        if line.strip().startswith(("experts ", "shared ")):
+            line = line.replace(": dtype", f": {FORMATS[format].declared}")
+        if rows and line == "}":
+            lines.append(f"  approx rows as {rows}")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def moec_layer(layer: Weights, format: str, rows: str = "") -> Run:
+    """Compile, load, fill; a quantised layer quantises the weights itself."""
     import moec
 
-    shape = layer.shape
+    shape, quantised = layer.shape, FORMATS[format].quantised
+    defines: dict[str, int | str] = dict(shape.defines)
     with tempfile.TemporaryDirectory() as folder:
-        artifact = moec.compile(
-            shape.path, Path(folder) / f"{shape.name}-{dtype}.so", defines={**dict(shape.defines), "dtype": dtype}
-        )
-        module = moec.load(artifact)
-    module.load_state_dict(state_dict(layer, dtype))
-    return module
+        path = shape.path
+        if quantised:
+            path = Path(folder) / shape.path.name
+            path.write_text(source(shape, format, rows))
+        else:
+            defines["dtype"] = format
+        module = moec.load(moec.compile(path, Path(folder) / "layer.so", defines=defines))
+    module.load_state_dict(state_dict(layer, FORMATS[format].x))
+    run: Run = module
+    return run
+
+
+def moec_plain(layer: Weights, format: str) -> Run:
+    """The layer without quantisation: what a format is faster than."""
+    return moec_layer(layer, FORMATS[format].x)
+
+
+def moec_threads(layer: Weights, format: str, threads: int) -> Run:
+    """The layer on a number of threads of its own."""
+    module = moec_layer(layer, format)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        usual = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return module(x)
+        finally:
+            torch.set_num_threads(usual)
+
+    return run

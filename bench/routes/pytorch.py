@@ -6,48 +6,38 @@ import torch
 import torch.nn.functional as F
 
 from bench.layer import Layer
-from bench.routes.table import Run, Unavailable
+from bench.routes.surroundings import Surroundings
+from bench.routes.table import Run, Trainable, Unavailable
 
 
-class _Sorted:
-    """Routing and the shared experts, which both routes have in common."""
+class _Loop:
+    def __init__(self, layer: Layer, dtype: str, trained: bool = False) -> None:
+        self.shape, self.weights = layer.shape, layer.weights(dtype)
+        if trained:
+            self.weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+        self.around = Surroundings(self.shape, self.weights)
 
-    def __init__(self, layer: Layer, dtype: str) -> None:
-        self.shape = layer.shape
-        self.weights = layer.weights(dtype)
-
-    def route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        p = torch.softmax(F.linear(x, self.weights["router"]).float(), -1)
-        weight, index = torch.topk(p, self.shape.top_k, -1)
-        return (weight / weight.sum(-1, keepdim=True) if self.shape.renormalise else weight), index
-
-    def shared(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.shape.shared:
-            return torch.zeros_like(x)
-        gate, up = F.linear(x, self.weights["shared_gate_up"]).chunk(2, -1)
-        return F.linear(F.silu(gate) * up, self.weights["shared_down"])
-
-
-class _Loop(_Sorted):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        weight, index = self.route(x)
+        weight, index = self.around.route(x)
         order = index.view(-1).argsort()
         counts = torch.bincount(index.view(-1), minlength=self.shape.experts).tolist()
         token, scale = order // self.shape.top_k, weight.view(-1)[order].to(x.dtype)
-        rows, y, begin = x[token], self.shared(x), 0
+        rows, y, begin = x[token], self.around.shared(x), 0
+        # Taken apart at once, so that a gradient is put together at once and not as a sum of padded ones.
+        gate_up, down = self.weights["gate_up"].unbind(), self.weights["down"].unbind()
         for expert, count in enumerate(counts):
             if count:
                 here = slice(begin, begin + count)
-                gate, up = F.linear(rows[here], self.weights["gate_up"][expert]).chunk(2, -1)
-                out = F.linear(F.silu(gate) * up, self.weights["down"][expert])
+                gate, up = F.linear(rows[here], gate_up[expert]).chunk(2, -1)
+                out = F.linear(F.silu(gate) * up, down[expert])
                 y.index_add_(0, token[here], out * scale[here, None])
                 begin += count
         return y
 
 
-class _Grouped(_Sorted):
+class _Grouped(_Loop):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        weight, index = self.route(x)
+        weight, index = self.around.route(x)
         order = index.view(-1).argsort()
         ends = torch.bincount(index.view(-1), minlength=self.shape.experts).cumsum(0).int()
         rows = x[order // self.shape.top_k]
@@ -56,7 +46,7 @@ class _Grouped(_Sorted):
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(order.numel())
         slots = out[inverse].view(-1, self.shape.top_k, self.shape.d)
-        return (slots * weight.to(out.dtype)[..., None]).sum(1) + self.shared(x)
+        return (slots * weight.to(out.dtype)[..., None]).sum(1) + self.around.shared(x)
 
 
 def loop(layer: Layer, dtype: str) -> Run:
@@ -64,8 +54,27 @@ def loop(layer: Layer, dtype: str) -> Run:
     return _Loop(layer, dtype)
 
 
+def loop_training(layer: Layer, dtype: str) -> Trainable:
+    """The same with gradients."""
+    return _trainable(_Loop(layer, dtype, trained=True))
+
+
 def grouped(layer: Layer, dtype: str) -> Run:
     """`torch._grouped_mm` over the sorted tokens."""
+    _require_grouped_mm()
+    return _Grouped(layer, dtype)
+
+
+def grouped_training(layer: Layer, dtype: str) -> Trainable:
+    """The same with gradients."""
+    _require_grouped_mm()
+    return _trainable(_Grouped(layer, dtype, trained=True))
+
+
+def _require_grouped_mm() -> None:
     if not hasattr(torch, "_grouped_mm"):
         raise Unavailable(f"torch {torch.__version__} has no _grouped_mm")
-    return _Grouped(layer, dtype)
+
+
+def _trainable(run: _Loop) -> Trainable:
+    return Trainable(run, {name: [weight] for name, weight in run.weights.items()})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.formats import FORMATS
 from bench.layer import Layer, relative_error
 from bench.routes import ROUTES
 from bench.routes.moec_layer import state_dict
@@ -80,9 +81,23 @@ def test_inputs_are_exact_in_bf16_and_spread_as_named(routing: str) -> None:
         assert share.max() > 4 / 16
 
 
+def test_one_expert_has_every_token() -> None:
+    layer = Layer(replace(TINY, d=64, experts=16))
+    (x,) = layer.inputs(200, 1, "one")
+    counts = torch.bincount(layer.route(x)[1].flatten(), minlength=16)
+    assert counts.max() == 200
+    assert counts.sort().values[-2] < 60
+
+
+def test_few_experts_have_the_tokens() -> None:
+    layer = Layer(replace(TINY, d=256, experts=128, top_k=8))
+    (x,) = layer.inputs(300, 1, "few")
+    assert layer.route(x)[1].unique().numel() == 28
+
+
 def test_counts_of_work() -> None:
     layer = Layer(TINY)
     x = layer.inputs(1, 1, "uniform")
     per_expert = 3 * 48 * 32
     assert layer.flop(5) == 2 * 5 * (2 * per_expert + 6 * 48)
-    assert layer.touched_bytes(x, "bf16") == 2 * (2 * per_expert + 6 * 48)
+    assert layer.touched_bytes(x, FORMATS["bf16"]) == 2 * (2 * per_expert + 6 * 48)

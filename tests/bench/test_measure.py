@@ -9,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from bench import report
+from bench import console as tables
+from bench.cell import Cell
 from bench.layer import Layer
 from bench.limits import Prober
 from bench.measure import Plan, measure_cell
@@ -36,10 +37,12 @@ def test_a_cell_holds_times_errors_and_reasons(prober: Prober) -> None:
     assert cell.skipped == {"missing": "not here"}
     assert cell.timings["moec"].error < 1e-5
     assert cell.timings["wrong"].error == 1
-    assert report.best_peer(cell) == "wrong"
-    data = json.loads(json.dumps(report.as_json(cell)))
-    assert data["moec_over_limit"] == data["routes"]["moec"]["seconds"] / data["limit_seconds"]
-    for table in (report.table([cell], "title"), report.full_table([cell], "title")):
+    assert cell.best_peer == "wrong"
+    data = json.loads(json.dumps(cell.as_json()))
+    moec = data["routes"]["moec"]
+    assert moec["over_limit"] == moec["seconds"] / moec["limit_seconds"]
+    assert Cell.from_json(data) == cell
+    for table in (tables.table([cell], "title"), tables.full_table([cell], "title")):
         console = Console(width=160, record=True, quiet=True)
         with console.capture():
             console.print(table)
@@ -64,5 +67,5 @@ def test_a_report_without_moec_or_without_peers_is_printable(prober: Prober) -> 
     loop = ROUTES["loop"].build(layer, "f32")
     for name in ("moec", "loop"):
         cell = measure_cell(layer, "f32", "zipf", 1, {name: loop}, prober, Plan(1, 0.001))
-        assert report.table([cell], "").row_count == 1
-        assert report.as_json(cell)["moec_over_peer"] is None
+        assert tables.table([cell], "").row_count == 1
+        assert cell.as_json()["moec_over_peer"] is None

