@@ -44,12 +44,15 @@ class CpuBackend:
 def kernels(module: ir.Module, variants: Sequence[Variant]) -> ir.Module:
     """The code of a kernel-level module for some variants, at the level of vectors."""
     with module.context, ir.Location.unknown():
-        prepared, what = layer.prepare(module)
+        prepared, functions = layer.prepare(module)
         made = ir.Module.create(ir.Location.unknown())
         base = Builder(made, isa.host_variants()[-1])
-        plans = [layer.plan(what, variant) for variant in variants]
-        runs = [threads.run_function(base.for_variant(plan.frame.variant), plan) for plan in plans]
-        entry.export(base, what, plans, runs)
+        compiled = []
+        for function in functions:
+            plans = [layer.plan(function, variant) for variant in variants]
+            runs = [threads.run_function(base.for_variant(plan.frame.variant), plan) for plan in plans]
+            compiled.append(entry.Compiled(function, plans, runs))
+        entry.export(base, compiled)
         sharing.share(made, variants)
         del prepared
         made.operation.verify()

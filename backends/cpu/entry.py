@@ -9,6 +9,13 @@
 | `workspace_bytes(variant, tokens, threads)` | size of the workspace of a call |
 | `run(variant, threads, packed, workspace, inputs.., outputs..)` | computes the layer |
 
+Of a layer that is trained there are also, for each NAME of forward and backward,
+
+| function | |
+|---|---|
+| `NAME_workspace_bytes(variant, tokens, threads)` | size of the workspace of a call |
+| `NAME(variant, threads, workspace, arguments.., results..)` | weights are among the arguments |
+
 `packed` and `workspace` are u8 tensors aligned to 64 bytes.  None of the functions keeps state: all may be called from
 several threads at once, on other memory.
 """
@@ -17,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from moec.backends.cpu import frame as frames
 from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, set_integer, set_none
@@ -27,20 +35,31 @@ from moec.backends.cpu.layer import Layer, Plan, Tensor
 from moec.backends.cpu.values import Pointer, Value
 
 
-def export(base: Builder, layer: Layer, plans: Sequence[Plan], runs: Sequence[Function]) -> None:
-    """Emits every exported function.  `base` builds for the variant that every machine can run; `runs[i]` is what
-    `threads.run_function` made of `plans[i]`."""
-    if any(plan.frame.errors != plans[0].frame.errors for plan in plans):
-        raise ValueError("error codes must mean the same in every variant")
-    builders = [base.for_variant(plan.frame.variant) for plan in plans]
-    setups = [_setup_function(b, plan) for b, plan in zip(builders, plans, strict=True)]
-    sizes = [_size_function(b, plan) for b, plan in zip(builders, plans, strict=True)]
-    _supports(base, plans)
-    _packed_bytes(base, plans)
+@dataclass(frozen=True)
+class Compiled:
+    """A function of a layer, and for each variant its plan and what `threads.run_function` made of it."""
+
+    layer: Layer
+    plans: Sequence[Plan]
+    runs: Sequence[Function]
+
+
+def export(base: Builder, functions: Sequence[Compiled]) -> None:
+    """Emits every exported function for those of a module, the layer itself first.  `base` builds for the variant that
+    every machine can run."""
+    itself = functions[0]
+    builders = [base.for_variant(plan.frame.variant) for plan in itself.plans]
+    _supports(base, itself.plans)
+    _packed_bytes(base, itself.plans)
     for name in ("pack", "unpack"):
-        _pack(base, layer, plans, builders, name)
-    _workspace_bytes(base, sizes)
-    _run(base, layer, plans, setups, sizes, runs)
+        _pack(base, itself.layer, itself.plans, builders, name)
+    for one in functions:
+        if any(plan.frame.errors != one.plans[0].frame.errors for plan in one.plans):
+            raise ValueError("error codes must mean the same in every variant")
+        setups = [_setup_function(b, plan) for b, plan in zip(builders, one.plans, strict=True)]
+        sizes = [_size_function(b, plan) for b, plan in zip(builders, one.plans, strict=True)]
+        _workspace_bytes(base, one.layer.prefix, sizes)
+        _run(base, one, setups, sizes)
 
 
 @contextmanager
@@ -78,7 +97,11 @@ def _packed_bytes(b: Builder, plans: Sequence[Plan]) -> None:
 
 
 _PACKED = Expected("packed", "u8", (TOKENS,), length="packed_bytes(variant)", align=LINE)
-_WORKSPACE = Expected("workspace", "u8", (TOKENS,), length="workspace_bytes(variant, T, threads)", align=LINE)
+
+
+def _workspace(layer: Layer) -> Expected:
+    length = f"{layer.prefix}workspace_bytes(variant, T, threads)"
+    return Expected("workspace", "u8", (TOKENS,), length=length, align=LINE)
 
 
 def _expected(tensor: Tensor, per_token: int = 1) -> Expected:
@@ -139,7 +162,7 @@ def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str)
 
 def _size_function(b: Builder, plan: Plan) -> Function:
     """`i64 workspace(i64 tokens, i64 threads)`."""
-    function = b.declare("workspace", [b.i64, b.i64], b.i64)
+    function = b.declare(f"{plan.frame.name}workspace", [b.i64, b.i64], b.i64)
     with b.define(function) as (tokens, threads):
         total = b.index(0)
         for _, size in plan.frame.buffers:
@@ -155,7 +178,7 @@ def _aligned_size(b: Builder, size: frames.Size, tokens: Value, threads: Value) 
 
 def _setup_function(b: Builder, plan: Plan) -> Function:
     """`void setup(ptr frame)`: writes the addresses of the workspace buffers and clears the counters."""
-    function = b.declare("setup", [b.ptr])
+    function = b.declare(f"{plan.frame.name}setup", [b.ptr])
     with b.define(function) as (frame,):
         tokens, threads = (frame + 8 * frames.TOKENS).load(b.i64), (frame + 8 * frames.THREADS).load(b.i64)
         place = (frame + 8 * frames.WORKSPACE).load_pointer()
@@ -168,8 +191,8 @@ def _setup_function(b: Builder, plan: Plan) -> Function:
     return function
 
 
-def _workspace_bytes(b: Builder, sizes: Sequence[Function]) -> None:
-    with _exported(b, "workspace_bytes", "variant, tokens, threads", 3) as arguments:
+def _workspace_bytes(b: Builder, prefix: str, sizes: Sequence[Function]) -> None:
+    with _exported(b, f"{prefix}workspace_bytes", "variant, tokens, threads", 3) as arguments:
         variant = arguments.integer(0, "variant", len(sizes))
         tokens, threads = arguments.integer(1, "tokens"), arguments.integer(2, "threads")
         with b.if_(arguments.status.equals(0)):
@@ -177,41 +200,38 @@ def _workspace_bytes(b: Builder, sizes: Sequence[Function]) -> None:
             set_integer(b, arguments.result, _pick(b, variant, cases))
 
 
-def _run(
-    b: Builder,
-    layer: Layer,
-    plans: Sequence[Plan],
-    setups: Sequence[Function],
-    sizes: Sequence[Function],
-    runs: Sequence[Function],
-) -> None:
-    names = ", ".join(t.name for t in (*layer.inputs, *layer.outputs))
-    count = 4 + len(layer.inputs) + len(layer.outputs)
-    with _exported(b, "run", f"variant, threads, packed, workspace, {names}", count) as arguments:
+def _run(b: Builder, compiled: Compiled, setups: Sequence[Function], sizes: Sequence[Function]) -> None:
+    layer, plans, runs = compiled.layer, compiled.plans, compiled.runs
+    given = (*layer.inputs, *layer.outputs)
+    fixed = ["variant", "threads", *([] if layer.plain else ["packed"]), "workspace"]
+    usage = ", ".join((*fixed, *(t.name for t in given)))
+    with _exported(b, layer.entry, usage, len(fixed) + len(given)) as arguments:
         variant = arguments.integer(0, "variant", len(plans))
         threads = arguments.integer(1, "threads")
         arguments.require(lambda: threads > 0, "RangeError", "threads must be at least 1")
-        size = _pick(b, variant, [lambda p=p: b.index(p.frame.packed_bytes) for p in plans])  # type: ignore[misc]
-        packed = arguments.tensor(2, _PACKED, size)
-        workspace = arguments.tensor(3, _WORKSPACE)
-        first = arguments.tensor(4, _expected(layer.inputs[0]))
+        packed = None
+        if not layer.plain:
+            size = _pick(b, variant, [lambda p=p: b.index(p.frame.packed_bytes) for p in plans])  # type: ignore[misc]
+            packed = arguments.tensor(2, _PACKED, size)
+        workspace = arguments.tensor(len(fixed) - 1, _workspace(layer))
+        first = arguments.tensor(len(fixed), _expected(layer.inputs[0]))
         tokens = arguments.length(first)
         tensors = [first]
-        given = (*layer.inputs, *layer.outputs)
-        for n, tensor in enumerate(given[1:], start=5):
+        for n, tensor in enumerate(given[1:], start=len(fixed) + 1):
             per_token = plans[0].frame.rows_per_token.get(tensor.value, 1)
             tensors.append(arguments.tensor(n, _expected(tensor, per_token), tokens))
-        _check_sizes(arguments, plans, variant, tokens, threads, workspace, sizes)
+        _check_sizes(arguments, compiled, variant, tokens, threads, workspace, sizes)
 
         def compute() -> Value:
             state = b.scratch(8 * align_up(max(plan.frame.words for plan in plans), 8))
             for word, value in (
                 (frames.TOKENS, tokens),
                 (frames.THREADS, threads),
-                (frames.PACKED, arguments.address(packed)),
                 (frames.WORKSPACE, arguments.address(workspace)),
             ):
                 (state + 8 * word).store(value)
+            if packed is not None:
+                (state + 8 * frames.PACKED).store(arguments.address(packed))
             # The caller's tensors have the same words in every variant: they are the first that are bound.
             for storage, tensor in zip((*plans[0].inputs, *plans[0].outputs), tensors, strict=True):
                 (state + 8 * storage.word).store(arguments.address(tensor))
@@ -226,7 +246,7 @@ def _run(
 
 def _check_sizes(
     arguments: Arguments,
-    plans: Sequence[Plan],
+    compiled: Compiled,
     variant: Value,
     tokens: Value,
     threads: Value,
@@ -234,11 +254,11 @@ def _check_sizes(
     sizes: Sequence[Function],
 ) -> None:
     b = arguments.b
-    most = max((n for plan in plans for n in plan.frame.rows_per_token.values()), default=1)
+    most = max((n for plan in compiled.plans for n in plan.frame.rows_per_token.values()), default=1)
     arguments.require(lambda: tokens < 2**31 // most, "RangeError", f"T must be below {2**31 // most}")
     needed = [lambda size=size: b.result(size, tokens, threads) for size in sizes]
     large_enough = lambda: arguments.length(workspace) >= _pick(b, variant, needed)  # noqa: E731
-    text = "workspace must have at least workspace_bytes(variant, T, threads) bytes"
+    text = f"workspace must have at least {compiled.layer.prefix}workspace_bytes(variant, T, threads) bytes"
     arguments.require(large_enough, "ShapeError", text)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch_mlir import ir
@@ -134,6 +134,10 @@ class Frame:
     """What the phases of one layer need, for one variant.  Built while planning; read while emitting."""
 
     variant: Variant
+    name: str = ""
+    """In front of the names of internal functions, where a module has several layers' functions."""
+    plain: bool = False
+    """Parameters are tensors that the caller gives, instead of packed ones."""
     words: int = _FIRST_FREE
     buffers: list[tuple[int, Size]] = field(default_factory=list)
     """(word, size) of everything in the workspace, in order; each is aligned to 64 bytes."""
@@ -141,9 +145,12 @@ class Frame:
     packed_bytes: int = 0
     regions: list[tuple[int, Region]] = field(default_factory=list)
     """(offset in the packed parameters, region)."""
+    copies: list[tuple[Storage, tuple[parameters.Part, ...]]] = field(default_factory=list)
+    """Copies of plain parameters that a call begins with: where they need SLACK behind them or are stacked."""
     errors: list[tuple[str, str]] = field(default_factory=list)
     """(kind, message) of error code 1, 2, ..."""
     _storage: dict[ir.Value, Storage] = field(default_factory=dict)
+    _given: dict[ir.Value, Storage] = field(default_factory=dict)
     _packed: dict[object, int] = field(default_factory=dict)
     rows_per_token: dict[ir.Value, int] = field(default_factory=dict)
     """Of every buffer with a dynamic leading dimension: how many rows it has for each token, at most."""
@@ -169,6 +176,23 @@ class Frame:
         storage = Storage(self.word(), 0, type_.element_type, columns, width, given=True)
         self._storage.setdefault(value, storage)
         return storage
+
+    def bind_parameter(self, value: ir.Value) -> Storage:
+        """Storage for a plain parameter.  What reads it as `storage` gets a copy with SLACK behind it."""
+        type_ = ir.RankedTensorType(value.type)
+        columns = _columns(type_)
+        width = columns * byte_width(type_.element_type)
+        self._given[value] = Storage(self.word(), 0, type_.element_type, columns, width, given=True)
+        return self._given[value]
+
+    def bind_reshaped(self, value: ir.Value, storage: Storage) -> None:
+        """The same storage for the result of which `value`, that the caller provides, is a reshaped view."""
+        while not isinstance(value.owner, ir.Block) and value.owner.operation.name in parameters.RESHAPES:
+            value = value.owner.operation.operands[0]
+            type_ = ir.RankedTensorType(value.type)
+            columns = _columns(type_)
+            width = columns * byte_width(type_.element_type)
+            self._storage.setdefault(value, replace(storage, columns=columns, stride=width))
 
     # --- what operations declare
 
@@ -207,6 +231,10 @@ class Frame:
             self._storage[value] = found
         return found
 
+    def given(self, parameter: ir.Value) -> Storage:
+        """Where a plain parameter, an argument of the function, lies."""
+        return self._given[parameter]
+
     def workspace(self, size: Size) -> int:
         """Reserve workspace; returns the word that will hold its address."""
         word = self.word()
@@ -239,6 +267,12 @@ class Frame:
         type_ = ir.RankedTensorType(value.type)
         columns = _columns(type_)
         width = byte_width(type_.element_type)
+        if self.plain:
+            found = tuple(parameters.parts(value))
+            word = self.workspace(Size(fixed=parameters.elements(type_) * width + SLACK))
+            storage = Storage(word, 0, type_.element_type, columns, columns * width)
+            self.copies.append((storage, found))
+            return storage
         pieces = tuple(_plain_piece(part, width) for part in parameters.parts(value))
         bytes_ = parameters.elements(type_) * width
         offset = self.packed(("plain", value), lambda: Region(bytes_ + SLACK, pieces))

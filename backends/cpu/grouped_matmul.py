@@ -19,20 +19,21 @@ from moec.backends.cpu.values import Value
 
 def matmul(op: Any, frame: Frame) -> Sequence[Phase]:
     """Phases of `moe.matmul`.  Raises Unsupported where weights are no parameters."""
-    return [_phase(op, frame, dense(op, frame), frame.buffer(op.out))]
+    return [_phase(op, frame, dense(op, frame), [frame.buffer(out) for out in op.operation.results])]
 
 
 def grouped_matmul(op: Any, frame: Frame) -> Sequence[Phase]:
     """Phases of `moe.grouped_matmul`.  Raises Unsupported where weights are no parameters."""
-    out = frame.buffer(op.out, ir.IntegerAttr(op.slots_per_token).value, frame.windows.get(op.offsets))
-    return [_phase(op, frame, grouped(op, frame), out)]
+    per_token, window = ir.IntegerAttr(op.slots_per_token).value, frame.windows.get(op.offsets)
+    outs = [frame.buffer(out, per_token, window) for out in op.operation.results]
+    return [_phase(op, frame, grouped(op, frame), outs)]
 
 
-def _phase(op: Any, frame: Frame, operands: Operands, out: Storage) -> Phase:
+def _phase(op: Any, frame: Frame, operands: Operands, outs: Sequence[Storage]) -> Phase:
     counter = frame.counter()
 
     def emit(call: Call) -> None:
-        _emit(call, op, operands, out, counter)
+        _emit(call, op, operands, outs, counter)
 
     return Phase(op.operation.name.removeprefix("moe."), emit, work=operands.flops_per_token)
 
@@ -50,7 +51,7 @@ def _splits(call: Call, operands: Operands) -> Value:
     return b.select(call.threads.equals(1), b.index(1), b.minimum(wanted, most))
 
 
-def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -> None:
+def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], counter: int) -> None:
     b = call.b
     splits = _splits(call, operands)
     cursor = b.scratch(16)
@@ -75,7 +76,7 @@ def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -
             following = behind.pick(b, panel.index.equals(task.end_panel - 1), At(task.expert, panel.index + 1))
 
             def after(block: Block) -> None:
-                _epilogue(call, op, operands, out, task, panel.index, block)
+                _epilogue(call, op, operands, outs, task, panel.index, block)
 
             panel_product(call, weights, rows, at, following, scratch, after=after)
         task.become(ahead)
@@ -84,7 +85,9 @@ def _emit(call: Call, op: Any, operands: Operands, out: Storage, counter: int) -
     b.while_([claim(task)], lambda found: found, run)
 
 
-def _epilogue(call: Call, op: Any, operands: Operands, out: Storage, task: Task, panel: Value, block: Block) -> None:
+def _epilogue(
+    call: Call, op: Any, operands: Operands, outs: Sequence[Storage], task: Task, panel: Value, block: Block
+) -> None:
     b, layout = call.b, operands.layout
     with b.for_(0, block.count) as loop:
         row = task.first_row + block.first + loop.index
@@ -96,7 +99,8 @@ def _epilogue(call: Call, op: Any, operands: Operands, out: Storage, task: Task,
 
             def emit(place: Place = place, sums: list[Value] = sums) -> None:
                 leaf = lambda element: read(call, element, place, layout.lanes)  # noqa: E731
-                (value,) = elementwise.evaluate(b, op.epilogue, sums, layout.lanes, leaf)
-                store(call, out, place, row, value)
+                values = elementwise.evaluate(b, op.epilogue, sums, layout.lanes, leaf)
+                for out, value in zip(outs, values, strict=True):
+                    store(call, out, place, row, value)
 
             operands.within(b, column, group, emit)

@@ -14,7 +14,11 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage, copy_bytes
 from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, elements
+from moec.backends.cpu.rowcount import rows_per_token
+from moec.backends.cpu.values import byte_width
 from moec.backends.cpu.waves import Wave, plan_windows
+from moec.dialect.functions import functions, is_plain
 
 Emitter = Callable[[Any, Frame], Sequence[Phase]]
 
@@ -26,12 +30,18 @@ EMITTERS = {
     "moe.matmul": "moec.backends.cpu.grouped_matmul:matmul",
     "moe.grouped_matmul": "moec.backends.cpu.grouped_matmul:grouped_matmul",
     "moe.grouped_matmul_combine": "moec.backends.cpu.combine:grouped_matmul_combine",
+    "moe.map": "moec.backends.cpu.maps:map_rows",
+    "moe.slot_values": "moec.backends.cpu.slots:slot_values",
+    "moe.row_values": "moec.backends.cpu.slots:row_values",
+    "moe.count": "moec.backends.cpu.slots:count",
+    "moe.group_sum": "moec.backends.cpu.group_sum:group_sum",
+    "moe.dense_group_sum": "moec.backends.cpu.group_sum:dense_group_sum",
     "moe.weight_gradient": "moec.backends.cpu.weight_gradient:weight_gradient",
     "moe.dense_weight_gradient": "moec.backends.cpu.weight_gradient:dense_weight_gradient",
 }
 
 # Operations on parameters alone: packing resolves them; constants are read where they are used.
-FOLDED = ("arith.constant", "tensor.expand_shape", "tensor.collapse_shape", "tensor.concat", "tensor.empty")
+FOLDED = ("arith.constant", *RESHAPES, "tensor.concat", "tensor.empty")
 
 
 @dataclass(frozen=True)
@@ -49,16 +59,24 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's function."""
+    """A function of a layer: the layer itself, with packed `parameters`, or one that trains it, with none: there,
+    `inputs` are all arguments."""
 
     function: Any
+    entry: str
+    """The name that it is exported under."""
     inputs: tuple[Tensor, ...]
     parameters: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
     @property
-    def name(self) -> str:
-        return str(self.function.attributes["sym_name"].value)
+    def plain(self) -> bool:
+        return is_plain(self.function)
+
+    @property
+    def prefix(self) -> str:
+        """In front of the names of everything else that belongs to it."""
+        return f"{self.entry}_" if self.plain else ""
 
     @property
     def operations(self) -> list[Any]:
@@ -96,17 +114,25 @@ class Plan:
         return sum(phase.work for phase in self.phases)
 
 
-def prepare(module: ir.Module) -> tuple[ir.Module, Layer]:
-    """A copy of a kernel-level module, in which named `linalg` operations are generic, and its layer."""
+def prepare(module: ir.Module) -> tuple[ir.Module, tuple[Layer, ...]]:
+    """A copy of a kernel-level module, in which named `linalg` operations are generic, and its functions: the layer
+    itself, then those that train it."""
     copy = ir.Module.parse(module.operation.get_asm(enable_debug_info=True), module.context)
     PassManager.parse("builtin.module(linalg-generalize-named-ops)", context=module.context).run(copy.operation)
-    functions = [op.operation for op in copy.body.operations if op.operation.name == "func.func"]
-    if len(functions) != 1:
-        raise unsupported("cpu", copy.operation, f"a module holds one layer, not {len(functions)}")
-    return copy, _layer(functions[0])
+    found = functions(copy)
+    itself = [function for function in found if not is_plain(function)]
+    if len(itself) != 1:
+        raise unsupported("cpu", copy.operation, f"a module holds one layer, not {len(itself)}")
+    name = _name(itself[0])
+    training = [_layer(f, _name(f).removeprefix(f"{name}_")) for f in found if is_plain(f)]
+    return copy, (_layer(itself[0], "run"), *training)
 
 
-def _layer(function: ir.Operation) -> Layer:
+def _name(function: ir.Operation) -> str:
+    return str(ir.StringAttr(function.attributes["sym_name"]).value)
+
+
+def _layer(function: ir.Operation, entry: str) -> Layer:
     block = function.regions[0].blocks[0]
     attributes = function.attributes
     arguments = [
@@ -118,18 +144,15 @@ def _layer(function: ir.Operation) -> Layer:
         Tensor(ir.StringAttr(names["moe.name"]).value, value, "output")
         for value, names in zip(returned, attributes["res_attrs"], strict=True)
     ]
-    layer = Layer(
-        function,
-        tuple(a for a in arguments if a.role == "input"),
-        tuple(a for a in arguments if a.role != "input"),
-        tuple(outputs),
-    )
-    if not layer.inputs:
+    inputs = [a for a in arguments if a.role == "input"]
+    if not inputs:
         raise unsupported("cpu", function, "a layer has at least one input")
-    for tensor in layer.inputs:
+    for tensor in inputs:
         if not tensor.type.rank or not tensor.type.is_dynamic_dim(0):
             raise unsupported("cpu", function, f"input `{tensor.name}` needs a leading dimension of tokens")
-    return layer
+    if is_plain(function):
+        return Layer(function, entry, (*inputs, *(a for a in arguments if a.role != "input")), (), tuple(outputs))
+    return Layer(function, entry, tuple(inputs), tuple(a for a in arguments if a.role != "input"), tuple(outputs))
 
 
 def emitter(name: str) -> Emitter | None:
@@ -143,8 +166,8 @@ def emitter(name: str) -> Emitter | None:
 
 def plan(layer: Layer, variant: Variant) -> Plan:
     """Plans every operation.  Raises Unsupported for one that this backend cannot compile."""
-    frame = Frame(variant)
-    made = Plan(frame, [frame.bind(t.value) for t in layer.inputs], [])
+    frame = Frame(variant, layer.prefix, layer.plain)
+    made = Plan(frame, [_bind(frame, tensor) for tensor in layer.inputs], [])
     given = {tensor.value for tensor in layer.inputs}
     copies = []
     for tensor in layer.outputs:
@@ -153,15 +176,25 @@ def plan(layer: Layer, variant: Variant) -> Plan:
         if tensor.value in given:
             copies.append((tensor, storage))
         given.add(tensor.value)
+        frame.bind_reshaped(tensor.value, storage)
     frame.windows = plan_windows(layer.operations, frame)
     _plan_steps(layer, made)
     if copies:
         copy = [_copy_phase(tensor, frame.storage(tensor.value), storage) for tensor, storage in copies]
         made.steps.append(Step([copy]))
+    if frame.copies:
+        made.steps.insert(0, Step([[_parameters_phase(frame)]]))
     for tensor in layer.parameters:
         if not any(piece.parameter == tensor.value for _, region in frame.regions for piece in region.pieces):
             frame.storage(tensor.value)
     return made
+
+
+def _bind(frame: Frame, tensor: Tensor) -> Storage:
+    if tensor.role in PARAMETERS:
+        return frame.bind_parameter(tensor.value)
+    frame.rows_per_token[tensor.value] = rows_per_token(tensor.value)
+    return frame.bind(tensor.value)
 
 
 def _plan_steps(layer: Layer, made: Plan) -> None:
@@ -204,6 +237,20 @@ def reads(operation: ir.Operation) -> set[ir.Value]:
             for inner in block.operations:
                 found |= reads(inner.operation)
     return found
+
+
+def _parameters_phase(frame: Frame) -> Phase:
+    """Copies the plain parameters that a call reads as its own."""
+
+    def emit(call: Call) -> None:
+        for storage, found in frame.copies:
+            width = byte_width(storage.element)
+            for part in found:
+                bytes_ = elements(part.parameter.type) * width
+                to = call.address(storage) + part.begin * width
+                copy_bytes(call.b, to, call.address(frame.given(part.parameter)), bytes_)
+
+    return Phase("parameters", emit, serial=True)
 
 
 def _copy_phase(tensor: Tensor, source: Storage, target: Storage) -> Phase:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_mlir import ir
@@ -13,6 +13,7 @@ from moec.backends.cpu import packing, tiling, waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Size, Storage, align_up, copy_bytes
 from moec.backends.cpu.layout import Arithmetic, Panels
+from moec.backends.cpu.plain import plain
 from moec.backends.cpu.product import Block, Rows, Weights
 from moec.backends.cpu.sources import Packed, Source
 from moec.backends.cpu.values import Pointer, Value, byte_width
@@ -138,7 +139,7 @@ def grouped(op: Any, frame: Frame) -> Operands:
 def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     weights = list(op.weights)
     type_ = ir.RankedTensorType(weights[0].type)
-    experts, columns, inner = (int(type_.get_dim_size(axis)) for axis in range(3))
+    experts, columns, inner = (int(type_.get_dim_size(axis)) for axis in ((0, 2, 1) if op.transposed else range(3)))
     lhs = frame.storage(op.lhs)
     kinds = {str(lhs.element), *(str(ir.RankedTensorType(w.type).element_type) for w in weights)}
     if not kinds <= {"f32", "bf16"} or len({str(w.type) for w in weights}) != 1:
@@ -146,8 +147,16 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     layout = tiling.panels(
         frame.variant, str(lhs.element), str(type_.element_type), len(weights), experts, columns, inner
     )
-    packed = frame.packed((tuple(weights), layout), lambda: packing.region(op, weights, layout))
-    source = Packed(layout, packed)
+    source: Source
+    if frame.plain:
+        if layout.arithmetic is Arithmetic.WIDENED:  # expanding widens, too
+            layout = replace(layout, arithmetic=Arithmetic.F32)
+        source, name = plain(weights, layout, type_.element_type, op.transposed), f"{frame.words}"
+    elif op.transposed:
+        raise unsupported("cpu", op, "packed weights are not multiplied transposed")
+    else:
+        packed = frame.packed((tuple(weights), layout), lambda: packing.region(op, weights, layout))
+        source, name = Packed(layout, packed), f"{packed}"
     # Rows are multiplied where they lie if they are of the right type and whole steps, and do not all begin in the same
     # set of the first-level cache.
     row_element = "bf16" if layout.arithmetic is Arithmetic.PAIRS else "f32"
@@ -161,12 +170,12 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     chunk = tiling.chunk_rows(stride, tiling.most_rows(frame.variant, layout))
     copied = None if in_place else frame.workspace(Size(per_thread=chunk * stride))
     expanded = frame.workspace(Size(per_thread=_unit_bytes(layout, source))) if source.expands else None
-    return Operands(f"{packed}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
+    return Operands(f"{frame.name}{name}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
 
 
 def _unit_bytes(layout: Panels, source: Source) -> int:
     """Bytes of a unit of expanded weights, whole lines."""
-    return align_up(tiling.unit_steps(layout, source.unit_bytes) * layout.step_bytes)
+    return align_up(align_up(source.unit_steps, layout.lanes) * layout.step_bytes)
 
 
 def _copy_row(b: Builder, layout: Panels, source: Pointer, lhs: Storage, to: Pointer) -> None:

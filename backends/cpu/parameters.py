@@ -13,6 +13,9 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 
+PARAMETERS = ("parameter", "buffer")
+"""Roles of the arguments that are weights."""
+
 RESHAPES = ("tensor.expand_shape", "tensor.collapse_shape")
 
 
@@ -33,7 +36,7 @@ def elements(type_: Any) -> int:
 
 
 def role(argument: Any) -> str:
-    """What an argument of a layer's function is: "input", "parameter" or "buffer"."""
+    """What an argument of a layer's function is: "input", "parameter", "buffer", "saved" or "gradient"."""
     attributes = argument.owner.owner.operation.attributes["arg_attrs"][argument.arg_number]
     return str(ir.StringAttr(attributes["moe.role"]).value)
 
@@ -41,7 +44,7 @@ def role(argument: Any) -> str:
 def is_parameter(value: ir.Value) -> bool:
     """Whether `parts` knows the value."""
     if isinstance(value.owner, ir.Block):
-        return value.owner.owner.operation.name == "func.func" and role(value) != "input"
+        return value.owner.owner.operation.name == "func.func" and role(value) in PARAMETERS
     operation = value.owner.operation
     if operation.name in RESHAPES or operation.name == "tensor.concat":
         return all(is_parameter(operand) for operand in operation.operands)
@@ -51,7 +54,7 @@ def is_parameter(value: ir.Value) -> bool:
 def parts(value: ir.Value) -> list[Part]:
     """The parameters that `value` consists of, in order.  Raises Unsupported for anything else."""
     if isinstance(value.owner, ir.Block):
-        if value.owner.owner.operation.name == "func.func" and role(value) != "input":
+        if is_parameter(value):
             return [Part(value, 0)]
         raise unsupported("cpu", value.owner.owner, f"{value} is no parameter")
     operation = value.owner.operation

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from moec.backends.cpu import microkernel, tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import LINE, Call
+from moec.backends.cpu.frame import Call
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.sources import At, Source
+from moec.backends.cpu.sources import At, Coming, Source
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -46,7 +46,7 @@ class Weights:
 
     @property
     def unit_steps(self) -> int:
-        return tiling.unit_steps(self.layout, self.source.unit_bytes)
+        return self.source.unit_steps
 
     @property
     def units(self) -> int:
@@ -90,17 +90,14 @@ def panel_product(
     blocks = (rows.count + (most - 1)) // most
     size, larger = rows.count // blocks, rows.count % blocks
     alone = blocks.equals(1)
-    # Every block prefetches its share.  A block that is alone has to prefetch all lines of a step at each step.
-    stride = (blocks + (source.step_bytes - 1)) // blocks
-    rest = microkernel.weight_lines(layout) * LINE if source.step_bytes > LINE else 0
 
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
         here = weights.unit(call, at, begin, steps)
         last = part.index.equals(units - 1)
-        coming = source.stream(call, following.pick(b, last, at), b.select(last, b.index(0), begin + steps))
-        share = steps * source.step_bytes // blocks
+        next_first = b.select(last, b.index(0), begin + steps)
+        coming = Coming(following.pick(b, last, at), next_first, steps, following, part.index, units)
         with b.for_(0, blocks, carry=[b.index(0)]) as loop:
             first = loop.value
             count = size + b.convert(loop.index < larger, b.i64, signed=False)
@@ -109,12 +106,13 @@ def panel_product(
                 with b.if_(last):
                     before(block)
             a = rows.first.at(first, rows.stride)
-            ahead = coming + share * loop.index
+            ahead = source.ahead(call, coming, loop.index, blocks)
             other, other_step = look_ahead(block) if look_ahead else (block.accumulators, b.index(0))
-            if rest:
-                other = pick(b, alone, ahead + rest, other)
-                other_step = b.select(alone, stride, other_step)
-            streams = (ahead, stride, other, other_step)
+            if ahead.second is not None and ahead.second_stride is not None:
+                matters = alone if ahead.alone else b.constant(b.i1, 1)
+                other = pick(b, matters, ahead.second, other)
+                other_step = b.select(matters, ahead.second_stride, other_step)
+            streams = (ahead.first, ahead.stride, other, other_step)
             arguments = (a.at(begin, 4), here, steps, block.accumulators, part.index > 0, *streams)
             _dispatch(b, layout, rows.stride, count, 1, most, arguments)
             with b.if_(last):

@@ -18,20 +18,20 @@ def route(op: Any, frame: Frame) -> Sequence[Phase]:
     """A token's choice is worked out by one thread in a fixed order: its bits depend on nothing but the token."""
     block = op.body.blocks[0]
     own = frame.storage(op.x)
-    captured = {value: frame.storage(value) for value in _captured(block)}
+    storages = {value: frame.storage(value) for value in captured(block)}
     results = frame.buffer(op.index), frame.buffer(op.weight)
     code = frame.error("RangeError", "an index lies outside the table that the router reads by it")
 
     def emit(call: Call) -> None:
         with call.share(call.tokens) as token:
-            chosen = Program(call, captured, code).run(block, token, own)
+            chosen = Program(call, storages, code).run(block, token, own)
             for row, target in zip(chosen, results, strict=True):
-                _write(call, row, target, token)
+                write_row(call, row, target, token)
 
-    return [Phase("route", emit, work=_work(block))]
+    return [Phase("route", emit, work=work(block))]
 
 
-def _captured(block: ir.Block) -> list[ir.Value]:
+def captured(block: ir.Block) -> list[ir.Value]:
     """The tensors of tokens and the parameters that a region uses from outside, without order or repetition."""
     found: dict[ir.Value, None] = {}
     for op in block.operations:
@@ -41,11 +41,11 @@ def _captured(block: ir.Block) -> list[ir.Value]:
                 found[operand] = None
         for region in operation.regions:
             for inner in region:
-                found.update(dict.fromkeys(_captured(inner)))
+                found.update(dict.fromkeys(captured(inner)))
     return list(found)
 
 
-def _write(call: Call, row: Row, target: Storage, token: Value) -> None:
+def write_row(call: Call, row: Row, target: Storage, token: Value) -> None:
     """Exactly the row: the next one may be another thread's."""
     b, lanes = call.b, call.frame.variant.lanes
     out = Row(row.shape, row.element, call.row(target, token))
@@ -53,7 +53,7 @@ def _write(call: Call, row: Row, target: Storage, token: Value) -> None:
         out.store(b, index, row.load(b, index, lanes), min(lanes, row.count - index))
 
 
-def _work(block: ir.Block) -> int:
+def work(block: ir.Block) -> int:
     """A rough count of FLOPs: ten for every element that an operation makes, two for every weight."""
     total = 0
     for op in block.operations:

@@ -1,4 +1,4 @@
-"""The choosing operations of a row program: moe.top_k, moe.top_p, moe.take, moe.chosen."""
+"""The choosing operations of a row program: moe.top_k, moe.top_p, moe.take, moe.chosen, moe.put."""
 
 from __future__ import annotations
 
@@ -120,4 +120,19 @@ def chosen(rows: Rows, op: Any, index: Row) -> Row:
         place = index.load(b, line.index * k + loop.index, 1)
         with b.if_(place.unsigned_below(count)):
             out.store(b, line.index * count + b.convert(place, b.i64), b.constant(b.i1, 1))
+    return out
+
+
+def put(rows: Rows, op: Any, values: Row, index: Row) -> Row:
+    """A position outside of the result is left out."""
+    b = rows.b
+    out = rows.of_type(op.results[0].type)
+    count, k = out.shape[-1], index.shape[-1]
+    rows.copy(Row(out.shape, b.f32, None, b.constant(b.f32, 0.0)), out)
+    with b.for_(0, math.prod(index.shape[:-1])) as line, b.for_(0, k) as loop:
+        at = line.index * k + loop.index
+        place = index.load(b, at, 1)
+        with b.if_(place.unsigned_below(count)):
+            to = line.index * count + b.convert(place, b.i64)
+            out.store(b, to, out.load(b, to, 1) + values.load(b, at, 1))
     return out

@@ -33,11 +33,11 @@ class Program:
         self.token: Value | int = 0
         self.values: dict[ir.Value, Row | Value] = {}
 
-    def run(self, block: ir.Block, token: Value, own: Storage) -> list[Row]:
-        """What the block yields for a token, whose row of `own` is the block's argument."""
+    def run(self, block: ir.Block, token: Value, *own: Storage) -> list[Row]:
+        """What the block yields for a token, whose rows of `own` are the block's arguments."""
         self.token = token
-        (argument,) = block.arguments
-        self.values[argument] = self._row_of(own, argument.type)
+        for argument, storage in zip(block.arguments, own, strict=True):
+            self.values[argument] = self._row_of(storage, argument.type)
         *body, end = block.operations
         for op in body:
             self._step(op)
@@ -215,6 +215,10 @@ class Program:
     def _chosen(self, op: Any) -> Row:
         return rowchoice.chosen(self.rows, op, self.row(op.operation.operands[0]))
 
+    def _put(self, op: Any) -> Row:
+        values, index = (self.row(operand) for operand in op.operation.operands)
+        return rowchoice.put(self.rows, op, values, index)
+
     def _constant_step(self, op: Any) -> Row | Value:
         return self._constant(op.operation)
 
@@ -233,4 +237,5 @@ _MEANING: dict[str, Callable[[Program, Any], Row | Value]] = {
     "moe.top_p": Program._top_p,
     "moe.take": Program._take,
     "moe.chosen": Program._chosen,
+    "moe.put": Program._put,
 }

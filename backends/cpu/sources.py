@@ -13,8 +13,9 @@ from typing import Protocol
 
 from moec.backends.cpu import tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import Call
+from moec.backends.cpu.frame import LINE, Call
 from moec.backends.cpu.layout import Panels
+from moec.backends.cpu.microkernel import weight_lines
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -31,26 +32,49 @@ class At:
         return At(expert, b.select(condition, self.panel, otherwise.panel))
 
 
+@dataclass(frozen=True)
+class Coming:
+    """What is multiplied after the unit at work: the unit that begins at step `first` of the panel `at`.
+
+    The unit at work is number `unit` of the `units` of its panel and has `steps` steps; `panel` comes after its panel.
+    """
+
+    at: At
+    first: Value
+    steps: Value
+    panel: At
+    unit: Value
+    units: int
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a block prefetches at each of its steps: the weight lines of a step at `first`, which moves on by `stride`,
+    and perhaps a line at `second`.  With `alone`, the second one matters to a block that is its chunk's only one."""
+
+    first: Pointer
+    stride: Value
+    second: Pointer | None = None
+    second_stride: Value | None = None
+    alone: bool = False
+
+
 class Source(Protocol):
     """The weights of a matmul, panel by panel."""
 
     @property
-    def step_bytes(self) -> int:
-        """Bytes of memory that hold a step of a panel: so many are prefetched for each step that is multiplied."""
-
-    @property
-    def unit_bytes(self) -> int:
-        """Most bytes of a unit, in the order of `Panels`; of an expanding source, it is memory of each thread."""
+    def unit_steps(self) -> int:
+        """Steps of a unit, at most; of an expanding source they lie in memory of each thread."""
 
     @property
     def expands(self) -> bool:
-        """Whether units have to be expanded; `expand` is called only then."""
+        """Whether units have to be expanded; `expand` is called only then, and `stream` otherwise."""
 
     def stream(self, call: Call, at: At, step: Value) -> Pointer:
-        """Where the bytes of a panel's steps begin, from `step` (i64) on: contiguous, `step_bytes` each.
+        """Where a panel's steps lie as the microkernel takes them, from `step` (i64) on."""
 
-        Without expansion the microkernel reads weights here, otherwise the address is prefetched only.
-        """
+    def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
+        """The share of a block, one of `blocks` (both i64), in prefetching the bytes of what comes."""
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         """Writes `steps` steps of a panel from step `first` on to `to`, in the order of `Panels`.
@@ -67,12 +91,8 @@ class Packed:
     offset: int
 
     @property
-    def step_bytes(self) -> int:
-        return self.layout.step_bytes
-
-    @property
-    def unit_bytes(self) -> int:
-        return tiling.UNIT_BYTES
+    def unit_steps(self) -> int:
+        return tiling.unit_steps(self.layout, tiling.UNIT_BYTES)
 
     @property
     def expands(self) -> bool:
@@ -82,6 +102,16 @@ class Packed:
         layout = self.layout
         whole = call.packed(self.offset).at(at.expert, layout.expert_bytes)
         return whole.at(at.panel, layout.panel_bytes).at(step, layout.step_bytes)
+
+    def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
+        """An equal part for each block.  A block that is alone has to prefetch all lines of a step at each step."""
+        step = self.layout.step_bytes
+        stride = (blocks + (step - 1)) // blocks
+        share = coming.steps * step // blocks
+        first = self.stream(call, coming.at, coming.first) + share * block
+        if step <= LINE:
+            return Streams(first, stride)
+        return Streams(first, stride, first + weight_lines(self.layout) * LINE, stride, alone=True)
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         raise TypeError("packed weights are multiplied where they lie")

@@ -22,7 +22,7 @@ def run_function(b: Builder, plan: Plan) -> Function:
     """Emits `void run(ptr frame, i64 tokens, i64 threads)` with the functions of every phase."""
     functions = {id(phase): _phase(b, plan, phase, n) for n, phase in enumerate(plan.phases)}
     team = _team(b, plan, functions)
-    run = b.declare("run", [b.ptr, b.i64, b.i64])
+    run = b.declare(f"{plan.frame.name}run", [b.ptr, b.i64, b.i64])
     with b.define(run) as (frame, tokens, threads):
         parallel = b.declare("GOMP_parallel", [b.ptr, b.ptr, b.i32, b.i32], linkage="extern_weak")
         worth = (threads > 1) & (tokens * plan.work >= ALONE_BELOW)
@@ -41,7 +41,7 @@ def run_function(b: Builder, plan: Plan) -> Function:
 
 
 def _phase(b: Builder, plan: Plan, phase: Phase, number: int) -> Function:
-    function = b.declare(f"phase_{number}_{phase.name}", [b.ptr, b.i64, b.i64])
+    function = b.declare(f"{plan.frame.name}phase_{number}_{phase.name}", [b.ptr, b.i64, b.i64])
     with b.define(function) as (frame, thread, threads):
         phase.emit(Call(b, plan.frame, frame, thread, threads))
     return function
@@ -52,7 +52,7 @@ def _team(b: Builder, plan: Plan, functions: dict[int, Function]) -> Function:
     number = b.declare("omp_get_thread_num", [], b.i32, linkage="extern_weak")
     size = b.declare("omp_get_num_threads", [], b.i32, linkage="extern_weak")
     barrier = b.declare("GOMP_barrier", [], linkage="extern_weak")
-    team = b.declare("team", [b.ptr])
+    team = b.declare(f"{plan.frame.name}team", [b.ptr])
     with b.define(team) as (frame,):
         thread = b.convert(b.result(number), b.i64)
         threads = b.convert(b.result(size), b.i64)

@@ -120,7 +120,7 @@ def _is_chain(chain: Sequence[Any], operations: Sequence[Any]) -> bool:
     first = kernels.index(chain[0].operation)
     together = kernels[first : first + len(chain)] == [op.operation for op in chain]
     inside = {op.operation for op in chain}
-    users = [use.owner.operation for op in chain[:-1] for use in op.out.uses]
+    users = [use.owner.operation for op in chain[:-1] for out in op.operation.results for use in out.uses]
     return together and all(user in inside or user.parent in inside for user in users)
 
 
@@ -129,7 +129,7 @@ def _window(chain: Sequence[Any]) -> Window | None:
     per_token = ir.IntegerAttr(chain[0].slots_per_token).value
     permuted = per_token * _row_bytes(chain[0].lhs)
     sums = 4 * ir.RankedTensorType(chain[-1].out.type).shape[1]
-    hidden = sum(row_stride(_row_bytes(op.out)) for op in chain[:-1])
+    hidden = sum(row_stride(_row_bytes(out)) for op in chain[:-1] for out in op.operation.results)
     if not hidden or sums + per_token * hidden <= WORKING_MEMORY * permuted:
         return None
     rows = max((WORKING_MEMORY * permuted - sums) / hidden, LEAST_SHARE * per_token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,19 @@ from moec.dialect import context
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "f64": torch.float64}
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What a function that trains a layer takes (names) and gives (name, shape, dtype)."""
+
+    arguments: list[str]
+    results: list[tuple[str, list[int], str]]
+
+    @staticmethod
+    def of(function: layer.Layer) -> Signature:
+        results = [(t.name, list(t.type.shape), str(t.type.element_type)) for t in function.outputs]
+        return Signature([t.name for t in function.inputs], results)
+
+
 class Artifact:
     """A compiled layer.  `variant` counts within the variants that it was compiled for."""
 
@@ -26,9 +40,10 @@ class Artifact:
         with context(), ir.Location.unknown():
             module = ir.Module.parse(text)
             self.object = backend.compile_object(module, self.variants)
-            _, what = layer.prepare(module)
+            _module, (what, *training) = layer.prepare(module)
             self.inputs = [t.name for t in what.inputs]
             self.parameters = [t.name for t in what.parameters]
+            self.functions = {function.entry: Signature.of(function) for function in training}
             self.outputs = {t.name: (list(t.type.shape), str(t.type.element_type)) for t in what.outputs}
         self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / "layer.so"

@@ -1,0 +1,277 @@
+"""Weights as the caller holds them, expanded into panels a unit at a time: tensor<ExNxK>, or transposed tensor<ExKxN>.
+
+Of tensor<ExNxK>, the columns of a panel are rows in memory: squares of them are transposed in registers.  Of
+tensor<ExKxN>, they lie side by side already; pairs of bf16 are interleaved from two rows.  Either takes a small part
+of the time in which a chunk of rows is multiplied, and none of the memory bandwidth that writing packed weights would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from moec.backends.cpu import parameters, tiling
+from moec.backends.cpu.builder import Builder, Function
+from moec.backends.cpu.frame import LINE, Call, align_up, copy_bytes
+from moec.backends.cpu.layout import Arithmetic, Panels
+from moec.backends.cpu.sources import At, Coming, Streams
+from moec.backends.cpu.transpose import transpose
+from moec.backends.cpu.values import Pointer, Value, byte_width
+
+TRANSPOSED_UNIT_STEPS = 128
+"""Steps of a unit whose lines lie a row of the matrix apart.  Where that is a power of two they share a few sets of the
+second-level cache, which hold no more of them between being prefetched and being expanded."""
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """A weights operand: the parameters that it is stacked of, each with the expert that it begins with."""
+
+    parts: tuple[tuple[int, ir.Value], ...]
+
+    def expert(self, call: Call, number: Value, bytes_: int) -> Pointer:
+        """The address of an expert's matrix."""
+        b = call.b
+        found = b.null
+        for first, parameter in self.parts:
+            here = call.address(call.frame.given(parameter)).at(number - first, bytes_)
+            found = Pointer(b.select(number >= first, here, found).raw) if first else here
+        return found
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What both forms share."""
+
+    layout: Panels
+    element: ir.Type
+    operands: tuple[_Operand, ...]
+
+    @property
+    def width(self) -> int:
+        return byte_width(self.element)
+
+    @property
+    def expands(self) -> bool:
+        return True
+
+    def matrix(self, call: Call, operand: int, expert: Value) -> Pointer:
+        bytes_ = self.layout.columns * self.layout.inner * self.width
+        return self.operands[operand].expert(call, expert, bytes_)
+
+    def stream(self, call: Call, at: At, step: Value) -> Pointer:
+        raise TypeError("plain weights are never multiplied where they lie")
+
+    def _groups(self, panel: Value) -> list[tuple[int, int, Value, int]]:
+        """(operand, group, its first column, where its vectors begin in a step)."""
+        layout = self.layout
+        return [
+            (
+                operand,
+                group,
+                panel * layout.panel_columns + group * layout.lanes,
+                (group * layout.operands + operand) * layout.vector_bytes,
+            )
+            for operand in range(layout.operands)
+            for group in range(layout.groups)
+        ]
+
+
+@dataclass(frozen=True)
+class Rows(_Plain):
+    """tensor<ExNxK>: a column of a panel is a row in memory."""
+
+    @property
+    def unit_steps(self) -> int:
+        layout = self.layout
+        parts = -(-layout.steps * layout.step_bytes // tiling.UNIT_BYTES)
+        return align_up(-(-layout.steps // parts), layout.lanes)
+
+    def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
+        """A panel's rows lie one after the other: each unit prefetches a part of the next panel, block by block."""
+        b, layout = call.b, self.layout
+        row = layout.inner * self.width
+        bytes_ = layout.panel_columns * row // coming.units
+        share = (b.index(bytes_) + (blocks - 1)) // blocks
+        stride = (share + (coming.steps - 1)) // coming.steps
+        offset = coming.panel.panel * (layout.panel_columns * row) + coming.unit * bytes_ + share * block
+        first = self.matrix(call, 0, coming.panel.expert) + offset
+        if layout.operands > 1:
+            return Streams(first, stride, self.matrix(call, 1, coming.panel.expert) + offset, stride)
+        if layout.step_bytes <= LINE:
+            return Streams(first, stride)
+        return Streams(first, stride, first + LINE, stride, alone=True)
+
+    def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
+        b, layout = call.b, self.layout
+        function = self._function(b)
+        row = layout.inner * self.width
+        for operand, _, column, place in self._groups(at.panel):
+            begin = b.minimum(column, layout.columns - 1)
+            source = self.matrix(call, operand, at.expert).at(begin, row)
+            source = source.at(first * layout.elements_per_step, self.width)
+            left = b.index(layout.inner) - first * layout.elements_per_step
+            b.call(function, source, layout.columns - begin, left, steps, to + place)
+
+    def _function(self, b: Builder) -> Function:
+        """`void expand(source, rows, elements, steps, to)`: of `rows` rows at `source` (the last stands for those
+        that a vector has more) the next `elements`, of which none is left behind a row's end."""
+        layout = self.layout
+        name = f"expand_rows_{layout.arithmetic.value}_{self.element}_{layout.inner}_{layout.step_bytes}"
+        function = b.declare(name, [b.ptr, b.i64, b.i64, b.i64, b.ptr])
+        if not function.operation.body.blocks:
+            with b.define(function) as given:
+                self._define(b, *given)
+        return function
+
+    def _define(self, b: Builder, source: Pointer, rows: Value, elements: Value, steps: Value, to: Pointer) -> None:
+        layout = self.layout
+        lanes, row = layout.lanes, layout.inner * self.width
+        square = lanes * layout.elements_per_step * self.width  # bytes of a row
+        whole = b.minimum(steps, elements // layout.elements_per_step) // lanes * lanes
+
+        def squares(row_at: Callable[[int], Pointer]) -> None:
+            with b.for_(0, whole, lanes) as loop:
+                offset = loop.index * (layout.elements_per_step * self.width)
+                self._square(b, [row_at(n) + offset for n in range(lanes)], to.at(loop.index, layout.step_bytes))
+
+        def all_rows() -> list[Value]:
+            squares(lambda n: source + n * row)
+            return []
+
+        def some_rows() -> list[Value]:
+            squares(lambda n: source.at(b.minimum(b.index(n), rows - 1), row))
+            return []
+
+        b.choose(rows >= lanes, [], all_rows, some_rows)
+        with b.if_(whole < steps):
+            begin = whole * (layout.elements_per_step * self.width)
+            bytes_ = b.minimum((elements * self.width) - begin, square)
+            spill = b.scratch(lanes * square)
+            zero = b.constant(b.i8, 0), b.index(lanes * square), b.constant(b.i1, 0)
+            b.intrinsic("llvm.memset", None, spill, *zero)
+            with b.for_(0, lanes) as loop:
+                row_ = source.at(b.minimum(loop.index, rows - 1), row) + begin
+                copy_bytes(b, spill.at(loop.index, square), row_, bytes_)
+            self._square(b, [spill + n * square for n in range(lanes)], to.at(whole, layout.step_bytes))
+
+    def _square(self, b: Builder, rows: Sequence[Pointer], to: Pointer) -> None:
+        """As many steps of as many rows as a vector has lanes."""
+        layout = self.layout
+        for step, vector in enumerate(transpose(b, [self._load(b, at) for at in rows])):
+            (to + step * layout.step_bytes).store(vector, align=layout.vector_bytes)
+
+    def _load(self, b: Builder, at: Pointer) -> Value:
+        bits = b.vec(self.layout.lanes, b.i32)
+        if self.layout.arithmetic is Arithmetic.PAIRS or self.element != b.bf16:
+            return at.load(bits, align=self.width)
+        return b.convert(at.load(b.vec(self.layout.lanes, b.bf16)), b.f32).bitcast(bits)
+
+
+@dataclass(frozen=True)
+class Columns(_Plain):
+    """tensor<ExKxN>, multiplied transposed: the columns of a panel lie side by side."""
+
+    @property
+    def unit_steps(self) -> int:
+        return min(TRANSPOSED_UNIT_STEPS, self.layout.steps)
+
+    def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
+        """The first block prefetches one line for each step of the next unit, the second block another one."""
+        b, layout = call.b, self.layout
+        row = layout.columns * self.width
+        pairs = layout.elements_per_step > 1
+        first = self.matrix(call, 0, coming.at.expert).at(coming.at.panel, layout.panel_columns * self.width)
+        first = first.at(coming.first, layout.elements_per_step * row)
+        other = row if pairs else LINE
+        stride = b.index(layout.elements_per_step * row)
+        mine = first + b.select(block.equals(1), b.index(other), 0)
+        return Streams(mine, b.select(block > 1, b.index(0), stride), first + other, stride, alone=True)
+
+    def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
+        b, layout = call.b, self.layout
+        row = layout.columns * self.width
+        function = self._function(b)
+        for operand in range(layout.operands):
+            column = at.panel * layout.panel_columns
+            source = self.matrix(call, operand, at.expert).at(first * layout.elements_per_step, row)
+            source = source.at(column, self.width)
+            left = b.index(layout.inner) - first * layout.elements_per_step
+            place = to + operand * layout.vector_bytes
+            b.call(function, source, b.index(layout.columns) - column, left, steps, place)
+
+    def _function(self, b: Builder) -> Function:
+        """`void expand(source, columns, elements, steps, to)`: `elements` rows of `columns` columns are left."""
+        layout = self.layout
+        name = f"expand_columns_{layout.arithmetic.value}_{self.element}_{layout.columns}_{layout.step_bytes}"
+        name = f"{name}_{layout.operands}"
+        function = b.declare(name, [b.ptr, b.i64, b.i64, b.i64, b.ptr])
+        if not function.operation.body.blocks:
+            with b.define(function) as given:
+                self._define(b, *given)
+        return function
+
+    def _define(self, b: Builder, source: Pointer, columns: Value, elements: Value, steps: Value, to: Pointer) -> None:
+        layout = self.layout
+        row, per_step = layout.columns * self.width, layout.elements_per_step
+        whole = b.minimum(steps, elements // per_step)
+        bytes_ = layout.panel_columns * self.width
+        spill = b.scratch(per_step * bytes_)
+
+        def step(number: Value, rows: Sequence[Pointer]) -> None:
+            self._step(b, rows, to.at(number, layout.step_bytes))
+
+        def rows(number: Value, many: int) -> list[Pointer]:
+            return [source.at(number * per_step + n, row) for n in range(many)]
+
+        def all_columns() -> list[Value]:
+            with b.for_(0, whole) as loop:
+                step(loop.index, rows(loop.index, per_step))
+            return []
+
+        def some_columns() -> list[Value]:
+            with b.for_(0, whole) as loop:
+                step(loop.index, [self._part(b, at, columns, spill + n * bytes_)
+                                  for n, at in enumerate(rows(loop.index, per_step))])  # fmt: skip
+            return []
+
+        b.choose(columns >= layout.panel_columns, [], all_columns, some_columns)
+        if per_step > 1:
+            with b.if_(whole < steps):
+                step(whole, [self._part(b, *rows(whole, 1), columns, spill)])
+
+    def _part(self, b: Builder, at: Pointer, columns: Value, spill: Pointer) -> Pointer:
+        """A row's columns of the panel, copied so that no more than there are is read."""
+        bytes_ = b.minimum(columns, self.layout.panel_columns) * self.width
+        copy_bytes(b, spill, at, bytes_)
+        return spill
+
+    def _step(self, b: Builder, rows: Sequence[Pointer], to: Pointer) -> None:
+        """A step of every group; a missing second row is zeros."""
+        layout = self.layout
+        lanes = layout.lanes
+        if layout.arithmetic is not Arithmetic.PAIRS:
+            for group in range(layout.groups):
+                loaded = (rows[0] + group * lanes * self.width).load(b.vec(lanes, self.element))
+                place = to + group * layout.operands * layout.vector_bytes
+                place.store(b.convert(loaded, b.f32), align=layout.vector_bytes)
+            return
+        all_ = b.vec(layout.panel_columns, b.i16)
+        first = rows[0].load(all_)
+        second = rows[1].load(all_) if len(rows) > 1 else b.splat(all_, 0)
+        for group in range(layout.groups):
+            columns = range(group * lanes, (group + 1) * lanes)
+            order = [n + half * layout.panel_columns for n in columns for half in range(2)]
+            place = to + group * layout.operands * layout.vector_bytes
+            place.store(b.shuffle(first, second, order), align=layout.vector_bytes)
+
+
+def plain(weights: Sequence[ir.Value], layout: Panels, element: ir.Type, transposed: bool) -> Rows | Columns:
+    """The source of weights that are plain parameters, each tensor<ExNxK> or `transposed` tensor<ExKxN>."""
+    matrix = layout.columns * layout.inner
+    operands = tuple(
+        _Operand(tuple((part.begin // matrix, part.parameter) for part in parameters.parts(value))) for value in weights
+    )
+    return (Columns if transposed else Rows)(layout, element, operands)
