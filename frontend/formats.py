@@ -49,7 +49,8 @@ def read_format(expr: ast.Expr, constants: Evaluator, subset: bool = False) -> t
     given = _options(expr, name.text, subset) if isinstance(expr, ast.Call) else {}
     group = GROUPS[name.text]
     if "per" in given:
-        group = _channel(given["per"], name.text)
+        _require_channel(given["per"], name.text)
+        group = None
     try:
         if "group" in given:
             group = _group(given["group"], constants)
@@ -130,7 +131,7 @@ def _options(call: ast.Call, format: str, subset: bool) -> dict[str, ast.Expr]:
     return given
 
 
-def _channel(expr: ast.Expr, format: str) -> None:
+def _require_channel(expr: ast.Expr, format: str) -> None:
     if isinstance(expr, ast.Name) and expr.text == "channel":
         return
     fix = did_you_mean(expr.text, ("channel",), expr.span) if isinstance(expr, ast.Name) else None

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from moec.errors import MoecError as MoecError
     from moec.pipeline import compile as compile
     from moec.runtime.load import load as load
+    from moec.runtime.quantize import quantize as quantize
 
 _PUBLIC = {
     "compile": "moec.pipeline",
     "load": "moec.runtime.load",
+    "quantize": "moec.runtime.quantize",
     "MoecError": "moec.errors",
 }
 
-__all__ = ["MoecError", "__version__", "compile", "load"]
+__all__ = ["MoecError", "__version__", "compile", "load", "quantize"]
 
 
 def __getattr__(name: str) -> object:

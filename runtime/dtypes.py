@@ -6,4 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
-TORCH_DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32}
+TORCH_DTYPES: Mapping[str, torch.dtype] = {
+    "f32": torch.float32,
+    "bf16": torch.bfloat16,
+    "i32": torch.int32,
+    "i8": torch.int8,
+}

@@ -19,6 +19,7 @@ from moec.runtime.native import Kernel
 from moec.runtime.operator import operator
 from moec.runtime.packing.weights import PackedWeights, check_weight
 from moec.runtime.placeholder import PackedBuffer, PackedParameter
+from moec.runtime.random_values import RandomValues
 from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
 from moec.runtime.workspace import WORKSPACES
@@ -128,17 +129,17 @@ class Layer(Weights):
     def reset_parameters(self, seed: int | None = None) -> Self:
         """Give every weight random values: normal with variance 1 / (size of the last dimension), integers 0.
 
+        Weights that are given quantised get codes and positive scales whose products are about as large.
+
         seed: makes the values reproducible; without it torch's default generator is used.
         """
         generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
+        values = RandomValues(self.manifest, generator)
         for weight, (level, _, name) in zip(self._store.weights, self._places, strict=True):
             present = level.get(name)
             packed = stands_in(present)
             value = empty(weight.shape, TORCH_DTYPES[weight.dtype]) if packed else present.detach()
-            if value.is_floating_point():
-                value.normal_(std=(weight.shape[-1] if weight.shape else 1) ** -0.5, generator=generator)
-            else:
-                value.zero_()
+            values.fill(weight, value)
             if packed:
                 setattr(level, name, value)
         return self
@@ -147,7 +148,11 @@ class Layer(Weights):
         """Give the layer ordinary tensors again, and keep them: as if it was loaded with `keep_weights`.
 
         Parameters are new objects afterwards.  The packed form stays too, so weights are in memory twice until `pack`.
+        Raises WeightsError where weights were quantised while they were packed: what was given is gone.
         """
+        for index, tensor in enumerate(self._tensors()):
+            if stands_in(tensor) and self._store.weights[index].name not in self._store.missing:
+                self._store.require_exact(index)
         for level in self._levels():
             level.restore()
         self._store.keep = True

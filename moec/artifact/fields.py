@@ -48,6 +48,13 @@ class Fields:
         """Whether an optional field is there."""
         return name in self.data
 
+    def given(self, name: str) -> bool:
+        """Whether a field that must be there holds more than null."""
+        return self._take(name) is not None
+
+    def integers(self, name: str, low: int, high: int, most: int) -> tuple[int, ...]:
+        return tuple(_integer(v, f"{self._at(name)}[{i}]", low, high) for i, v in enumerate(self._list(name, 0, most)))
+
     def number(self, name: str) -> float:
         value = self._take(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:

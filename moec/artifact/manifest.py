@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moec.artifact.fields import Fields, InvalidManifest
+from moec.artifact.quantised import Quantised, check_weights, read_quantised
 from moec.errors import ArtifactError, NewerSchema
 
 SCHEMA = 1
@@ -21,8 +22,12 @@ SCHEMA = 1
 ABI = 1
 """The newest set of exported functions that this moec calls."""
 
-ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4}
+ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4, "i8": 1}
 """Element types of an artifact's tensors and their sizes in bytes."""
+
+FLOATS = ("f32", "bf16")
+CALL_DTYPES = (*FLOATS, "i32")
+"""Element types of what a call takes and gives; i8 is for weights that are given quantised."""
 
 LOSS_TENSORS: Mapping[str, tuple[str, ...]] = {"balance": ("probability", "count"), "z": ("z",)}
 """The kinds of auxiliary losses, and the loss tensors that each is computed from."""
@@ -143,8 +148,9 @@ class Guarantees:
 class Manifest:
     """All that a caller needs to know of a compiled layer.
 
-    variants  best first
-    training  None where the layer was compiled for inference only
+    variants   best first
+    training   None where the layer was compiled for inference only
+    quantised  None where no weights are quantised
     """
 
     compiler: str
@@ -158,14 +164,15 @@ class Manifest:
     parameters: tuple[Weight, ...]
     guarantees: Guarantees
     training: Training | None = None
+    quantised: Quantised | None = None
     abi: int = ABI
     schema: int = SCHEMA
 
     @property
     def float_names(self) -> tuple[str, ...]:
         """Names of the inputs and weights of floats, in order."""
-        inputs = (tensor.name for tensor in self.inputs if tensor.dtype != "i32")
-        return (*inputs, *(weight.name for weight in self.parameters if weight.dtype != "i32"))
+        inputs = (tensor.name for tensor in self.inputs if tensor.dtype in FLOATS)
+        return (*inputs, *(weight.name for weight in self.parameters if weight.dtype in FLOATS))
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
@@ -187,8 +194,9 @@ class Manifest:
         data = {"schema": self.schema, **asdict(self)}
         for tensor in (*data["inputs"], *data["outputs"]):
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
-        if self.training is None:
-            del data["training"]
+        for optional in ("training", "quantised"):
+            if data[optional] is None:
+                del data[optional]
         return json.dumps(data, indent=1).encode()
 
 
@@ -221,6 +229,7 @@ def _manifest(fields: Fields) -> Manifest:
             accumulation=guarantees.string("accumulation"),
         ),
         training=_training(fields.record("training")) if fields.has("training") else None,
+        quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
     )
     for rest in (source, guarantees, fields):
         rest.finish()
@@ -230,7 +239,7 @@ def _manifest(fields: Fields) -> Manifest:
 
 def _token_tensor(fields: Fields) -> TokenTensor:
     shape = fields.shape("shape", _MAX_RANK, _MAX_DIMENSION, leading=TOKENS)
-    tensor = TokenTensor(fields.string("name", _NAME), shape, fields.choice("dtype", ITEM_BYTES))
+    tensor = TokenTensor(fields.string("name", _NAME), shape, fields.choice("dtype", CALL_DTYPES))
     fields.finish()
     return tensor
 
@@ -265,7 +274,7 @@ def _step_tensor(fields: Fields) -> StepTensor:
         fields.choice("role", ("loss", "saved")),
         fields.integer("rows", 0, _MAX_ROWS),
         fields.shape("row", _MAX_RANK, _MAX_DIMENSION),
-        fields.choice("dtype", ITEM_BYTES),
+        fields.choice("dtype", CALL_DTYPES),
     )
     fields.finish()
     return tensor
@@ -301,6 +310,7 @@ def _check_names(manifest: Manifest) -> None:
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise InvalidManifest(f"{kind}: {twice[0]!r} stands there twice")
+    check_weights(manifest.quantised, {w.name: (w.shape, w.dtype) for w in manifest.parameters})
     weights = set(groups["parameters"])
     for name in weights:
         parts = name.split(".")

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from moec.artifact.container import Artifact, read
 from moec.artifact.host import host_features, host_machine, missing_features
-from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Training, Weight
+from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Manifest, Training, Weight
+from moec.artifact.quantised import Quantised
 from moec.cli.console import output_console
 
 
@@ -84,7 +85,7 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("target", f"{manifest.target}, {artifact.machine}"),
         ("library", f"{_size(len(artifact.library))}, sha256 {artifact.sha256[:12]}… (verified)"),
         ("inside", ", ".join(artifact.texts) or "no texts"),
-        ("weights", f"{_size(weight_bytes)} in memory, once, in packed form"),
+        ("weights", f"{_size(weight_bytes)} {_kept(manifest)}"),
         ("made for", "inference" if manifest.training is None else "inference and training"),
     )
     yield about
@@ -106,6 +107,9 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         *(_weight(weight) for weight in manifest.parameters),
     )
 
+    if manifest.quantised is not None:
+        yield _quantised(manifest.quantised)
+
     lacks = _lacks(artifact)
     used = _used(lacks)
     yield _rows(
@@ -124,6 +128,42 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("tokens do not influence each other", _yes(promises.isolated)),
         ("sums are kept in", promises.accumulation),
     )
+
+
+def _kept(manifest: Manifest) -> str:
+    if manifest.quantised is None:
+        return "in memory, once, in packed form"
+    return "as given; in memory once, in packed form, the quantised ones as codes and scales"
+
+
+def _quantised(quantised: Quantised) -> Table:
+    """Which weights are kept in which format, and what becomes of rows."""
+    rows = "rounded to int8" if quantised.rows == "int8" else "taken as they are"
+    title = f"Quantised: the result is an approximation; rows are {rows}"
+    return _rows(
+        Table("weights", "experts", "format", "scales", "codes made by", title=title, title_justify="left"),
+        *(
+            (
+                "\n".join(one.weights),
+                "all" if one.experts is None else _ranges(one.experts),
+                one.format,
+                f"{one.scale}, one {'a channel' if one.group is None else f'for {one.group} inputs'}",
+                "the caller" if one.scales else "packing",
+            )
+            for one in quantised.stored
+        ),
+    )
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """`3, 7, 9..20`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("..".join(map(str, run)) for run in runs)
 
 
 def _verdict(name: str, used: str | None, missing: list[str]) -> str:

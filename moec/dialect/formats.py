@@ -1,25 +1,10 @@
-"""The formats of quantised weights, and which one a weights operand has."""
+"""Which format a weights operand has."""
 
 from dataclasses import dataclass
 
 from torch_mlir import ir
 
-
-@dataclass(frozen=True)
-class Codes:
-    """The integers that a format stores, and what makes them."""
-
-    lowest: int
-    highest: int
-    divisor: int
-    """The scale of a group is its largest magnitude over this; 0: its mean magnitude."""
-
-
-FORMATS = {
-    "int8": Codes(-127, 127, 127),
-    "int4": Codes(-8, 7, 7),
-    "ternary": Codes(-1, 1, 0),
-}
+from moec.formats import FORMATS as FORMATS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from moec.oracle.scope import Array, Meaning, Scope
 def _codes(values: Array, scale: Array, lowest: int, highest: int) -> Array:
     """Codes of f32 `values` by f32 `scale` (broadcast): the rounded quotient, clamped; 0 where it is NaN."""
     quotient = np.rint(values.astype(np.float32) / scale.astype(np.float32))
-    return np.clip(np.nan_to_num(quotient, nan=0.0), lowest, highest).astype(np.int64)
+    codes: Array = np.clip(np.nan_to_num(quotient, nan=0.0), lowest, highest).astype(np.int64)
+    return codes
 
 
 def _largest(values: Array, over: int) -> Array:

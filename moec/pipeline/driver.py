@@ -17,8 +17,10 @@ from moec.artifact import container
 from moec.artifact.manifest import Manifest, Source, Variant
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
+from moec.dialect.functions import layer_function
 from moec.errors import DiagnosticError
 from moec.pipeline import describe, ir_text
+from moec.pipeline.describe_quantised import quantised
 
 if TYPE_CHECKING:
     from moec.backends.base import Backend
@@ -131,6 +133,7 @@ class Compilation:
             outputs=describe.outputs(self.kernels),
             parameters=describe.weights(self.kernels),
             guarantees=describe.guarantees(self.kernels),
+            quantised=quantised(layer_function(self.kernels)),
         )
 
     def write(self, output: Path) -> None:

@@ -11,7 +11,8 @@ from torch.compiler import assume_constant_result
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from moec.artifact.manifest import Weight
-from moec.errors import DeviceError, DtypeError, InputError, LayoutError, ShapeError
+from moec.errors import DeviceError, DtypeError, InputError, LayoutError, RangeError, ShapeError, WeightsError
+from moec.formats import FORMATS
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import allocate, empty
 from moec.runtime.native import Kernel
@@ -32,6 +33,9 @@ class PackedWeights:
         self.kernel = kernel
         self.keep = keep
         self.weights = kernel.library.manifest.parameters
+        quantised = kernel.library.manifest.quantised
+        self._made_while_packing = quantised.made_while_packing if quantised else frozenset()
+        self._codes = quantised.codes if quantised else {}
         self.buffer = torch.empty(0, dtype=torch.uint8, device="cpu")
         self.missing = dict.fromkeys(weight.name for weight in self.weights)
         self.blank: dict[int, tuple[torch.Tensor, _Stamp]] = {}
@@ -57,17 +61,43 @@ class PackedWeights:
     def pack(self, index: int, tensor: torch.Tensor) -> None:
         """Write weight `index` into its place from a CPU tensor of the declared shape and dtype (any strides)."""
         check_weight(self.weights[index], tensor)
+        self._check_codes(self.weights[index], tensor)
         self.reserve()
         self.kernel.call("pack", index, self.buffer, tensor.detach().contiguous())
         self.missing.pop(self.weights[index].name, None)
         self._stamps[index] = self._packed_from[index] = None
 
     def unpack(self, index: int) -> torch.Tensor:
-        """A new tensor with exactly the bits that `pack` was given."""
+        """A new tensor with exactly the bits that `pack` was given.
+
+        Raises WeightsError for a weight that was quantised while it was packed: its bits are gone.
+        """
+        self.require_exact(index)
         weight = self.weights[index]
         tensor = empty(weight.shape, TORCH_DTYPES[weight.dtype])
         self.kernel.call("unpack", index, self.buffer, tensor)
         return tensor
+
+    def require_exact(self, index: int) -> None:
+        """Raise WeightsError if the packed form keeps less than was given."""
+        if self.weights[index].name in self._made_while_packing:
+            raise WeightsError(
+                f"{self.weights[index].name!r} was quantised while it was packed, and the values that were given are "
+                "not kept. Keep them with `moec.load(path, keep_weights=True)`, or write `prequantized = true` in the "
+                "layer's format: codes and scales come back exactly."
+            )
+
+    def _check_codes(self, weight: Weight, tensor: torch.Tensor) -> None:
+        """Raise RangeError for codes that their format does not hold: packing would cut off their upper bits."""
+        stored = self._codes.get(weight.name)
+        if stored is not None and tensor.numel():
+            format = FORMATS[stored.format]
+            lowest, highest = (int(bound) for bound in tensor.aminmax())
+            if lowest < format.lowest or highest > format.highest:
+                raise RangeError(
+                    f"weight {weight.name!r} holds codes from {lowest} to {highest}; {stored.format} has those from "
+                    f"{format.lowest} to {format.highest}"
+                )
 
     def refresh(self, tensors: Sequence[torch.Tensor]) -> None:
         """Pack those of `tensors` (all weights, in order) that are not what was packed last.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from moec.artifact.manifest import (
     Guarantees,
@@ -15,6 +16,7 @@ from moec.artifact.manifest import (
     Variant,
     Weight,
 )
+from moec.artifact.quantised import Quantised, Stored
 
 
 def manifest() -> Manifest:
@@ -46,6 +48,21 @@ def training() -> Training:
         losses=(Loss("balance", 0.01, "global"),),
         gradients=("x", "router.logits.weight", "routed.up.weight"),
     )
+
+
+def quantised() -> Manifest:
+    """A layer that is given codes of one group, and quantises some experts of another while packing."""
+    made = Stored(("routed.up.weight",), (), (1, 2, 3, 7), "int4", 8, "bf16")
+    given = Stored(("common.up.weight", "common.down.weight"), ("common.up.scale", "common.down.scale"), None, "int8",
+                   None, "f32")  # fmt: skip
+    weights = (
+        Weight("common.up.weight", (2, 16, 32), "i8", "parameter"),
+        Weight("common.up.scale", (2, 16), "f32", "parameter"),
+        Weight("common.down.weight", (2, 32, 16), "i8", "parameter"),
+        Weight("common.down.scale", (2, 32), "f32", "parameter"),
+    )
+    plain = manifest()
+    return replace(plain, parameters=(*plain.parameters, *weights), quantised=Quantised("int8", (made, given)))
 
 
 def library(machine: int = 62, kind: int = 3, body: bytes = b"code" * 64) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from moec.artifact.manifest import Manifest, Weight
 from moec.errors import ArtifactError, MoecError, NewerSchema
-from tests.artifact.samples import manifest, training
+from tests.artifact.samples import manifest, quantised, training
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -50,6 +50,54 @@ def test_what_is_wrong_with_training_is_named(change: Change, says: str) -> None
     data = json.loads(replace(manifest(), training=training()).to_json())
     change(data["training"])
     with pytest.raises(ArtifactError, match=says):
+        Manifest.from_json(json.dumps(data).encode())
+
+
+def test_quantised_comes_back() -> None:
+    assert Manifest.from_json(quantised().to_json()) == quantised()
+    assert "quantised" not in json.loads(manifest().to_json())
+    of_it = quantised().quantised
+    assert of_it is not None
+    assert of_it.made_while_packing == {"routed.up.weight"}
+    assert set(of_it.codes) == {"common.up.weight", "common.down.weight"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda q: q.pop("rows"), r"quantised\.rows is missing"),
+        (lambda q: q.update(rows="int4"), r"quantised\.rows must be one of float, int8"),
+        (lambda q: q.update(stored=[]), r"quantised\.stored must have 1 to"),
+        (lambda q: q.update(more=1), r"quantised\.more is not a known field"),
+        (lambda q: q["stored"][0].update(format="int3"), r"stored\[0\]\.format must be one of int8, int4, ternary"),
+        (lambda q: q["stored"][0].update(scale="i32"), r"stored\[0\]\.scale must be one of f32, bf16"),
+        (lambda q: q["stored"][0].update(group=0), r"stored\[0\]\.group must lie between"),
+        (lambda q: q["stored"][0].update(group=5), "groups of 5 do not divide 'routed.up.weight'"),
+        (lambda q: q["stored"][0].update(experts=[8]), "'routed.up.weight' has 8 experts"),
+        (lambda q: q["stored"][0].update(experts=[-1]), r"stored\[0\]\.experts\[0\] must lie between"),
+        (lambda q: q["stored"][0].update(weights=[]), r"stored\[0\]\.weights must be names"),
+        (lambda q: q["stored"][0].update(weights=["a b"]), r"stored\[0\]\.weights must be names"),
+        (lambda q: q["stored"][0].update(weights=["up.weight"]), "no parameter 'up.weight'"),
+        (lambda q: q["stored"][0].update(weights=["router.bias"]), r"'router.bias' of f32\[8\] cannot be stored so"),
+        (lambda q: q["stored"][0].pop("experts"), r"stored\[0\]\.experts is missing"),
+        (lambda q: q["stored"][1].update(scales=[]), "'common.up.weight' of i8 has no format"),
+        (lambda q: q["stored"][1]["scales"].pop(), r"stored\[1\] has 2 weights and 1 scales"),
+        (lambda q: q["stored"][1]["scales"].reverse(), "cannot hold the scales of 'common.up.weight'"),
+        (lambda q: q["stored"].pop(), "'common.up.weight' of i8 has no format"),
+    ],
+)
+def test_what_is_wrong_with_quantised_is_named(change: Change, says: str) -> None:
+    data = json.loads(quantised().to_json())
+    change(data["quantised"])
+    with pytest.raises(ArtifactError, match=says):
+        Manifest.from_json(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize("where", ["inputs", "outputs"])
+def test_calls_have_no_codes(where: str) -> None:
+    data = json.loads(manifest().to_json())
+    data[where][0]["dtype"] = "i8"
+    with pytest.raises(ArtifactError, match=r"\[0\]\.dtype must be one of f32, bf16, i32"):
         Manifest.from_json(json.dumps(data).encode())
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from moec.artifact.container import GRAPH_IR, KERNEL_IR, write
 from moec.cli import inspect
 from moec.cli.app import app
-from tests.artifact.samples import library, manifest, training
+from tests.artifact.samples import library, manifest, quantised, training
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_training(artifact: Path) -> None:
     for expected in ("inference and training", "x, router.logits.weight, routed.up.weight", "64 B a token"):
         assert expected in text
     assert "balance (0.01, over all processes)" in text
+
+
+def test_quantised(artifact: Path) -> None:
+    assert "Quantised" not in run(str(artifact))
+    write(artifact, library(), quantised(), {})
+    text = run(str(artifact))
+    for expected in ("an approximation; rows are rounded to int8", "1..3, 7", "bf16, one for 8 inputs", "the caller"):
+        assert expected in text
 
 
 def test_json(artifact: Path) -> None:
