@@ -39,6 +39,8 @@ def _absorb(combine: GroupedMatmulCombineOp, user: ir.Operation) -> GroupedMatmu
             combine.lhs, combine.tokens, combine.offsets, combine.slots, list(combine.weights),
             flag(combine.gather), combine.slots_per_token, user.results[0].type,
         )  # fmt: skip
+    if combine.transposed:
+        wider.operation.attributes["transposed"] = ir.UnitAttr.get(combine.context)
     combine.epilogue.blocks[0].append_to(wider.epilogue)
     old = combine.finish.blocks[0]
     block = fill_region(wider.finish, [ir.F32Type.get(combine.context)])

@@ -44,17 +44,19 @@ class FuseSharedExperts(Pass):
     """Gets rid of `moe.shared`.
 
     Where the shared experts compute the same program as the routed ones, on tensors of the same sizes, they become
-    further experts of the same dispatch: one launch, no second pass over the tokens.  Otherwise they get a constant
-    routing of their own.
+    further experts of the same dispatch: one launch, no second pass over the tokens.  Otherwise, and with `join` false,
+    they get a constant routing of their own.
     """
 
+    join: bool = True
     name: ClassVar[str] = "fuse-shared-experts"
 
     def apply(self, module: ir.Module, remarks: Remarks) -> None:
         for shared in operations(body(module), "moe.shared"):
-            routed = routed_twin(shared, module)
+            routed = routed_twin(shared, module) if self.join else None
             if routed is None:
-                remarks.add(self, "shared experts differ from the routed ones: routed on their own", shared.location)
+                why = "differ from" if self.join else "stay apart from"
+                remarks.add(self, f"shared experts {why} the routed ones: routed on their own", shared.location)
                 route_constantly(shared)
             else:
                 remarks.add(self, "shared experts joined the routed ones", shared.location)

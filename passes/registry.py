@@ -12,6 +12,7 @@ from moec.passes.refusal import error
 # name -> module:class, imported when asked for
 PASSES = {
     "canonicalize": "moec.passes.canonicalize:Canonicalize",
+    "differentiate": "moec.passes.differentiate:Differentiate",
     "expand-experts": "moec.passes.expand_experts:ExpandExperts",
     "fuse-permutation": "moec.passes.fuse_permutation:FusePermutation",
     "fuse-shared-experts": "moec.passes.fuse_shared_experts:FuseSharedExperts",
