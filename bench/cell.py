@@ -24,6 +24,8 @@ class Timing:
     gradient_errors: dict[str, float] = field(default_factory=dict)
     """The same of gradients, in training."""
     turns: list[float] = field(default_factory=list)
+    checked_seconds: float = field(default=0.0, compare=False)
+    """What the call that was checked took: a hint of how long to call, and whether to warm up."""
 
     @property
     def seconds(self) -> float:

@@ -102,7 +102,7 @@ def time_rounds(
                 if _hopeless(name, timings):
                     continue
                 # A call longer than the turn is timed once, without the call that warms up.
-                long = bool(timing.turns) and timing.turns[-1] > plan.turn_seconds
+                long = (timing.turns[-1] if timing.turns else timing.checked_seconds) > plan.turn_seconds
                 timing.turns.append(_turn(routes[name], inputs, number * 7, 0.0 if long else plan.turn_seconds))
         probes.append(prober.brief())
         return typical(probes), load.others()
@@ -119,7 +119,10 @@ def measure_cell(
     timings, skipped = {}, {}
     for name, run in routes.items():
         try:
-            timings[name] = Timing(relative_error(run(inputs[0]), reference))
+            begun = time.perf_counter()
+            y = run(inputs[0])
+            seconds = time.perf_counter() - begun
+            timings[name] = Timing(relative_error(y, reference), checked_seconds=seconds)
         except Unavailable as why:
             skipped[name] = str(why)
     limits, others = time_rounds(timings, routes, inputs, prober, plan)

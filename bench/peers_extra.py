@@ -20,6 +20,8 @@ from bench.routes.moec_layer import moec_layer
 from bench.shapes import SHAPES, Shape
 
 DTYPES = {"fp32": "f32", "bf16": "bf16"}
+QUANTISED = {"int8": "int8", "q4_0": "int4"}
+"""Formats under the harness's names; its q4_0 takes as many bytes as int4 with a scale for each 32 weights."""
 PACKED = {"router": "router", "w13": "gate_up", "w2": "down", "sw13": "shared_gate_up", "sw2": "shared_down"}
 
 
@@ -48,3 +50,13 @@ class _Weights:
 @peers.peer("moec", dtypes=tuple(DTYPES))
 def moec_peer(layer: Any, dtype: str, threads: int) -> Any:
     return moec_layer(_Weights(layer), DTYPES[dtype])
+
+
+@peers.peer("moec_bf16_rows", dtypes=tuple(QUANTISED), xdtype="bf16")
+def moec_quantised_peer(layer: Any, dtype: str, threads: int) -> Any:
+    return moec_layer(_Weights(layer), QUANTISED[dtype])
+
+
+@peers.peer("moec_int8_rows", dtypes=tuple(QUANTISED), xdtype="bf16")
+def moec_int8_rows_peer(layer: Any, dtype: str, threads: int) -> Any:
+    return moec_layer(_Weights(layer), QUANTISED[dtype], rows="int8")

@@ -90,11 +90,11 @@ _ALL = (
     Route("moec_1_thread", "moec_layer", "moec_threads", PLAIN, (("threads", 1),), False, role="reference"),
     Route("loop", "pytorch", "loop", PLAIN, training="loop_training"),
     Route("grouped_mm", "pytorch", "grouped", PLAIN, training="grouped_training"),
+    # Hugging Face's eager experts go backward in 20 s: each of them makes a gradient of the size of all.
     *(
-        Route(f"hf_{how}", "huggingface", "block", PLAIN, (("implementation", how),), training="block_training")
-        for how in ("eager", "grouped_mm")
+        Route(f"hf_{how}", "huggingface", "block", PLAIN, (("implementation", how),), training=training)
+        for how, training in (("eager", ""), ("grouped_mm", "block_training"), ("batched_mm", ""))
     ),
-    Route("hf_batched_mm", "huggingface", "block", PLAIN, (("implementation", "batched_mm"),)),
     *(
         Route(f"hf_{how}_compiled", "huggingface", "block", PLAIN, (("implementation", how), ("compiled", True)), False)
         for how in ("eager", "grouped_mm", "batched_mm")
