@@ -23,3 +23,8 @@ def named_function(module: ir.Module, name: str) -> ir.Operation:
 def is_plain(function: ir.Operation) -> bool:
     """Whether a function reads its parameters as ordinary contiguous tensors, at each call."""
     return "moe.weights" in function.attributes
+
+
+def has_training(module: ir.Module) -> bool:
+    """Whether a module holds the functions that train its layer."""
+    return any(is_plain(op) for op in functions(module))

@@ -17,9 +17,9 @@ from moec.artifact import container
 from moec.artifact.manifest import Manifest, Source, Variant
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
-from moec.dialect.functions import layer_function
+from moec.dialect.functions import has_training, layer_function
 from moec.errors import DiagnosticError
-from moec.pipeline import describe, ir_text
+from moec.pipeline import describe, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Compilation:
     defines   values for the layer's parameters (`-D`)
     target    a name of `moec.backends.registry.BACKENDS`
     passes    pass specifications instead of the default pipeline
+    training  also compile the functions that train the layer
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Compilation:
     target: str = "cpu"
     passes: Sequence[str] | None = None
     observe: Observer = _nobody
+    training: bool = False
 
     @cached_property
     def backend(self) -> "Backend":
@@ -89,6 +91,8 @@ class Compilation:
         self.graph_text  # noqa: B018 - passes work in place, so the graph is printed before they run
         with self._stage("kernels"):
             specs = passes.DEFAULT_PIPELINE if self.passes is None else self.passes
+            if self.training and not has_training(module):
+                specs = ("differentiate", *specs)
             return module, passes.run(module, passes.parse_pipeline(specs))
 
     @property
@@ -133,6 +137,7 @@ class Compilation:
             outputs=describe.outputs(self.kernels),
             parameters=describe.weights(self.kernels),
             guarantees=describe.guarantees(self.kernels),
+            training=describe_training.training(self.kernels),
             quantised=quantised(layer_function(self.kernels)),
         )
 
@@ -181,13 +186,15 @@ def compile(
     target: str = "cpu",
     passes: Sequence[str] | None = None,
     observe: Observer = _nobody,
+    training: bool = False,
 ) -> Path:
     """Compile a layer of a `.moe` (or `.mlir`) file to an artifact; returns where it was written.
 
-    `output` defaults to the file's name with the suffix `.so`, beside it.  Raises DiagnosticError for what is wrong
+    `output` defaults to the file's name with the suffix `.so`, beside it.  With `training` the artifact can also be
+    trained (`moec.load(path, training=True)`).  Raises DiagnosticError for what is wrong
     with the file, ToolchainError where no linker is found.
     """
     path = Path(path)
     target_path = Path(output) if output is not None else path.with_suffix(".so")
-    Compilation(path, layer, dict(defines or {}), target, passes, observe).write(target_path)
+    Compilation(path, layer, dict(defines or {}), target, passes, observe, training).write(target_path)
     return target_path

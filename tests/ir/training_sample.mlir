@@ -1,5 +1,5 @@
 // The functions of a SwiGLU layer of 6 experts, 2 a token, that is trained with a load balance loss and a z-loss.
-module attributes {moe.layer = "Small"} {
+module attributes {moe.layer = "Small", moe.losses = [{kind = "balance", over = "batch", weight = 1.0e-02 : f64}, {kind = "z", over = "batch", weight = 1.0e-03 : f64}]} {
   func.func @Small(
       %x: tensor<?x24xbf16> {moe.name = "x", moe.role = "input"},
       %wr: tensor<6x24xf32> {moe.name = "router.logits.weight", moe.role = "parameter"},
