@@ -24,6 +24,7 @@ SECTIONS = {
     "threads": "Threads",
 }
 SHOWN_OF_SWEEP = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+BEGIN, END = "<!-- results", "<!-- end of results"
 FASTER_AT = 16  # tokens up to which a quantised format is compared with bf16: where weights are what is waited for
 
 
@@ -253,10 +254,25 @@ def render(files: Sequence[Path]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def insert(page: str, text: str) -> str:
+    """`page` with `text` between its marks. ValueError without marks."""
+    begin, end = page.find(BEGIN), page.find(END)
+    if not 0 <= begin < end:
+        raise ValueError(f"no lines {BEGIN} … and {END} in this order")
+    begin = page.index("\n", begin) + 1
+    return f"{page[:begin]}\n{text}\n{page[end:]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
-    print(render(parser.parse_args().files), end="")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="put the tables between the marks of this page")
+    options = parser.parse_args()
+    text = render(options.files)
+    if options.into:
+        options.into.write_text(insert(options.into.read_text(), text))
+    else:
+        print(text, end="")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from typing import Any
 
 from bench import machine
 from bench.cell import Cell, limits_json
+from bench.formats import FORMATS
 from bench.groups import Group
-from bench.layer import Layer
+from bench.layer import TORCH_DTYPE, Layer
 from bench.limits import Limits, Prober
 from bench.measure import Plan, measure_cell
 from bench.routes import ROUTES, Unavailable, routes_for
@@ -40,12 +41,21 @@ def build(group: Group, layer: Layer, bench: Bench, skipped: dict[str, str]) -> 
     for name in group.routes or routes_for(group.format, group.mode, bench.compiled):
         bench.say(f"{group.name}: building {name}", 0)
         route = ROUTES[name]
+        training = group.mode == "training"
         try:
-            training = group.mode == "training"
+            _require_memory(layer, group.format)
             built[name] = (route.build_training if training else route.build)(layer, group.format)
         except Unavailable as why:
             skipped[name] = str(why)
     return built
+
+
+def _require_memory(layer: Layer, format: str) -> None:
+    """Unavailable where a copy of the weights and half of one more, for packing, do not fit in memory."""
+    size = sum(weight.numel() for weight in layer.weights("bf16").values()) * TORCH_DTYPE[FORMATS[format].x].itemsize
+    free = machine.available_bytes()
+    if 1.5 * size > free:
+        raise Unavailable(f"{size / 1e9:.1f} GB of weights and only {free / 1e9:.1f} GB of memory")
 
 
 def measure(group: Group, layer: Layer, bench: Bench) -> tuple[list[Cell], dict[str, str]]:

@@ -11,7 +11,7 @@ import pytest
 from bench.cell import Cell, Timing, limits_json
 from bench.groups import SUITE, Group
 from bench.limits import Limits
-from bench.report import render
+from bench.report import insert, render
 from bench.routes import ROUTES, routes_for
 from bench.targets import verdict
 
@@ -102,3 +102,12 @@ def test_the_report_has_every_table(tmp_path: Path) -> None:
 def test_a_disturbed_cell_is_marked(tmp_path: Path) -> None:
     cell = replace(_cell(moec=2.1), other_cores=0.5)
     assert "2100 (1.05)*" in render([_file(tmp_path, Group("inference", "olmoe", "bf16"), [cell])])
+
+
+def test_tables_go_between_the_marks_of_a_page() -> None:
+    page = "before\n<!-- results: how -->\nold\n<!-- end of results -->\nafter\n"
+    new = insert(page, "new\n")
+    assert new == "before\n<!-- results: how -->\n\nnew\n\n<!-- end of results -->\nafter\n"
+    assert insert(new, "new\n") == new
+    with pytest.raises(ValueError, match="no lines"):
+        insert("nothing", "new")
