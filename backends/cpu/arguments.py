@@ -21,7 +21,10 @@ _OBJECT_HEADER = 24  # a Tensor object is a TVMFFIObject with a DLTensor behind 
 _DATA, _DEVICE, _NDIM, _DTYPE, _SHAPE, _STRIDES, _OFFSET = 0, 8, 16, 20, 24, 32, 40
 _CPU = 1
 
-DTYPES = {"f32": (2, 32), "bf16": (4, 16), "f64": (2, 64), "i32": (0, 32), "i64": (0, 64), "u8": (1, 8), "i1": (6, 8)}
+DTYPES = {
+    "f32": (2, 32), "bf16": (4, 16), "f64": (2, 64),
+    "i8": (0, 8), "i32": (0, 32), "i64": (0, 64), "u8": (1, 8), "i1": (6, 8),
+}  # fmt: skip
 """Element type -> DLPack's (code, bits)."""
 
 TOKENS = -1

@@ -145,7 +145,7 @@ class _Combine:
                 real = real_lanes(b, call.frame, layout.columns, column)
                 value = self.evaluate(
                     self.op.epilogue,
-                    self.operands.sums(b, block, loop.index, group),
+                    self.operands.sums(call, block, loop.index, group),
                     Place(row, expert, token, slot, column, real),
                 )
                 target = place + 4 * layout.lanes * group

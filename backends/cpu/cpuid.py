@@ -37,6 +37,8 @@ BITS = {
     "avx512cd": Bit(7, 0, "ebx", 28),
     "avx512bw": Bit(7, 0, "ebx", 30),
     "avx512vl": Bit(7, 0, "ebx", 31),
+    "avx512vbmi": Bit(7, 0, "ecx", 1),
+    "avx512_vnni": Bit(7, 0, "ecx", 11),
     "avx512_bf16": Bit(7, 1, "eax", 5),
     "lzcnt": Bit(0x80000001, 0, "ecx", 5),
 }

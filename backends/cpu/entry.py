@@ -151,12 +151,8 @@ def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str)
         if piece.parameter == parameter.value
     ]
     with b.define(function) as (packed, tensor):
-        if name == "pack":
-            for offset, piece in pieces:
-                piece.pack(b, packed + offset, tensor)
-        else:
-            offset, piece = pieces[0]
-            piece.unpack(b, packed + offset, tensor)
+        for offset, piece in pieces:
+            (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
     return function
 
 

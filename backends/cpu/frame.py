@@ -156,6 +156,8 @@ class Frame:
     """Of every buffer with a dynamic leading dimension: how many rows it has for each token, at most."""
     windows: dict[ir.Value, Window] = field(default_factory=dict)
     """The offsets of a plan whose matmuls run in waves -> the rows of a wave."""
+    row_codes: dict[tuple[ir.Value, object], Storage] = field(default_factory=dict)
+    """(result of `moe.quantize_rows`, codes.CodeRows) -> where the rows lie in that form."""
     groups: dict[ir.Value, int] = field(default_factory=dict)
     """The offsets of a plan -> word that holds the address of its groups, all i32: how many experts have rows, then for
     each of them, ascending, (expert, first row, row after the last)."""
@@ -291,11 +293,11 @@ def copy_bytes(b: Builder, to: Pointer, source: Pointer, bytes_: int | Value) ->
 
 
 def _plain_piece(part: parameters.Part, width: int) -> Piece:
-    begin, bytes_ = part.begin * width, parameters.elements(part.parameter.type) * width
+    begin, source, bytes_ = part.begin * width, part.source * width, part.count * width
     return Piece(
         part.parameter,
-        lambda b, region, tensor: copy_bytes(b, region + begin, tensor, bytes_),
-        lambda b, region, tensor: copy_bytes(b, tensor, region + begin, bytes_),
+        lambda b, region, tensor: copy_bytes(b, region + begin, tensor + source, bytes_),
+        lambda b, region, tensor: copy_bytes(b, tensor + source, region + begin, bytes_),
     )
 
 

@@ -95,7 +95,7 @@ def _epilogue(
         for group in range(layout.groups):
             column = panel * layout.panel_columns + group * layout.lanes
             place = Place(row, task.expert, token, slot, column, real_lanes(b, call.frame, layout.columns, column))
-            sums = operands.sums(b, block, loop.index, group)
+            sums = operands.sums(call, block, loop.index, group)
 
             def emit(place: Place = place, sums: list[Value] = sums) -> None:
                 leaf = lambda element: read(call, element, place, layout.lanes)  # noqa: E731

@@ -24,9 +24,15 @@ class Variant:
     """Vector registers."""
     has_fma: bool
     has_dot_bf16: bool = False
-    """Has `vdpbf16ps`: f32 lanes += the dot products of pairs of bf16."""
+    """Has `vdpbf16ps`: f32 lanes += the dot products of pairs of bf16; and `vpermi2b`: look-ups in 128 bytes."""
+    has_dot_int8: bool = False
+    """Has `vpdpbusd`: i32 lanes += the dot products of four u8 and four i8."""
     extends: str = ""
     """The variant whose code this one can run, too; both must have the same registers."""
+
+    @property
+    def is_x86(self) -> bool:
+        return bool(self.target_cpu)
 
     @property
     def vector_bytes(self) -> int:
@@ -39,13 +45,14 @@ _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
 AVX512_BF16 = Variant(
     "avx512_bf16",
-    (*_V4, "avx512_bf16"),
+    (*_V4, "avx512_bf16", "avx512_vnni", "avx512vbmi"),
     "x86-64-v4",
-    ("+avx512bf16",),
+    ("+avx512bf16", "+avx512vnni", "+avx512vbmi"),
     16,
     32,
     has_fma=True,
     has_dot_bf16=True,
+    has_dot_int8=True,
     extends="avx512",
 )
 AVX512 = Variant("avx512", _V4, "x86-64-v4", ("+avx512f",), 16, 32, has_fma=True)

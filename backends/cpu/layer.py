@@ -14,7 +14,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage, copy_bytes
 from moec.backends.cpu.isa import Variant
-from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, elements
+from moec.backends.cpu.parameters import PARAMETERS, RESHAPES
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
 from moec.backends.cpu.waves import Wave, plan_windows
@@ -26,6 +26,7 @@ Emitter = Callable[[Any, Frame], Sequence[Phase]]
 EMITTERS = {
     "moe.route": "moec.backends.cpu.route:route",
     "moe.capacity": "moec.backends.cpu.capacity:capacity",
+    "moe.quantize_rows": "moec.backends.cpu.quantize_rows:quantize_rows",
     "moe.plan": "moec.backends.cpu.plan:plan",
     "moe.matmul": "moec.backends.cpu.grouped_matmul:matmul",
     "moe.grouped_matmul": "moec.backends.cpu.grouped_matmul:grouped_matmul",
@@ -41,7 +42,10 @@ EMITTERS = {
 }
 
 # Operations on parameters alone: packing resolves them; constants are read where they are used.
-FOLDED = ("arith.constant", *RESHAPES, "tensor.concat", "tensor.empty")
+FOLDED = (
+    "arith.constant", *RESHAPES, "tensor.concat", "tensor.extract_slice", "tensor.empty", "moe.quantize",
+    "moe.dequantize",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -246,9 +250,9 @@ def _parameters_phase(frame: Frame) -> Phase:
         for storage, found in frame.copies:
             width = byte_width(storage.element)
             for part in found:
-                bytes_ = elements(part.parameter.type) * width
                 to = call.address(storage) + part.begin * width
-                copy_bytes(call.b, to, call.address(frame.given(part.parameter)), bytes_)
+                given = call.address(frame.given(part.parameter)) + part.source * width
+                copy_bytes(call.b, to, given, part.count * width)
 
     return Phase("parameters", emit, serial=True)
 

@@ -20,18 +20,33 @@ from moec.backends.cpu.isa import Variant
 
 
 class Arithmetic(Enum):
-    """What the microkernel multiplies; accumulators are f32 in every case."""
+    """What the microkernel multiplies; accumulators are f32, if not said otherwise."""
 
     PAIRS = "pairs"
     """bf16 rows by bf16 weights, two elements a step, by `vdpbf16ps`."""
     F32 = "f32"
     """f32 rows by f32 weights."""
     WIDENED = "widened"
-    """f32 rows by bf16 weights, which are widened when loaded."""
+    """f32 rows by weights of bf16 or codes, which are widened when loaded."""
+    BYTES = "bytes"
+    """int8 rows by unsigned codes, four elements a step, by `vpdpbusd`; accumulators are i32."""
+    WORDS = "words"
+    """int8 rows by codes, both widened to i16, two elements a step, by `vpmaddwd`; accumulators are i32."""
+
+    @property
+    def elements(self) -> int:
+        """Elements of a row in the 4 bytes that are multiplied at once."""
+        return {Arithmetic.BYTES: 4, Arithmetic.PAIRS: 2, Arithmetic.WORDS: 2}.get(self, 1)
+
+    @property
+    def integers(self) -> bool:
+        return self in (Arithmetic.BYTES, Arithmetic.WORDS)
 
 
 def arithmetic(variant: Variant, rows: str, weights: str) -> Arithmetic:
-    """How to multiply rows of one element type ("f32" or "bf16") by weights of another."""
+    """How to multiply rows ("f32", "bf16" or "i8") by weights ("f32", "bf16", or "codes")."""
+    if rows == "i8":
+        return Arithmetic.BYTES if variant.has_dot_int8 else Arithmetic.WORDS
     if weights == "f32":
         return Arithmetic.F32
     return Arithmetic.PAIRS if variant.has_dot_bf16 and rows == "bf16" else Arithmetic.WIDENED
@@ -57,7 +72,7 @@ class Panels:
 
     @property
     def elements_per_step(self) -> int:
-        return 2 if self.arithmetic is Arithmetic.PAIRS else 1
+        return self.arithmetic.elements
 
     @property
     def steps(self) -> int:
@@ -81,6 +96,21 @@ class Panels:
         return align_up(self.steps * self.step_bytes, LINE)
 
     @property
+    def prefetched_lines(self) -> int:
+        """Lines of the weights stream prefetched a step; with that of the rows stream, at least those of a step."""
+        return max(1, -(-self.step_bytes // LINE) - 1)
+
+    @property
+    def kernel(self) -> str:
+        """A name for all that microkernels depend on, besides the numbers of rows and vectors."""
+        return self.arithmetic.value
+
+    @property
+    def row_step_bytes(self) -> int:
+        """Bytes of a row that a step multiplies."""
+        return 4
+
+    @property
     def panel_columns(self) -> int:
         return self.groups * self.lanes
 
@@ -97,10 +127,15 @@ class Panels:
     def bytes(self) -> int:
         return self.experts * self.expert_bytes
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as the microkernel takes it."""
+        return self.steps * self.row_step_bytes
+
     def row_stride(self) -> int:
-        """Bytes between rows that are copied for the microkernel, of 4 bytes a step.
+        """Bytes between rows that are made for the microkernel.
 
         An odd number of cache lines, so that the rows of a block spread over all sets of the caches.
         """
-        lines = -(-4 * self.steps // LINE)
+        lines = -(-self.row_bytes // LINE)
         return (lines | 1) * LINE

@@ -14,29 +14,27 @@ time is then that of the longer one instead of the sum, because the requests are
 
 from __future__ import annotations
 
+from moec.backends.cpu import code_kernel
 from moec.backends.cpu.builder import Builder, Function
+from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.values import Pointer, Value
 
 
-def weight_lines(layout: Panels) -> int:
-    """Lines of the weights stream that a step prefetches: with that of the rows stream, at least those of a step."""
-    return max(1, -(-layout.step_bytes // LINE) - 1)
-
-
 def kernel(b: Builder, layout: Panels, row_stride: int, rows: int) -> Function:
     """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride)`.
 
-    Accumulators are [row][vector of the panel][lane] f32 in memory, read only if `resume` (i1) says so.  Defines the
-    function when it is first asked for.
+    Accumulators are [row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.  Defines
+    the function when it is first asked for.
     """
-    name = f"kernel_{layout.arithmetic.value}_{rows}x{layout.vectors}_{row_stride}"
+    name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}"
     arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
         with b.define(function) as given:
-            _body(b, layout, row_stride, rows, *given)
+            write = code_kernel.body if isinstance(layout, CodePanels) else _body
+            write(b, layout, row_stride, rows, *given)
     return function
 
 
@@ -74,7 +72,7 @@ def _body(
             for n, column in enumerate(columns):
                 at = row * layout.vectors + n
                 sums[at] = _multiply_add(b, layout, element, column, sums[at])
-        for line in range(weight_lines(layout)):
+        for line in range(layout.prefetched_lines):
             (next_weights + line * LINE).prefetch()
         next_rows.prefetch()
         loop.carry(*sums, a + 4, weights + layout.step_bytes, next_weights + weights_stride, next_rows + rows_stride)

@@ -9,14 +9,17 @@ from typing import Any
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
-from moec.backends.cpu import packing, tiling, waves
+from moec.backends.cpu import code_packing, decode, packing, tiling, waves
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import Call, Frame, Size, Storage, align_up, copy_bytes
+from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage, align_up
 from moec.backends.cpu.layout import Arithmetic, Panels
+from moec.backends.cpu.lhs import copy_row, lies_ready
 from moec.backends.cpu.plain import plain
 from moec.backends.cpu.product import Block, Rows, Weights
 from moec.backends.cpu.sources import Packed, Source
-from moec.backends.cpu.values import Pointer, Value, byte_width
+from moec.backends.cpu.values import Pointer, Value
+from moec.dialect.formats import format_of
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,17 @@ class Operands:
         expanded = call.own(self.expanded, _unit_bytes(self.layout, self.source)) if self.expanded is not None else None
         return Weights(self.layout, self.source, expanded)
 
-    def sums(self, b: Builder, block: Block, row: Value, group: int) -> list[Value]:
-        """The accumulators of every weights operand, for a row of a block and a column group of the panel."""
-        layout = self.layout
-        vector, width = b.vec(layout.lanes, b.f32), 4 * layout.lanes
+    def sums(self, call: Call, block: Block, row: Value, group: int) -> list[Value]:
+        """The complete sums of every weights operand, f32, for a row of a block and a column group of the panel."""
+        b, layout = call.b, self.layout
+        integers = layout.arithmetic.integers and not (isinstance(layout, CodePanels) and layout.chained)
+        vector, width = b.vec(layout.lanes, b.i32 if integers else b.f32), 4 * layout.lanes
         first = block.accumulators.at(row, width * layout.vectors) + group * layout.operands * width
-        return [(first + n * width).load(vector, align=width) for n in range(layout.operands)]
+        sums = [(first + n * width).load(vector, align=width) for n in range(layout.operands)]
+        if isinstance(layout, CodePanels):
+            panel = self.source.stream(call, block.at, b.index(0))
+            return decode.finish(b, layout, sums, group, panel, block.row(row))
+        return sums
 
     def within(self, b: Builder, column: Value, group: int, emit: Callable[[], None]) -> None:
         """`emit` for a column group, at run time only if it begins within the matrix."""
@@ -117,7 +125,8 @@ class Operands:
             with b.for_(0, count) as loop:
                 row = first + loop.index
                 source = self.slot_and_token(call, row)[1] if self.plan and self.plan.gather else row
-                _copy_row(b, self.layout, call.row(self.lhs, source), self.lhs, buffer.at(loop.index, self.stride))
+                to = buffer.at(loop.index, self.stride)
+                copy_row(b, self.layout, call.row(self.lhs, source), self.lhs.element, to)
         return Rows(buffer, self.stride, count)
 
 
@@ -136,36 +145,55 @@ def grouped(op: Any, frame: Frame) -> Operands:
     return _operands(op, frame, Plan(frame.groups[op.offsets], frame.storage(op.slots), per_token, gather, in_waves))
 
 
-def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
+def layout_of(op: Any, frame: Frame) -> Panels:
+    """How the weights of a matmul are packed.  Raises Unsupported for what cannot be multiplied."""
     weights = list(op.weights)
     type_ = ir.RankedTensorType(weights[0].type)
-    experts, columns, inner = (int(type_.get_dim_size(axis)) for axis in ((0, 2, 1) if op.transposed else range(3)))
-    lhs = frame.storage(op.lhs)
-    kinds = {str(lhs.element), *(str(ir.RankedTensorType(w.type).element_type) for w in weights)}
-    if not kinds <= {"f32", "bf16"} or len({str(w.type) for w in weights}) != 1:
+    shape = [int(type_.get_dim_size(axis)) for axis in ((0, 2, 1) if op.transposed else range(3))]
+    format_ = format_of(weights[0])
+    rows = "i8" if _quantised(op.lhs) else str(ir.RankedTensorType(op.lhs.type).element_type)
+    if op.transposed and not frame.plain:
+        raise unsupported("cpu", op, "packed weights are not multiplied transposed")
+    if format_ is not None and not frame.plain and rows in ("f32", "bf16", "i8"):
+        layout = tiling.code_panels(frame.variant, rows, format_, len(weights), shape)
+        if layout.largest_sum >= 2**31:
+            raise unsupported("cpu", op, f"sums of {layout.group} products of integers do not fit into 32 bits")
+        return layout
+    kinds = {rows, *(str(ir.RankedTensorType(w.type).element_type) for w in weights)}
+    if format_ is not None or not kinds <= {"f32", "bf16"} or len({str(w.type) for w in weights}) != 1:
         raise unsupported("cpu", op, f"it multiplies f32 and bf16, and all its weights are of one type, not {kinds}")
-    layout = tiling.panels(
-        frame.variant, str(lhs.element), str(type_.element_type), len(weights), experts, columns, inner
-    )
+    layout = tiling.panels(frame.variant, rows, str(type_.element_type), len(weights), *shape)
+    if frame.plain and layout.arithmetic is Arithmetic.WIDENED:  # expanding widens, too
+        return replace(layout, arithmetic=Arithmetic.F32)
+    return layout
+
+
+def _quantised(value: ir.Value) -> bool:
+    return not isinstance(value.owner, ir.Block) and value.owner.operation.name == "moe.quantize_rows"
+
+
+def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
+    weights = list(op.weights)
+    layout = layout_of(op, frame)
+    format_ = format_of(weights[0])
+
+    def region() -> Region:
+        if isinstance(layout, CodePanels) and format_ is not None:
+            return code_packing.region(op, weights, layout, format_)
+        return packing.region(op, weights, layout)
+
     source: Source
     if frame.plain:
-        if layout.arithmetic is Arithmetic.WIDENED:  # expanding widens, too
-            layout = replace(layout, arithmetic=Arithmetic.F32)
-        source, name = plain(weights, layout, type_.element_type, op.transposed), f"{frame.words}"
-    elif op.transposed:
-        raise unsupported("cpu", op, "packed weights are not multiplied transposed")
+        element = ir.RankedTensorType(weights[0].type).element_type
+        source, name = plain(weights, layout, element, op.transposed), f"{frame.words}"
     else:
-        packed = frame.packed((tuple(weights), layout), lambda: packing.region(op, weights, layout))
+        packed = frame.packed((tuple(weights), layout), region)
         source, name = Packed(layout, packed), f"{packed}"
-    # Rows are multiplied where they lie if they are of the right type and whole steps, and do not all begin in the same
-    # set of the first-level cache.
-    row_element = "bf16" if layout.arithmetic is Arithmetic.PAIRS else "f32"
-    in_place = (
-        not (plan and plan.gather)
-        and str(lhs.element) == row_element
-        and inner % layout.elements_per_step == 0
-        and lhs.stride % 4096 != 0
-    )
+    if isinstance(layout, CodePanels) and layout.arithmetic.integers:
+        lhs = frame.row_codes[op.lhs, layout.row]
+    else:
+        lhs = frame.storage(op.lhs)
+    in_place = not (plan and plan.gather) and lies_ready(layout, lhs.element, lhs.stride)
     stride = lhs.stride if in_place else layout.row_stride()
     chunk = tiling.chunk_rows(stride, tiling.most_rows(frame.variant, layout))
     copied = None if in_place else frame.workspace(Size(per_thread=chunk * stride))
@@ -176,19 +204,3 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
 def _unit_bytes(layout: Panels, source: Source) -> int:
     """Bytes of a unit of expanded weights, whole lines."""
     return align_up(align_up(source.unit_steps, layout.lanes) * layout.step_bytes)
-
-
-def _copy_row(b: Builder, layout: Panels, source: Pointer, lhs: Storage, to: Pointer) -> None:
-    """One row as the microkernel takes it, padded with zeros to whole steps."""
-    inner, lanes = layout.inner, layout.lanes
-    if layout.arithmetic is Arithmetic.PAIRS or str(lhs.element) == "f32":
-        width = byte_width(lhs.element)
-        copy_bytes(b, to, source, inner * width)
-        if inner % layout.elements_per_step:
-            (to + inner * width).store(b.constant(b.i16, 0))
-        return
-    whole = inner // lanes * lanes
-    with b.for_(0, whole, lanes) as loop:
-        to.at(loop.index, 4).store(b.convert(source.at(loop.index, 2).load(b.vec(lanes, b.bf16)), b.f32))
-    with b.for_(whole, inner) as loop:
-        to.at(loop.index, 4).store(b.convert(source.at(loop.index, 2).load(b.bf16), b.f32))

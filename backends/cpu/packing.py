@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch_mlir import ir
@@ -11,7 +12,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import LINE, Piece, Region
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.parameters import elements, parts
+from moec.backends.cpu.parameters import Part, parts
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -20,19 +21,34 @@ def region(op: Any, weights: Sequence[ir.Value], layout: Panels) -> Region:
     pieces = []
     for operand, value in enumerate(weights):
         for part in parts(value):
-            matrix = layout.columns * layout.inner
-            count, rest = divmod(elements(ir.RankedTensorType(part.parameter.type)), matrix)
-            first, inside = divmod(part.begin, matrix)
-            if rest or inside:
-                raise unsupported("cpu", op, f"parameters must be stacked by whole experts of {matrix} elements")
-            pieces.append(_piece(layout, operand, part.parameter, first, count))
+            pieces.append(_piece(layout, operand, part, experts_of(op, part, layout.columns * layout.inner)))
     return Region(layout.bytes, tuple(pieces))
 
 
-def _piece(layout: Panels, operand: int, parameter: ir.Value, first: int, count: int) -> Piece:
-    """A parameter of `count` matrices, which are those of the experts `first`.. of one operand."""
+@dataclass(frozen=True)
+class Experts:
+    """`count` experts of a parameter from `source` on, which are those from `first` on of a matmul."""
+
+    source: int
+    first: int
+    count: int
+
+
+def experts_of(op: Any, part: Part, matrix: int) -> Experts:
+    """The experts of a part, each of `matrix` elements.  Raises Unsupported where it holds a part of one."""
+    found = [divmod(number, matrix) for number in (part.source, part.begin, part.count)]
+    if any(rest for _, rest in found):
+        raise unsupported("cpu", op, f"parameters must be stacked by whole experts of {matrix} elements")
+    return Experts(*(whole for whole, _ in found))
+
+
+def _piece(layout: Panels, operand: int, part: Part, experts: Experts) -> Piece:
+    """A part of one operand."""
+    first, count = experts.first, experts.count
+    skipped = part.source * layout.element_bytes
 
     def pack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        tensor = tensor + skipped
         element = b.i32 if layout.element_bytes == 4 else b.i16
         zero = b.constant(element, 0)
 
@@ -42,6 +58,7 @@ def _piece(layout: Panels, operand: int, parameter: ir.Value, first: int, count:
         _walk(b, layout, operand, packed.at(first, layout.expert_bytes), tensor, count, copy, lambda to: to.store(zero))
 
     def unpack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        tensor = tensor + skipped
         element = b.i32 if layout.element_bytes == 4 else b.i16
 
         def copy(place: Pointer, target: Pointer) -> None:
@@ -49,7 +66,7 @@ def _piece(layout: Panels, operand: int, parameter: ir.Value, first: int, count:
 
         _walk(b, layout, operand, packed.at(first, layout.expert_bytes), tensor, count, copy, None)
 
-    return Piece(parameter, pack, unpack)
+    return Piece(part.parameter, pack, unpack)
 
 
 def _walk(

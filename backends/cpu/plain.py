@@ -27,16 +27,17 @@ second-level cache, which hold no more of them between being prefetched and bein
 
 @dataclass(frozen=True)
 class _Operand:
-    """A weights operand: the parameters that it is stacked of, each with the expert that it begins with."""
+    """A weights operand: the parameters that it is stacked of, each with the expert that it begins with, and which of
+    the parameter's own experts that is."""
 
-    parts: tuple[tuple[int, ir.Value], ...]
+    parts: tuple[tuple[int, int, ir.Value], ...]
 
     def expert(self, call: Call, number: Value, bytes_: int) -> Pointer:
         """The address of an expert's matrix."""
         b = call.b
         found = b.null
-        for first, parameter in self.parts:
-            here = call.address(call.frame.given(parameter)).at(number - first, bytes_)
+        for first, own, parameter in self.parts:
+            here = call.address(call.frame.given(parameter)).at(number - first + own, bytes_)
             found = Pointer(b.select(number >= first, here, found).raw) if first else here
         return found
 
@@ -272,6 +273,9 @@ def plain(weights: Sequence[ir.Value], layout: Panels, element: ir.Type, transpo
     """The source of weights that are plain parameters, each tensor<ExNxK> or `transposed` tensor<ExKxN>."""
     matrix = layout.columns * layout.inner
     operands = tuple(
-        _Operand(tuple((part.begin // matrix, part.parameter) for part in parameters.parts(value))) for value in weights
+        _Operand(
+            tuple((part.begin // matrix, part.source // matrix, part.parameter) for part in parameters.parts(value))
+        )
+        for value in weights
     )
     return (Columns if transposed else Rows)(layout, element, operands)

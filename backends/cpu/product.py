@@ -26,9 +26,15 @@ class Rows:
 class Block:
     """A block of the chunk's rows, [first, first + count), and its accumulators: [row][vector of the panel][lane]."""
 
+    rows: Rows
+    at: At
     first: Value
     count: Value
     accumulators: Pointer
+
+    def row(self, number: Value) -> Pointer:
+        """A row of the block as it is multiplied."""
+        return self.rows.first.at(self.first + number, self.rows.stride)
 
 
 # What to prefetch besides weights while a block is multiplied: the first address, and the bytes between those of
@@ -101,7 +107,8 @@ def panel_product(
         with b.for_(0, blocks, carry=[b.index(0)]) as loop:
             first = loop.value
             count = size + b.convert(loop.index < larger, b.i64, signed=False)
-            block = Block(first, count, scratch.at(first, _row_bytes(layout)) if units > 1 else scratch)
+            sums = scratch.at(first, _row_bytes(layout)) if units > 1 else scratch
+            block = Block(rows, at, first, count, sums)
             if before is not None:
                 with b.if_(last):
                     before(block)
@@ -113,7 +120,7 @@ def panel_product(
                 other = pick(b, matters, ahead.second, other)
                 other_step = b.select(matters, ahead.second_stride, other_step)
             streams = (ahead.first, ahead.stride, other, other_step)
-            arguments = (a.at(begin, 4), here, steps, block.accumulators, part.index > 0, *streams)
+            arguments = (a.at(begin, layout.row_step_bytes), here, steps, block.accumulators, part.index > 0, *streams)
             _dispatch(b, layout, rows.stride, count, 1, most, arguments)
             with b.if_(last):
                 after(block)

@@ -15,7 +15,6 @@ from moec.backends.cpu import tiling
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import LINE, Call
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.microkernel import weight_lines
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -109,9 +108,10 @@ class Packed:
         stride = (blocks + (step - 1)) // blocks
         share = coming.steps * step // blocks
         first = self.stream(call, coming.at, coming.first) + share * block
-        if step <= LINE:
+        lines = self.layout.prefetched_lines * LINE
+        if step <= lines:
             return Streams(first, stride)
-        return Streams(first, stride, first + weight_lines(self.layout) * LINE, stride, alone=True)
+        return Streams(first, stride, first + lines, stride, alone=True)
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         raise TypeError("packed weights are multiplied where they lie")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from moec.backends.cpu.codes import BITS, CodePanels
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.layout import Panels, arithmetic
+from moec.dialect.formats import Format
 
 UNIT_BYTES = 128 * 1024
 """Most weight bytes that are multiplied before the next ones: two units (one is prefetched) and a chunk of rows
@@ -31,9 +35,24 @@ def panels(variant: Variant, rows: str, weights: str, operands: int, experts: in
     return Panels(arithmetic(variant, rows, weights), variant.lanes, operands, groups, experts, columns, inner)
 
 
+def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:
+    """The layout for rows ("f32", "bf16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
+    groups = max(1, 2 // operands)
+    how = arithmetic(variant, rows, "codes")
+    return CodePanels(how, variant.lanes, operands, groups, *shape, BITS[format_.name], format_.groups, format_.scale)
+
+
 def most_rows(variant: Variant, layout: Panels) -> int:
     """Rows of a block: their accumulators, one step's weights and one broadcast element fill the registers."""
     temporaries = 1 if variant.has_fma else 2
+    if isinstance(layout, CodePanels):
+        free = variant.registers - temporaries - layout.vectors - 2
+        if layout.grouped and layout.arithmetic.integers:
+            # Sums and totals both; there is one multiplication for every fourth element only, so that fetching totals
+            # from the first-level cache for every group would count.
+            return max(2, free // (2 * layout.vectors))
+        # More rows than eight are no faster, and take longer to compile.
+        return max(1, min(8, free // layout.vectors))
     return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
 
 

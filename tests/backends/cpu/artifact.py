@@ -16,7 +16,13 @@ from torch_mlir import ir
 from moec.backends.cpu import backend, isa, layer, link
 from moec.dialect import context
 
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "f64": torch.float64}
+DTYPES = {
+    "f32": torch.float32,
+    "bf16": torch.bfloat16,
+    "f64": torch.float64,
+    "i8": torch.int8,
+    "i32": torch.int32,
+}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ SWIGLU = """^bb0(%g: f32, %u: f32):
       %p = arith.mulf %x2, %u : f32"""
 
 
-def _rounded(value: str, dtype: str) -> str:
+def rounded(value: str, dtype: str) -> str:
     if dtype == "f32":
         return f'"moe.yield"({value}) : (f32) -> ()'
     return f'%q = arith.truncf {value} : f32 to bf16\n      "moe.yield"(%q) : (bf16) -> ()'
@@ -36,7 +36,7 @@ module attributes {{moe.layer = "L"}} {{
     %o, %s = "moe.plan"(%i) {{experts = {count} : i64, direct_max_tokens = {direct} : i64}} : ({index}) -> ({plan})
     %h = "moe.grouped_matmul"(%x, %o, %s, %wg, %wu) ({{
       {SWIGLU}
-      {_rounded("%p", dtype)}
+      {rounded("%p", dtype)}
     }}) {{operandSegmentSizes = array<i32: 1, 1, 1, 2>, gather = true, slots_per_token = {k} : i64}}
       : ({x}, {plan}, {up}, {up}) -> {h}
     %y = "moe.grouped_matmul_combine"(%h, %x, %o, %s, %wd) ({{
@@ -46,7 +46,7 @@ module attributes {{moe.layer = "L"}} {{
        "moe.yield"(%p) : (f32) -> ()
     }}, {{
       ^bb0(%p: f32):
-      {_rounded("%p", dtype)}
+      {rounded("%p", dtype)}
     }}) {{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1>, gather = false, slots_per_token = {k} : i64}}
       : ({h}, {x}, {plan}, {down}) -> {x}
     return %y : {x}
@@ -66,7 +66,7 @@ module attributes {{moe.layer = "L"}} {{
     %e = tensor.expand_shape %w [[0, 1], [2]] output_shape [1, {columns}, {inner}] : {w} into {whole}
     %y = "moe.matmul"(%x, %e) ({{
       ^bb0(%p: f32):
-      {_rounded("%p", out)}
+      {rounded("%p", out)}
     }}) {{operandSegmentSizes = array<i32: 1, 1>}} : ({x}, {whole}) -> {y}
     return %y : {y}
   }}

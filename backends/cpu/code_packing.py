@@ -1,0 +1,131 @@
+"""Packing of quantised weights into panels: of weights, which are quantised on the way, or of given codes and scales.
+
+The codes of a channel pass through a buffer, one i8 an element, padded as the layout's steps are; from there they go to
+the fields of registers where `decode` looks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.cpu import quantise
+from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.channels import Channel, channels
+from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.frame import Piece, Region, copy_bytes
+from moec.backends.cpu.packing import Experts, experts_of
+from moec.backends.cpu.parameters import Part, parts
+from moec.backends.cpu.values import Pointer, byte_width
+from moec.dialect.formats import FORMATS, Format
+
+Visit = Callable[[Channel], None]
+
+
+def region(op: Any, weights: Sequence[ir.Value], layout: CodePanels, format_: Format) -> Region:
+    """The packed region of weights operands of `op`, all results of `moe.dequantize` of one format."""
+    pieces: list[Piece] = []
+    for operand, value in enumerate(weights):
+        codes, scales = value.owner.operation.operands
+        for part in parts(codes):
+            experts = experts_of(op, part, layout.columns * layout.inner)
+            if part.quantize is None:
+                pieces.append(_piece(layout, operand, part, experts, _take_codes, _give_codes))
+            else:
+                element = ir.RankedTensorType(part.parameter.type).element_type
+                rule = _Weights(layout, element, format_)
+                pieces.append(_piece(layout, operand, part, experts, rule.take, rule.give))
+        for part in parts(scales):
+            experts = experts_of(op, part, layout.columns * layout.scale_groups)
+            pieces.append(_piece(layout, operand, part, experts, _take_scales, _give_scales))
+    return Region(layout.bytes, tuple(pieces))
+
+
+def _piece(layout: CodePanels, operand: int, part: Part, experts: Experts, take: Visit, give: Visit) -> Piece:
+    """`take` reads a channel of the tensor and writes it into the panel, `give` is the way back."""
+    matrix = part.count // experts.count
+    bytes_ = matrix // layout.columns * byte_width(ir.RankedTensorType(part.parameter.type).element_type)
+
+    def walk(b: Builder, packed: Pointer, tensor: Pointer) -> Iterator[Channel]:
+        first = tensor.at(experts.source, layout.columns * bytes_)
+        whole = packed.at(experts.first, layout.expert_bytes)
+        return channels(b, layout, operand, experts.count, whole, first, bytes_)
+
+    def pack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        for channel in walk(b, packed, tensor):
+            take(channel)
+
+    def unpack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        for channel in walk(b, packed, tensor):
+            give(channel)
+
+    return Piece(part.parameter, pack, unpack)
+
+
+def _take_codes(channel: Channel) -> None:
+    b, layout = channel.b, channel.layout
+    with channel.real_or_zero(channel.codes, layout.padded_inner), b.for_(0, layout.scale_groups) as loop:
+        source = channel.tensor.at(loop.index, layout.group)
+        copy_bytes(b, channel.group(loop.index), source, layout.group)
+    channel.put_codes()
+
+
+def _give_codes(channel: Channel) -> None:
+    b, layout = channel.b, channel.layout
+    channel.get_codes()
+    with b.if_(channel.real), b.for_(0, layout.scale_groups) as loop:
+        copy_bytes(b, channel.tensor.at(loop.index, layout.group), channel.group(loop.index), layout.group)
+
+
+def _take_scales(channel: Channel) -> None:
+    bytes_ = channel.layout.scale_groups * byte_width(channel.scale_type)
+    with channel.real_or_zero(channel.scales, bytes_):
+        copy_bytes(channel.b, channel.scales, channel.tensor, bytes_)
+    channel.put_scales()
+
+
+def _give_scales(channel: Channel) -> None:
+    channel.get_scales()
+    with channel.b.if_(channel.real):
+        bytes_ = channel.layout.scale_groups * byte_width(channel.scale_type)
+        copy_bytes(channel.b, channel.tensor, channel.scales, bytes_)
+
+
+class _Weights:
+    """Weights that become codes and scales; the way back gives code times scale, rounded to their type."""
+
+    def __init__(self, layout: CodePanels, element: ir.Type, format_: Format) -> None:
+        self.layout, self.element, self.rule = layout, element, FORMATS[format_.name]
+
+    def take(self, channel: Channel) -> None:
+        b, layout = channel.b, self.layout
+        bytes_ = layout.scale_groups * byte_width(channel.scale_type)
+        with (
+            channel.real_or_zero(channel.codes, layout.padded_inner),
+            channel.real_or_zero(channel.scales, bytes_),
+            b.for_(0, layout.scale_groups) as loop,
+        ):
+            source = channel.tensor.at(loop.index, layout.group * byte_width(self.element))
+            run = quantise.Run(source, self.element, layout.group)
+            divisor = self.rule.divisor
+            top = quantise.largest(b, run) / float(divisor) if divisor else quantise.mean(b, run)
+            scale = b.convert(top, channel.scale_type)
+            channel.scales.at(loop.index, byte_width(channel.scale_type)).store(scale)
+            bounds = (self.rule.lowest, self.rule.highest)
+            quantise.codes(b, run, b.convert(scale, b.f32), bounds, channel.group(loop.index), b.i8)
+        channel.put_codes()
+        channel.put_scales()
+
+    def give(self, channel: Channel) -> None:
+        b, layout = channel.b, self.layout
+        channel.get_codes()
+        channel.get_scales()
+        with b.if_(channel.real), b.for_(0, layout.scale_groups) as loop:
+            scale = channel.scales.at(loop.index, byte_width(channel.scale_type)).load(channel.scale_type)
+            codes = channel.group(loop.index)
+            target = channel.tensor.at(loop.index, layout.group * byte_width(self.element))
+            with b.for_(0, layout.group) as inside:
+                product = b.convert((codes + inside.index).load(b.i8), b.f32) * b.convert(scale, b.f32)
+                target.at(inside.index, byte_width(self.element)).store(b.convert(product, self.element))

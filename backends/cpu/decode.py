@@ -1,0 +1,163 @@
+"""Registers of codes to vectors of weights, and the multiplication of these by an element of a row.
+
+| arithmetic | a field | becomes | by |
+|---|---|---|---|
+| PAIRS | 16 bits | bf16 | a look-up: `vpermw` takes the low five bits of a field and ignores what stands above |
+| PAIRS, int8 | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
+| BYTES | 8 bits | u8, the code plus `offset` | a mask |
+| WORDS | 16 bits | i16 | two shifts |
+| WIDENED | 32 bits | f32 | two shifts and a conversion |
+
+PAIRS keeps int8 as sign and magnitude, BYTES everything as unsigned numbers, the others as two's complement.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.layout import Arithmetic
+from moec.backends.cpu.values import Pointer, Value, constant
+
+
+def offset(layout: CodePanels) -> int:
+    """What is added to codes in memory, and has to be taken off sums; a power of two."""
+    return {8: 128, 4: 8, 2: 1}[layout.bits] if layout.arithmetic is Arithmetic.BYTES else 0
+
+
+def magnitude_pairs(layout: CodePanels) -> bool:
+    """Whether codes lie as sign and magnitude, and a register holds the bytes of two vectors side by side."""
+    return layout.arithmetic is Arithmetic.PAIRS and layout.bits == 8
+
+
+class CodeBlock:
+    """The weights of one block of dots; registers are loaded and decoded when they are first asked for."""
+
+    def __init__(self, b: Builder, layout: CodePanels, at: Pointer) -> None:
+        self.b, self.layout, self.at = b, layout, at
+        self._registers: dict[int, Value] = {}
+        self._pairs: dict[int, tuple[Value, Value]] = {}
+
+    def vector(self, dot: int, number: int) -> Value:
+        """A vector of the panel as `multiply_add` takes it."""
+        layout = self.layout
+        register, field = divmod(dot * layout.vectors + number, layout.vectors_per_register)
+        if register not in self._registers:
+            type_ = self.b.vec(layout.lanes, self.b.i32)
+            whole = self.at + register * layout.register_bytes
+            self._registers[register] = whole.load(type_, align=layout.register_bytes)
+        return self._decode(register, field)
+
+    def _decode(self, register: int, field: int) -> Value:
+        b, layout, codes = self.b, self.layout, self._registers[register]
+        bits, begin = layout.bits, layout.bits * field
+        match layout.arithmetic:
+            case Arithmetic.BYTES:
+                if bits == 8:
+                    return codes
+                mask = (1 << bits) - 1
+                return (codes >> begin if begin else codes) & mask * 0x01010101
+            case Arithmetic.WORDS:
+                words = codes.bitcast(b.vec(2 * layout.lanes, b.i16))
+                return _signed(words, 16 - bits - begin, 16 - bits)
+            case Arithmetic.WIDENED:
+                return b.convert(_signed(codes, 32 - bits - begin, 32 - bits), b.f32)
+            case _:
+                if bits == 8:
+                    if register not in self._pairs:
+                        self._pairs[register] = _look_up_bytes(b, codes)
+                    return self._pairs[register][field]
+                words = codes.bitcast(b.vec(32, b.i16))
+                table = b.lanes_constant(words.type, _table(bits))
+                name = "llvm.x86.avx512.permvar.hi.512"
+                return b.intrinsic(name, words.type, table, words >> begin if begin else words)
+
+
+def multiply_add(b: Builder, layout: CodePanels, element: Value, weights: Value, total: Value) -> Value:
+    """total + element · weights: `element` holds 4 bytes of a row (i32 lanes), in all lanes."""
+    lanes = layout.lanes
+    match layout.arithmetic:
+        case Arithmetic.WIDENED:
+            return b.fma(element.bitcast(total.type), weights, total)
+        case Arithmetic.PAIRS:
+            pairs = b.vec(2 * lanes, b.bf16)
+            name = "llvm.x86.avx512bf16.dpbf16ps.512"
+            return b.intrinsic(name, total.type, total, element.bitcast(pairs), weights.bitcast(pairs))
+        case Arithmetic.BYTES:
+            bytes_ = b.vec(4 * lanes, b.i8)
+            name = "llvm.x86.avx512.vpdpbusd.512"
+            return b.intrinsic(name, total.type, total, weights.bitcast(bytes_), element.bitcast(bytes_))
+        case _:
+            return total + _dot_words(b, element.bitcast(b.vec(2 * lanes, b.i16)), weights, total)
+
+
+def finish(b: Builder, layout: CodePanels, sums: list[Value], group: int, panel: Pointer, row: Pointer) -> list[Value]:
+    """What the sums of a row's column group are, from what the microkernel leaves: scaled, in f32."""
+    rows = layout.row
+    if layout.arithmetic.integers and not layout.grouped:
+        shift = offset(layout).bit_length() - 1
+        if shift >= 0:
+            negated = (row + rows.sum).load(b.i32) << shift
+            sums = [value + negated for value in sums]
+        sums = [b.convert(value, b.f32) for value in sums]
+    if not layout.grouped:
+        element = b.f32 if layout.scale == "f32" else b.bf16
+        width = layout.scale_bytes // layout.vectors
+        first = panel + (layout.column_scales + group * layout.operands * width)
+        type_ = b.vec(layout.lanes, element)
+        scales = [b.convert((first + n * width).load(type_), b.f32) for n in range(layout.operands)]
+        sums = [value * scale for value, scale in zip(sums, scales, strict=True)]
+    if layout.arithmetic.integers:
+        scale = (row + rows.scale).load(b.f32)
+        sums = [value * scale for value in sums]
+    return sums
+
+
+def _dot_words(b: Builder, x: Value, y: Value, like: Value) -> Value:
+    name = {
+        (True, 16): "llvm.x86.avx512.pmaddw.d.512",
+        (True, 8): "llvm.x86.avx2.pmadd.wd",
+        (True, 4): "llvm.x86.sse2.pmadd.wd",
+    }.get((b.variant.is_x86, like.lanes))
+    if name is not None:
+        return b.intrinsic(name, like.type, x, y)
+    low = [_signed(v.bitcast(like.type), 16, 16) for v in (x, y)]
+    high = [v.bitcast(like.type).arithmetic_shift(16) for v in (x, y)]
+    return low[0] * low[1] + high[0] * high[1]
+
+
+def _signed(value: Value, up: int, down: int) -> Value:
+    """Bits that end `up` below the highest one, with their sign."""
+    return (value << up if up else value).arithmetic_shift(down)
+
+
+def _bf16(number: int) -> int:
+    """The bits of a small integer."""
+    return struct.unpack("<I", struct.pack("<f", float(number)))[0] >> 16
+
+
+def _table(bits: int) -> list[int]:
+    """bf16 of two's complement codes, over and over."""
+    count = 1 << bits
+    codes = [code - count if code >= count // 2 else code for code in range(count)]
+    words = [_bf16(code) for code in codes]
+    return [word - 65536 if word >= 32768 else word for word in words] * (32 // count)
+
+
+def _look_up_bytes(b: Builder, codes: Value) -> tuple[Value, Value]:
+    """bf16 of 64 codes of sign and magnitude: the first eight of every sixteen, and the others."""
+    bytes_ = codes.bitcast(b.vec(64, b.i8))
+    words = [_bf16(magnitude) for magnitude in range(128)]
+
+    def look_up(half: list[int]) -> Value:
+        signed = [byte - 256 if byte >= 128 else byte for byte in half]
+        first, second = (b.lanes_constant(bytes_.type, signed[n : n + 64]) for n in (0, 64))
+        return b.intrinsic("llvm.x86.avx512.vpermi2var.qi.512", bytes_.type, first, bytes_, second)
+
+    low = look_up([word & 0xFF for word in words])
+    high = look_up([word >> 8 for word in words]) | (bytes_ & constant(bytes_.type, 0x80))
+    sixteens = range(0, 64, 16)
+    first = b.shuffle(low, high, [lane for s in sixteens for n in range(8) for lane in (s + n, 64 + s + n)])
+    second = b.shuffle(low, high, [lane for s in sixteens for n in range(8, 16) for lane in (s + n, 64 + s + n)])
+    return first, second

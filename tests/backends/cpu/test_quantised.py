@@ -1,0 +1,201 @@
+"""Quantised weights and rows against the oracle, in every variant."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch_mlir import ir
+
+from moec.dialect import context
+from moec.oracle import interpreter
+from tests.backends.cpu import quantised
+from tests.backends.cpu.artifact import DTYPES, Artifact, exact
+from tests.backends.cpu.native import runnable
+from tests.backends.cpu.quantised import Format
+
+VARIANTS = runnable()
+
+compiled = cache(lambda text: Artifact(text, VARIANTS))
+
+
+def oracle(text: str, arguments: dict[str, torch.Tensor]) -> np.ndarray:
+    with context(), ir.Location.unknown():
+        return interpreter.run(ir.Module.parse(text), {name: exact(t) for name, t in arguments.items()})["y"]
+
+
+def error(found: torch.Tensor, wanted: np.ndarray, sizes: np.ndarray) -> float:
+    """The largest error, each over the size of what was added up."""
+    return float((np.abs(exact(found) - wanted) / np.maximum(sizes, 1e-37)).max(initial=0))
+
+
+def weights(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """Random, with channels of zeros, of one huge element, and of a tiny magnitude."""
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    flat = w.view(-1, shape[-1])
+    flat[0] = 0
+    flat[1 % len(flat), 0] = 1e4
+    flat[2 % len(flat)] *= 1e-30
+    return w
+
+
+FORMATS = [
+    Format("int8"),
+    Format("int8", 16, "bf16"),
+    Format("int4"),
+    Format("int4", 32, "bf16"),
+    Format("int4", 12, "f32"),
+    Format("ternary"),
+    Format("ternary", 64, "bf16"),
+]
+SIZES = [(33, 5), (192, 40), (4608, 3)]
+
+
+def fits(format_: Format, inner: int) -> bool:
+    return not format_.group or (inner % format_.group == 0 and inner > format_.group)
+
+
+@pytest.mark.parametrize("rows", ["bf16", "f32", "i8"])
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda f: f"{f.name}-{f.group}-{f.scale}")
+def test_dense(format_: Format, rows: str) -> None:
+    for inner, columns in SIZES:
+        if not fits(format_, inner):
+            continue
+        lhs = "bf16" if rows == "i8" else rows
+        text = quantised.dense(inner, columns, format_, lhs, integers=rows == "i8")
+        artifact = compiled(text)
+        w = weights((1, columns, inner))
+        for tokens in (0, 1, 9, 40):
+            x = torch.randn(tokens, inner, generator=torch.Generator().manual_seed(1)).to(DTYPES[lhs])
+            wanted = oracle(text, {"x": x, "w": w})
+            sizes = np.abs(exact(x)) @ np.abs(exact(w[0])).T
+            for number, variant in enumerate(VARIANTS):
+                found = artifact.run({"x": x}, {"w": w}, variant=number, threads=2)["y"]
+                assert error(found, wanted, sizes) < 2e-6, (inner, columns, tokens, variant.name)
+
+
+class Layer:
+    """Experts with SwiGLU and random weights."""
+
+    def __init__(self, size: tuple[int, int, int, int], format_: Format, *, integers: bool) -> None:
+        self.d, self.ff, self.count, self.k = size
+        self.text = quantised.experts(size, format_, "bf16", integers=integers)
+        self.artifact = compiled(self.text)
+        shapes = {"gate": (self.ff, self.d), "up": (self.ff, self.d), "down": (self.d, self.ff)}
+        random = torch.Generator().manual_seed(0)
+        self.parameters = {
+            name: (torch.randn(self.count, *shape, generator=random) / shape[1] ** 0.5).bfloat16()
+            for name, shape in shapes.items()
+        }
+
+    def inputs(self, tokens: int, seed: int = 1) -> dict[str, torch.Tensor]:
+        """The first choice of half of the tokens is the last expert; some slots are empty."""
+        random = torch.Generator().manual_seed(seed)
+        x = torch.randn(tokens, self.d, generator=random).bfloat16()
+        scores = torch.rand(tokens, self.count, generator=random)
+        scores[: tokens // 2, -1] += 2
+        index = scores.topk(self.k, -1).indices.int()
+        index[torch.rand(tokens, self.k, generator=random) < 0.2] = -1
+        return {"x": x, "index": index, "weight": torch.rand(tokens, self.k, generator=random)}
+
+    def run(self, inputs: dict[str, torch.Tensor], variant: int = 0, threads: int = 2) -> torch.Tensor:
+        return self.artifact.run(inputs, self.parameters, variant=variant, threads=threads)["y"]
+
+
+EXPERTS = [
+    ((96, 64, 9, 2), Format("int8")),
+    ((33, 7, 5, 3), Format("int8")),
+    ((96, 192, 5, 2), Format("int4", 32, "bf16")),
+    ((36, 24, 5, 2), Format("int4", 12, "bf16")),
+    ((130, 70, 4, 2), Format("int4")),
+    ((96, 64, 3, 1), Format("ternary")),
+]
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["bf16", "i8"])
+@pytest.mark.parametrize(("size", "format_"), EXPERTS, ids=str)
+def test_experts(size: tuple[int, int, int, int], format_: Format, integers: bool) -> None:
+    layer = Layer(size, format_, integers=integers)
+    for tokens in (0, 1, 3, 70):
+        inputs = layer.inputs(tokens)
+        wanted = oracle(layer.text, {**inputs, **layer.parameters})
+        for number, variant in enumerate(VARIANTS):
+            found = layer.run(inputs, number)
+            difference = np.abs(exact(found) - wanted).max(initial=0) / max(np.abs(wanted).max(initial=0), 1e-30)
+            # An f32 sum and an exact one may round a hidden element to different bf16 or codes.
+            assert difference < 2**-7, (tokens, variant.name)
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["bf16", "i8"])
+@pytest.mark.parametrize(("size", "format_"), EXPERTS, ids=str)
+def test_a_token_has_the_same_bits_in_every_batch_and_with_every_number_of_threads(
+    size: tuple[int, int, int, int], format_: Format, integers: bool
+) -> None:
+    layer = Layer(size, format_, integers=integers)
+    inputs = layer.inputs(90)
+    for variant in range(len(VARIANTS)):
+        whole = layer.run(inputs, variant, threads=1)
+        assert torch.equal(layer.run(inputs, variant, 3), whole)
+        for begin, end in [(0, 1), (89, 90), (7, 20), (40, 75)]:
+            part = {name: tensor[begin:end] for name, tensor in inputs.items()}
+            assert torch.equal(layer.run(part, variant), whole[begin:end]), (begin, end)
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["bf16", "i8"])
+def test_a_bad_token_stays_alone(integers: bool) -> None:
+    layer = Layer((96, 192, 5, 2), Format("int4", 32, "bf16"), integers=integers)
+    inputs = layer.inputs(60)
+    inputs["index"][inputs["index"] < 0] = 0
+    for variant in range(len(VARIANTS)):
+        clean = layer.run(inputs, variant)
+        bad = {**inputs, "x": inputs["x"].clone()}
+        bad["x"][0], bad["x"][31, 5], bad["x"][59, 95] = float("nan"), float("inf"), float("-inf")
+        found = layer.run(bad, variant)
+        others = [token for token in range(60) if token not in (0, 31, 59)]
+        assert torch.equal(found[others], clean[others])
+        assert not found[[0, 31, 59]].isfinite().any()
+
+
+def test_all_variants_have_the_same_integer_sums() -> None:
+    text = quantised.dense(192, 40, Format("int8"), "bf16", integers=True)
+    x = torch.randn(50, 192).bfloat16()
+    found = [compiled(text).run({"x": x}, {"w": weights((1, 40, 192))}, variant=v)["y"] for v in range(len(VARIANTS))]
+    assert all(torch.equal(other, found[0]) for other in found)
+
+
+@pytest.mark.parametrize("rows", ["bf16", "f32", "i8"])
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda f: f"{f.name}-{f.group}-{f.scale}")
+def test_given_codes_come_back(format_: Format, rows: str) -> None:
+    inner, columns = 192, 40
+    given = Format(format_.name, format_.group, format_.scale, given=True)
+    text = quantised.dense(inner, columns, given, "bf16" if rows == "i8" else rows, integers=rows == "i8")
+    artifact = compiled(text)
+    most = {"int8": 127, "int4": 7, "ternary": 1}[format_.name]
+    codes = torch.randint(-most - (most == 7), most + 1, (1, columns, inner), dtype=torch.int8)
+    groups = inner // format_.group if format_.group else 1
+    parameters = {"w.code": codes, "w.scale": torch.rand(1, columns, groups).to(DTYPES[format_.scale])}
+    x = torch.randn(9, inner).to(DTYPES["f32" if rows == "f32" else "bf16"])
+    wanted = oracle(text, {"x": x, **parameters})
+    sizes = np.abs(exact(x)).sum(-1, keepdims=True) * most
+    for number, variant in enumerate(VARIANTS):
+        assert error(artifact.run({"x": x}, parameters, variant=number)["y"], wanted, sizes) < 1e-6, variant.name
+        packed = artifact.pack(parameters, number)
+        for n, name in enumerate(artifact.parameters):
+            back = torch.zeros_like(parameters[name])
+            artifact.library.unpack(number, n, packed, back)
+            assert torch.equal(back, parameters[name]), (name, variant.name)
+
+
+def test_unpacking_gives_code_times_scale() -> None:
+    text = quantised.dense(64, 33, Format("int4", 32, "bf16"), "f32", integers=False)
+    artifact = compiled(text)
+    w = weights((1, 33, 64))
+    grouped = w.view(33, 2, 32)
+    scale = (grouped.abs().amax(-1, keepdim=True) / 7).bfloat16().float()
+    wanted = (grouped / scale).nan_to_num(0.0).round().clamp(-8, 7) * scale
+    for number in range(len(VARIANTS)):
+        back = torch.zeros_like(w)
+        artifact.library.unpack(number, 0, artifact.pack({"w": w}, number), back)
+        assert torch.equal(back, wanted.view_as(w))
