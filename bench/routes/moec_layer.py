@@ -9,8 +9,17 @@ from typing import Protocol
 import torch
 
 from bench.formats import FORMATS
-from bench.routes.table import Run
+from bench.routes.table import Run, Trainable
 from bench.shapes import Shape
+
+HELD_BY = {
+    "router": ["router.logits.weight"],
+    "gate_up": ["routed.gate.weight", "routed.up.weight"],
+    "down": ["routed.down.weight"],
+    "shared_gate_up": ["common.gate.weight", "common.up.weight"],
+    "shared_down": ["common.down.weight"],
+}
+"""Weights of bench.layer.Layer to the names of the .moe file."""
 
 
 class Weights(Protocol):
@@ -67,6 +76,24 @@ def moec_layer(layer: Weights, format: str, rows: str = "") -> Run:
     module.load_state_dict(state_dict(layer, FORMATS[format].x))
     run: Run = module
     return run
+
+
+def moec_training(layer: Weights, format: str) -> Trainable:
+    """Compile with a backward pass."""
+    import moec
+
+    shape = layer.shape
+    with tempfile.TemporaryDirectory() as folder:
+        defines = {**dict(shape.defines), "dtype": format}
+        module = moec.load(
+            moec.compile(shape.path, Path(folder) / "layer.so", defines=defines, training=True), training=True
+        )
+    module.load_state_dict(state_dict(layer, format))
+    module.train()
+    named = dict(module.named_parameters())
+    return Trainable(
+        module, {name: [named[part] for part in parts if part in named] for name, parts in HELD_BY.items()}
+    )
 
 
 def moec_plain(layer: Weights, format: str) -> Run:

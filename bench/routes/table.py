@@ -83,7 +83,7 @@ PLAIN = ("f32", "bf16")
 QUANTISED = ("int8", "int4", "ternary")
 
 _ALL = (
-    Route("moec", "moec_layer", "moec_layer", PLAIN, role="ours"),
+    Route("moec", "moec_layer", "moec_layer", PLAIN, role="ours", training="moec_training"),
     Route("moec_bf16_rows", "moec_layer", "moec_layer", QUANTISED, role="ours", arithmetic="bf16"),
     Route("moec_int8_rows", "moec_layer", "moec_layer", QUANTISED, (("rows", "int8"),), role="ours"),
     Route("moec_bf16", "moec_layer", "moec_plain", QUANTISED, role="reference"),

@@ -70,6 +70,19 @@ def test_routes_compute_the_gradients(shape: Shape, name: str, dtype: str, toler
     assert step(trainable, dy)(x.to(torch_dtype)).shape == x.shape
 
 
+@pytest.mark.parametrize(("file", "dtype", "tolerance"), [("olmoe", "bf16", 5e-2), ("deepseek-v2-lite", "f32", 1e-5)])
+def test_moec_computes_the_gradients(file: str, dtype: str, tolerance: float) -> None:
+    """The example itself, in narrow: its number of experts is not a parameter."""
+    layer = Layer(replace(SHAPES[file], d=48, ff=32, defines=(("d", 48), ("ff", 32))), seed=4)
+    (x,) = layer.inputs(17, 1, "uniform")
+    torch_dtype = torch.float32 if dtype == "f32" else torch.bfloat16
+    dy = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(torch_dtype)
+    trainable = ROUTES["moec"].build_training(layer, dtype)
+    timing = check(trainable, x.to(torch_dtype), dy, layer.reference(x), reference(layer, x, dy))
+    assert max(timing.error, *timing.gradient_errors.values()) < tolerance
+    assert all(part.grad is None for parts in trainable.weights.values() for part in parts)
+
+
 def test_a_training_cell_shows_a_wrong_gradient() -> None:
     layer, prober = Layer(TINY), Prober(threads=1, mib_per_thread=8)
     right = ROUTES["loop"].build_training(layer, "f32")
