@@ -161,6 +161,8 @@ class Frame:
     groups: dict[ir.Value, int] = field(default_factory=dict)
     """The offsets of a plan -> word that holds the address of its groups, all i32: how many experts have rows, then for
     each of them, ascending, (expert, first row, row after the last)."""
+    orders: dict[ir.Value, int] = field(default_factory=dict)
+    """The offsets of a plan -> word that holds the address of the numbers of its groups, i32, most rows first."""
 
     def word(self, count: int = 1) -> int:
         """Reserve words of the frame; their contents are undefined."""

@@ -13,7 +13,7 @@ from moec.backends.cpu.frame import Call, Frame, Phase, Storage
 from moec.backends.cpu.operands import Operands, dense, grouped
 from moec.backends.cpu.product import Block, panel_product, scratch_bytes
 from moec.backends.cpu.sources import At
-from moec.backends.cpu.tasks import Task, find
+from moec.backends.cpu.tasks import Task, Tasks
 from moec.backends.cpu.values import Value
 
 
@@ -53,22 +53,16 @@ def _splits(call: Call, operands: Operands) -> Value:
 
 def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], counter: int) -> None:
     b = call.b
-    splits = _splits(call, operands)
-    cursor = b.scratch(16)
-    cursor.store(b.index(0))
-    (cursor + 8).store(b.index(0))
+    tasks = Tasks(call, operands, _splits(call, operands), counter)
     held = b.scratch(8)
     held.store(b.index(-1))
     weights = operands.weights(call)
     scratch = b.scratch(scratch_bytes(b, weights, operands.chunk))
     task, ahead = Task.on_stack(b), Task.on_stack(b)
 
-    def claim(into: Task) -> Value:
-        return find(call, operands, cursor, splits, call.word(counter).fetch_add(1), into)
-
     def run(_: Value) -> Sequence[Value]:
         # The next task is known before this one ends, so that its first weights can be prefetched.
-        more = claim(ahead)
+        more = tasks.claim(ahead)
         behind = At(ahead.expert, ahead.first_panel).pick(b, more, At(task.expert, task.first_panel))
         rows = operands.rows(call, task.first_row, task.rows, held)
         with b.for_(task.first_panel, task.end_panel) as panel:
@@ -82,7 +76,7 @@ def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], coun
         task.become(ahead)
         return [more]
 
-    b.while_([claim(task)], lambda found: found, run)
+    b.while_([tasks.claim(task)], lambda found: found, run)
 
 
 def _epilogue(

@@ -27,6 +27,7 @@ class Plan:
     """Where the plan of a grouped matmul lies."""
 
     groups: int
+    order: int
     slots: Storage
     slots_per_token: int
     gather: bool
@@ -105,6 +106,12 @@ class Operands:
             begin, end = waves.clip(b, call, begin, end)
         return expert, begin, end
 
+    def by_size(self, call: Call, position: Value) -> Value:
+        """The number of the group at `position` in the order of descending rows."""
+        if self.plan is None:
+            return position
+        return call.b.convert(call.pointer(self.plan.order).at(position, 4).load(call.b.i32), call.b.i64)
+
     def slot_and_token(self, call: Call, row: Value) -> tuple[Value, Value]:
         if self.plan is None:
             return row, row
@@ -142,7 +149,8 @@ def grouped(op: Any, frame: Frame) -> Operands:
     per_token = ir.IntegerAttr(op.slots_per_token).value
     gather = bool(ir.IntegerAttr(op.gather).value)
     in_waves = op.offsets in frame.windows
-    return _operands(op, frame, Plan(frame.groups[op.offsets], frame.storage(op.slots), per_token, gather, in_waves))
+    groups, order = frame.groups[op.offsets], frame.orders[op.offsets]
+    return _operands(op, frame, Plan(groups, order, frame.storage(op.slots), per_token, gather, in_waves))
 
 
 def layout_of(op: Any, frame: Frame) -> Panels:

@@ -15,6 +15,8 @@ from torch_mlir import ir
 from moec.backends.cpu.frame import Call, Frame, Phase, Size
 from moec.backends.cpu.values import Pointer, Value
 
+_SIZES = 64
+
 
 def plan(op: Any, frame: Frame) -> Sequence[Phase]:
     """Storage of the results: offsets tensor<(E+1)xi32>; slots tensor<?xi32> without gaps, T*K entries reserved.
@@ -29,7 +31,8 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
     slots = frame.buffer(op.slots, rows_per_token=per_token)
     cursors = frame.workspace(Size(fixed=4 * experts))
     groups = frame.workspace(Size(fixed=4 + 12 * experts))
-    frame.groups[op.offsets] = groups
+    order = frame.workspace(Size(fixed=4 * experts))
+    frame.groups[op.offsets], frame.orders[op.offsets] = groups, order
     code = frame.error("RangeError", f"the number of an expert is not below {experts}")
 
     def each_slot(call: Call, body: Callable[[Value, Value], None]) -> None:
@@ -55,6 +58,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
 
         each_slot(call, count)
         _offsets(call, experts, cells, call.address(offsets), call.pointer(groups))
+        _order(call, call.pointer(groups), call.pointer(order))
         sorted_slots = call.address(slots)
 
         def scatter(slot: Value, expert: Value) -> None:
@@ -76,6 +80,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
 
         def few() -> Sequence[Value]:
             _insert(call, each_slot, experts, code, call.pointer(keys), call.address(slots), call.pointer(groups))
+            _order(call, call.pointer(groups), call.pointer(order))
             return []
 
         def many() -> Sequence[Value]:
@@ -161,3 +166,31 @@ def _offsets(call: Call, experts: int, cells: Pointer, ends: Pointer, groups: Po
     rows, found = loop.results
     (ends + 4 * experts).store(rows)
     groups.store(b.convert(found, b.i32))
+
+
+def _order(call: Call, groups: Pointer, order: Pointer) -> None:
+    """Writes the numbers of the groups to `order`, those of most rows first; at _SIZES - 1 rows they count as equal."""
+    b = call.b
+    one = b.constant(b.i32, 1)
+    cells = b.scratch(4 * _SIZES)
+    b.intrinsic("llvm.memset", None, cells, b.constant(b.i8, 0), b.index(4 * _SIZES), b.constant(b.i1, 0))
+    count = b.convert(groups.load(b.i32), b.i64)
+
+    def cell_of(group: Value) -> Pointer:
+        entry = groups.at(group, 12) + 8
+        rows = (entry + 4).load(b.i32) - entry.load(b.i32)
+        return cells.at(b.index(_SIZES - 1) - b.convert(b.minimum(rows, _SIZES - 1), b.i64), 4)
+
+    with b.for_(0, count) as loop:
+        cell = cell_of(loop.index)
+        cell.store(cell.load(b.i32) + one)
+    with b.for_(0, _SIZES, carry=[b.constant(b.i32, 0)]) as loop:
+        cell = cells.at(loop.index, 4)
+        here = cell.load(b.i32)
+        cell.store(loop.value)
+        loop.carry(loop.value + here)
+    with b.for_(0, count) as loop:
+        cell = cell_of(loop.index)
+        place = cell.load(b.i32)
+        order.at(b.convert(place, b.i64), 4).store(b.convert(loop.index, b.i32))
+        cell.store(place + one)
