@@ -14,6 +14,7 @@ from moec.frontend.declarations import (
     Binding,
     ExpertsUse,
     LayerDeclaration,
+    LossUse,
     QuantizeUse,
     RouterUse,
     TokensUse,
@@ -21,8 +22,9 @@ from moec.frontend.declarations import (
 from moec.frontend.evaluate import Environment, Evaluator
 from moec.frontend.formats import check_groups, is_format, read_format
 from moec.frontend.graph import Constant, DType, Node, TooLarge, Value
+from moec.frontend.losses import read_losses
 from moec.frontend.mistake import Mistake
-from moec.frontend.model import Capacity, Experts, Format, Layer, Router, Tensor
+from moec.frontend.model import Capacity, Experts, Format, Layer, Loss, Router, Tensor
 from moec.frontend.modules import Known, Module
 from moec.frontend.names import duplicate, reserved, unknown_function
 from moec.frontend.subsets import Split, split
@@ -49,6 +51,7 @@ class _CheckLayer:
         self._constants = Evaluator(found, self._env)
         self._figures: dict[str, dict[str, Value]] = {}
         self._groups: dict[str, Span] = {}
+        self._losses: tuple[Loss, ...] = ()
 
     def check(self, defines: options.Defines, sources: Sequence[Source]) -> Layer | None:
         resolved = options.resolve(self._found, self._layer, self._env, defines)
@@ -88,7 +91,7 @@ class _CheckLayer:
         if self._found.has_errors or not (routed and router and width) or shared is None:
             return None
         layer = self._layer_of(resolved, width, router, routed, groups[1:], policy, [*sources, *files])
-        return replace(layer, int8_rows=int8_rows)
+        return replace(layer, int8_rows=int8_rows, losses=self._losses)
 
     def _all(self, kind: type[S]) -> list[S]:
         return [statement for statement in self._layer.body if isinstance(statement, kind)]
@@ -267,7 +270,9 @@ class _CheckLayer:
         self._remember("router", use.span, call, known)
         bound = self._constants.expand(call, known, unit, "")
         made = outputs.router(self._found, use, known, bound, unit, self._count_span(experts))
-        return (made, unit) if made else None
+        read = read_losses(self._found, self._all(LossUse), self._constants, known.definition, bound, count)
+        self._losses = read.losses
+        return (replace(made, **read.values), unit) if made else None
 
     def _count_span(self, use: ExpertsUse) -> Span:
         return use.count.span if use.count else use.name.span

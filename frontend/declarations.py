@@ -105,13 +105,21 @@ class ApproxUse:
 
 
 @dataclass(frozen=True)
+class LossUse:
+    """`loss balance(...)` or `loss z(...)`."""
+
+    span: Span
+    loss: ast.Expr
+
+
+@dataclass(frozen=True)
 class LayerDeclaration:
     """`layer name(parameters) { body }`; `damage` counts the malformed statements left out of the body."""
 
     span: Span
     name: ast.Name
     parameters: tuple[Parameter, ...]
-    body: tuple[Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | Assertion, ...]
+    body: tuple[Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | LossUse | Assertion, ...]
     damage: int = 0
 
 

@@ -17,6 +17,7 @@ from moec.frontend.declarations import (
     Import,
     InputDeclaration,
     LayerDeclaration,
+    LossUse,
     Parameter,
     QuantizeUse,
     RouterUse,
@@ -39,6 +40,7 @@ FORMS = {
     "layer.quantize": 'quantize coldest(GROUP, N, by = "COUNTS.json") as FORMAT` '
     "or `quantize experts(GROUP, NUMBER, FIRST..LAST) as FORMAT",
     "layer.approx": "approx rows as int8",
+    "layer.loss": "loss balance(WEIGHT, over = batch)` or `loss z(WEIGHT)",
     "assert": 'assert CONDITION, "text"',
     "input": "input NAME[SHAPE] : DTYPE",
     "binding": "NAME = EXPRESSION",
@@ -46,10 +48,10 @@ FORMS = {
 """The form of each statement, for messages and the reference; ` or ` joins two."""
 
 FILE_WORDS = ("edition", "import", "router", "expert", "layer")
-LAYER_WORDS = ("router", "experts", "shared", "tokens", "quantize", "approx", "assert")
+LAYER_WORDS = ("router", "experts", "shared", "tokens", "quantize", "approx", "loss", "assert")
 BODY_WORDS = ("input", "assert")
 
-LayerStatement = Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | Assertion
+LayerStatement = Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | LossUse | Assertion
 T = TypeVar("T")
 
 
@@ -265,6 +267,8 @@ class _Declare:
                 what = words.name("`rows`")
                 words.keyword("as")
                 made = ApproxUse(statement.span, what, words.name("`int8`"))
+            case "loss":
+                made = LossUse(statement.span, words.expression("`balance(...)` or `z(...)`"))
             case _:
                 shared = statement.head.text == "shared"
                 name, counts = self._indexed(words)

@@ -8,6 +8,7 @@ from moec.diagnostics import Collector, Span
 from moec.frontend import ast
 from moec.frontend.arguments import bind_operands, bind_parameters
 from moec.frontend.declarations import Assertion, Binding, Definition, InputDeclaration, LayerDeclaration, Parameter
+from moec.frontend.losses import READS
 from moec.frontend.modules import Module
 from moec.frontend.names import BUILTIN, duplicate, reserved, unknown_function, unknown_name
 from moec.frontend.operations import OPERATIONS
@@ -59,7 +60,7 @@ class Lint:
             if statement.name:
                 names.bind(statement.name)
         outputs = OUTPUTS[definition.kind] if all(one.name for one in named) else ()
-        for output in outputs:
+        for output in (*outputs, *(READS.values() if router else ())):
             names.used.add(output)
         self._outputs(definition, outputs, later)
         self._unused(names, definition.parameters)

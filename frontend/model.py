@@ -32,16 +32,32 @@ class Capacity:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """An auxiliary loss and its weight.
+
+    kind  "balance", of the router's probabilities, or "z", of its logits
+    over  "batch": the tokens of a call; "global": those of all processes
+    """
+
+    kind: Literal["balance", "z"]
+    weight: float
+    over: Literal["batch", "global"]
+    span: Span = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Router:
     """Chooses experts for a token.  `weight` is aligned with the pick's slots, or has one value an expert.
 
-    `slots`: the most experts a token can have.
+    `slots`: the most experts a token can have.  `probability` and `logits` are there if a loss reads them.
     """
 
     dtype: DType
     slots: int
     pick: Node
     weight: Node
+    probability: Node | None = None
+    logits: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,7 @@ class Layer:
     warnings: tuple[Diagnostic, ...]
     span: Span = field(repr=False)
     int8_rows: bool = False
+    losses: tuple[Loss, ...] = ()
 
     @property
     def width(self) -> int:

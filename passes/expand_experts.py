@@ -56,7 +56,7 @@ def lower_all(matmuls: RowMatmuls, result: ir.Value) -> int:
     matvecs = [op.operation for op in operations(matmuls.block, "linalg.matvec")]
     gives = {op.results[0]: op.results[0] for op in matvecs}
     for wanted in [*(row_of(op.operands[1]) for op in matvecs), result]:
-        if wanted == matmuls.row or wanted in gives:
+        if matmuls.is_row(wanted) or wanted in gives:
             continue
         homes = matmuls.dependencies(wanted)
         if homes:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
-from moec.dialect import MatmulOp, RouteOp, RowOp
+from moec.dialect import MapOp, MatmulOp, RouteOp, RowOp
 from moec.passes.base import Pass, Remarks
 from moec.passes.rewriting import body, dims, fill_region, operations, yield_value
 from moec.passes.row_matmuls import NotARowMatmul, RowMatmuls
@@ -14,20 +14,21 @@ from moec.passes.row_matmuls import NotARowMatmul, RowMatmuls
 
 @dataclass(frozen=True)
 class HoistRouter(Pass):
-    """Replaces `linalg.matvec` in `moe.route` by rows of a `moe.matmul`, wherever its input is the token itself or made
-    element by element from earlier linears.  What remains stays in the row program, correct but slower, and is named.
+    """Replaces `linalg.matvec` in `moe.route` and in maps of tokens by rows of a `moe.matmul`, wherever its input is
+    the token itself or made element by element from earlier linears.  What remains stays in the row program, correct
+    but slower, and is named.
     """
 
     name: ClassVar[str] = "hoist-router"
 
     def apply(self, module: ir.Module, remarks: Remarks) -> None:
-        for op in operations(body(module), "moe.route"):
+        for op in operations(body(module), "moe.route", "moe.map"):
             hoist(op, remarks, self)
 
 
-def hoist(route: RouteOp, remarks: Remarks, by: Pass) -> None:
+def hoist(route: RouteOp | MapOp, remarks: Remarks, by: Pass) -> None:
     block = route.body.blocks[0]
-    matmuls = RowMatmuls(block, route.x, "token", emit)
+    matmuls = RowMatmuls(block, route.operation.operands[0], "token", emit)
     for matvec in [op.operation for op in operations(block, "linalg.matvec")]:
         input_ = matvec.operands[1]
         homes = matmuls.dependencies(input_)

@@ -13,6 +13,7 @@ from moec.passes.refusal import error
 PASSES = {
     "canonicalize": "moec.passes.canonicalize:Canonicalize",
     "differentiate": "moec.passes.differentiate:Differentiate",
+    "drop-losses": "moec.passes.drop_losses:DropLosses",
     "expand-experts": "moec.passes.expand_experts:ExpandExperts",
     "fuse-permutation": "moec.passes.fuse_permutation:FusePermutation",
     "fuse-shared-experts": "moec.passes.fuse_shared_experts:FuseSharedExperts",
@@ -21,6 +22,7 @@ PASSES = {
 }
 
 DEFAULT_PIPELINE = (
+    "drop-losses",
     "canonicalize",
     "fuse-shared-experts",
     "expand-experts",

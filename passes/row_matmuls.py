@@ -50,9 +50,9 @@ class RowMatmuls:
     materialised: dict[ir.Value, ir.Value] = field(default_factory=dict)
     quantised: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
-    @property
-    def row(self) -> ir.Value:
-        return self.block.arguments[0]
+    def is_row(self, value: ir.Value) -> bool:
+        """Whether a value is the block's argument; a map has none, and reads its row by `moe.row`."""
+        return isinstance(value, ir.BlockArgument) and bool(value.owner == self.block)
 
     def lower(self, matvec: ir.Operation, gives: ir.Value) -> None:
         """Emit the matmul of one matvec; its result holds `gives`: the matvec's own result or one built on it."""
@@ -68,14 +68,14 @@ class RowMatmuls:
         self.materialised[gives] = self.emit(lhs, self.weights(matrix), element_type(gives), epilogue)
 
     def _lhs(self, vector: ir.Value) -> ir.Value:
-        if vector == self.row:
+        if self.is_row(vector):
             return self.rows
         if vector in self.materialised:
             return self.materialised[vector]
         op = defining(vector)
         if op is not None and op.name == "moe.quantize_row":
             return self._quantised(self._lhs(op.operands[0]))
-        if op is not None and op.name == "arith.extf" and op.operands[0] == self.row:
+        if op is not None and op.name == "arith.extf" and self.is_row(op.operands[0]):
             return self.rows  # a matmul widens its operand by itself
         if op is not None and op.name == "moe.row":
             return op.operands[0]
@@ -136,7 +136,7 @@ class RowMatmuls:
         if value in self.materialised:
             known[value] = self._element(Leaf(self.materialised[value], "row"), value)
             return known[value]
-        if value == self.row:
+        if self.is_row(value):
             known[value] = self._element(Leaf(self.rows, self.row_kind), value)
             return known[value]
         op = defining(value)

@@ -21,7 +21,7 @@ from moec.dialect import (
     YieldOp,
 )
 from moec.frontend.graph import DType, Node, PickType, TensorType
-from moec.frontend.lowering import emit, stored
+from moec.frontend.lowering import emit, losses, stored
 from moec.frontend.lowering.rows import Row
 from moec.frontend.model import Capacity, Experts, Layer, Subset
 
@@ -31,6 +31,8 @@ def lower_layer(layer: Layer, context: ir.Context) -> ir.Module:
     with context, emit.location(layer.span, context):
         module = ir.Module.create()
         module.operation.attributes["moe.layer"] = ir.StringAttr.get(layer.name)
+        if layer.losses:
+            module.operation.attributes["moe.losses"] = losses.attribute(layer.losses)
         with ir.InsertionPoint(module.body):
             _Lower(layer, context).function()
         module.operation.verify()
@@ -47,20 +49,28 @@ class _Lower:
         layer = self._layer
         given = (*layer.inputs, *layer.parameters)
         types = [emit.tensor_type(one.shape, one.dtype.value) for one in given]
+        loss_tensors = losses.types(layer)
         result = [emit.tensor_type(one.shape, one.dtype.value) for one in layer.outputs]
+        result += [type_ for _, type_ in loss_tensors]
         function = func.FuncOp(layer.name, ir.FunctionType.get(types, result))
         function.arg_attrs = ir.ArrayAttr.get([_named(one.name, one.role) for one in given])
-        function.res_attrs = ir.ArrayAttr.get([_named(one.name, None) for one in layer.outputs])
+        named = [*((one.name, None) for one in layer.outputs), *((name, "loss") for name, _ in loss_tensors)]
+        function.res_attrs = ir.ArrayAttr.get([_named(name, role) for name, role in named])
         with ir.InsertionPoint(function.add_entry_block()):
             names = [one.name for one in given]
             self._arguments = dict(zip(names, function.arguments, strict=True))
-            func.ReturnOp([self._body()])
+            func.ReturnOp(self._results())
 
-    def _body(self) -> ir.Value:
-        layer = self._layer
+    def _results(self) -> list[ir.Value]:
+        """The layer's output, then what its losses are computed from."""
         x = self._arguments["x"]
-        count = layer.routed.count
         index, weight = self._route(x)
+        y = self._body(x, index, weight)
+        return [y, *losses.values(self._layer, x, index, self._router_leaf, self._context)]
+
+    def _body(self, x: ir.Value, index: ir.Value, weight: ir.Value) -> ir.Value:
+        layer = self._layer
+        count = layer.routed.count
         with emit.location(layer.routed.span, self._context):
             if layer.tokens is not None:
                 index = self._capacity(index, weight, count, layer.tokens)

@@ -77,7 +77,7 @@ def _emit(
         total: ir.Value | None = None
         for program in programs:
             try:
-                part = _gradient(tape, leaf, program, block)
+                part = _gradient(tape, leaf, program, block, is_parameter)
             except NoRule as why:
                 raise no_gradient(program, f"through {why}") from why
             total = total if part is None else add(total, part)
@@ -89,12 +89,14 @@ def _emit(
     return made.out
 
 
-def _gradient(tape: Tape, leaf: ir.Value, program: ir.Operation, block: ir.Block) -> ir.Value | None:
+def _gradient(
+    tape: Tape, leaf: ir.Value, program: ir.Operation, block: ir.Block, is_parameter: bool
+) -> ir.Value | None:
     """The gradient of the leaf's row by one program, whose operations are repeated first."""
     old = program.regions[0].blocks[0]
     end = terminator(old)
     known: dict[ir.Value, ir.Value] = {}
-    leaves: list[ir.Value] = [tape.recall(leaf)] if leaf in tape.known else []
+    leaves: list[ir.Value] = [tape.recall(leaf)] if is_parameter else []
     begin = len(list(block.operations))
     if program.name == "moe.route":
         known[old.arguments[0]] = row(tape.recall(program.operands[0]))

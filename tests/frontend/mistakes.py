@@ -64,6 +64,15 @@ layer L(d = 64, ff = 32) {
     "assignment": "edition 1\n\nexpert mlp(d, ff) {\n  h = linear(x, ff)\n  h = relu(h)\n  y = linear(h, d)\n}\n",
     "several_at_once": "edition 1\n\nexpert mlp(d, ff) {\n  h = relu(linear(x, f))\n  y = linaer(h, d)\n}\n"
     "\nlayer Demo(d = 64) {\n  router softmax_top(9)\n  experts routed[8] = mlp(d, 128, 3)\n  tokens droples\n}\n",
+    "typo_in_loss": layer(ROUTER + EXPERTS + "  loss balanced(0.01)"),
+    "over_of_loss": layer(ROUTER + EXPERTS + "  loss balance(0.01, over = globe)"),
+    "loss_without_weight": layer(ROUTER + EXPERTS + "  loss z(over = batch)"),
+    "loss_twice": layer(ROUTER + EXPERTS + "  loss z(0.01)\n  loss z(0.001)"),
+    "weight_of_loss": layer(ROUTER + EXPERTS + "  loss z(0)"),
+    "router_without_probability": layer("  router adamoe(2, nulls = 2)\n" + EXPERTS + "  loss balance(0.01)"),
+    "probability_of_another_shape": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n"
+    "  pick = top_k(p, k)\n  weight = p\n  probability = split(p, 2)\n}\n"
+    + USE.replace("128)\n}", "128)\n  loss balance(1)\n}"),
     "typo_in_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : itn4(group = 32)"),
     "typo_in_bare_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : ternery"),
     "option_of_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int4(groups = 32)"),

@@ -21,7 +21,20 @@ from moec.diagnostics import Source
 from moec.dialect import context
 
 from . import references
-from .test_standard_library import EXPERTS, FF, ROUTERS, D, E, Named, RouterCase, T, random_tensors, swiglu, weights
+from .test_standard_library import (
+    EXPERTS,
+    FF,
+    ROUTERS,
+    D,
+    E,
+    Named,
+    RouterCase,
+    T,
+    logits,
+    random_tensors,
+    swiglu,
+    weights,
+)
 
 PIPELINE = ("canonicalize", "differentiate", "canonicalize")
 
@@ -68,8 +81,7 @@ def check(trained: Trained, reference: Callable[[Named], Tensor], *, untrained: 
 
 
 def routed(w: Named, case: RouterCase) -> Tensor:
-    logits = w["x"] @ w["router.logits.weight"].T if "router.logits.weight" in w else torch.empty(0)
-    return references.apply(w["x"], case.gate(w, logits), swiglu(w))
+    return references.apply(w["x"], case.gate(w, logits(w)), swiglu(w))
 
 
 @pytest.mark.parametrize("case", ROUTERS, ids=lambda case: case.call)
