@@ -17,7 +17,7 @@ from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.parameters import PARAMETERS, RESHAPES
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
-from moec.backends.cpu.waves import Wave, plan_windows
+from moec.backends.cpu.waves import Wave, plan_of, plan_windows
 from moec.dialect.functions import functions, is_plain
 
 Emitter = Callable[[Any, Frame], Sequence[Phase]]
@@ -215,14 +215,15 @@ def _plan_steps(layer: Layer, made: Plan) -> None:
             continue
         counters = len(frame.counters)
         phases = list(plan_one(op, frame))
-        in_waves = operation.name.startswith("moe.grouped_matmul") and op.offsets in frame.windows
-        waves = frame.groups[op.offsets] if in_waves else None
+        offsets = plan_of(operation)
+        in_waves = offsets in frame.windows
+        waves = frame.groups[offsets] if in_waves else None
         if not made.steps or waves != at_work:
             made.steps.append(Step([]))
             unseen, at_work = set(), waves
         step = made.steps[-1]
         if in_waves:
-            step.wave = Wave.of(frame, op.offsets, step.wave, frame.counters[counters:])
+            step.wave = Wave.of(frame, offsets, step.wave, frame.counters[counters:])
         if not step.intervals or reads(operation) & unseen:
             step.intervals.append([])
             unseen = set()

@@ -22,9 +22,9 @@ def quantize_rows(op: Any, frame: Frame) -> Sequence[Phase]:
     """A row is worked out by one thread from the row alone, in a fixed order."""
     source = frame.storage(op.rows)
     per_token = frame.rows_per_token.get(op.rows, 1)
-    producer = None if isinstance(op.rows.owner, ir.Block) else op.rows.owner.operation
-    groups = frame.groups[producer.opview.offsets] if producer and producer.name == "moe.grouped_matmul" else None
-    window = frame.windows.get(producer.opview.offsets) if producer and source.windowed else None
+    offsets = waves.plan_of(op.operation)
+    groups = None if offsets is None else frame.groups[offsets]
+    window = frame.windows.get(offsets) if source.windowed else None
     targets: dict[CodeRows, Storage] = {}
     for use in op.out.uses:
         user = use.owner.operation

@@ -22,6 +22,8 @@ WORKING_MEMORY = 1.4
 """Bytes that sums and hidden rows together may take, as a multiple of the tokens' own permuted rows.  Below 2, which is
 promised, because threads have buffers of their own, too."""
 
+MATMULS = ("moe.grouped_matmul", "moe.grouped_matmul_combine")
+
 FEWEST_ROWS = 32
 LEAST_SHARE = 1 / 8
 """A wave has at least so many rows, and this share of them all: short waves read experts again that they cut."""
@@ -97,12 +99,22 @@ def clip(b: Builder, call: Call, begin: Value, end: Value) -> tuple[Value, Value
     return first, b.maximum(first, b.minimum(end, call.load_word(LAST_ROW)))
 
 
+def plan_of(operation: ir.Operation) -> ir.Value | None:
+    """The offsets of the plan in whose rows an operation works; None for one that works on tokens."""
+    if operation.name in MATMULS:
+        return operation.opview.offsets
+    if operation.name == "moe.quantize_rows" and not isinstance(operation.operands[0].owner, ir.Block):
+        return plan_of(operation.operands[0].owner.operation)
+    return None
+
+
 def plan_windows(operations: Sequence[Any], frame: Frame) -> dict[Any, Window]:
     """The window of every plan (by its offsets) whose matmuls need waves."""
     chains: dict[ir.Value, list[Any]] = {}
     for op in operations:
-        if op.operation.name in ("moe.grouped_matmul", "moe.grouped_matmul_combine"):
-            chains.setdefault(op.offsets, []).append(op)
+        offsets = plan_of(op.operation)
+        if offsets is not None:
+            chains.setdefault(offsets, []).append(op)
     found = {}
     for offsets, chain in chains.items():
         window = _window(chain) if _is_chain(chain, operations) else None
@@ -112,11 +124,11 @@ def plan_windows(operations: Sequence[Any], frame: Frame) -> dict[Any, Window]:
 
 
 def _is_chain(chain: Sequence[Any], operations: Sequence[Any]) -> bool:
-    """Whether the matmuls stand together, only the last one combines, and nobody else reads what lies between."""
+    """Whether the kernels stand together, only the last one combines, and nobody else reads what lies between."""
     names = [op.operation.name for op in chain]
     if names[-1] != "moe.grouped_matmul_combine" or "moe.grouped_matmul_combine" in names[:-1]:
         return False
-    kernels = [op.operation for op in operations if op.operation.name.startswith("moe.")]
+    kernels = [op.operation for op in operations if op.operation.name.startswith("moe.") and not _folded(op)]
     first = kernels.index(chain[0].operation)
     together = kernels[first : first + len(chain)] == [op.operation for op in chain]
     inside = {op.operation for op in chain}
@@ -127,13 +139,41 @@ def _is_chain(chain: Sequence[Any], operations: Sequence[Any]) -> bool:
 def _window(chain: Sequence[Any]) -> Window | None:
     """The window that keeps the chain within its memory; None where all rows at once do."""
     per_token = ir.IntegerAttr(chain[0].slots_per_token).value
-    permuted = per_token * _row_bytes(chain[0].lhs)
+    permuted = per_token * _row_bytes(_unquantised(chain[0].lhs))
     sums = 4 * ir.RankedTensorType(chain[-1].out.type).shape[1]
-    hidden = sum(row_stride(_row_bytes(out)) for op in chain[:-1] for out in op.operation.results)
+    results = [out for op in chain[:-1] for out in op.operation.results]
+    hidden = sum(row_stride(_held_bytes(out)) for out in results)
     if not hidden or sums + per_token * hidden <= WORKING_MEMORY * permuted:
         return None
     rows = max((WORKING_MEMORY * permuted - sums) / hidden, LEAST_SHARE * per_token)
     return Window(FEWEST_ROWS, int(rows * Window.UNIT))
+
+
+def _folded(op: Any) -> bool:
+    return op.operation.name in ("moe.quantize", "moe.dequantize")
+
+
+def _is_quantised(value: ir.Value) -> bool:
+    return not isinstance(value.owner, ir.Block) and value.owner.operation.name == "moe.quantize_rows"
+
+
+def _held_bytes(value: ir.Value) -> int:
+    """Bytes of a row as it lies in memory."""
+    if _is_quantised(value):
+        return int(ir.RankedTensorType(value.type).shape[1])
+    return _row_bytes(value)
+
+
+def _unquantised(value: ir.Value) -> ir.Value:
+    """What rows of integers are made from; their type is f32, whatever they take in memory."""
+    return value.owner.operation.operands[0] if _is_quantised(value) else value
+
+
+def _held_bytes(value: ir.Value) -> int:
+    """Bytes of a row as it lies in memory."""
+    if _is_quantised(value):
+        return int(ir.RankedTensorType(value.type).shape[1])
+    return _row_bytes(value)
 
 
 def _row_bytes(value: ir.Value) -> int:

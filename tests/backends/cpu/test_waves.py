@@ -8,8 +8,11 @@ import pytest
 import torch
 
 import moec
-from moec.backends.cpu import waves
+from moec.backends.cpu import isa, waves
 from moec.runtime.module import Layer
+from tests.backends.cpu import quantised
+from tests.backends.cpu.artifact import Artifact
+from tests.backends.cpu.quantised import Format
 
 MIXTRAL = Path(__file__).parents[3] / "examples" / "mixtral_8x7b.moe"
 SIZES = {"d": 96, "ff": 384, "dtype": "bf16"}
@@ -53,3 +56,24 @@ def test_working_memory_is_bounded_by_twice_the_permuted_rows(in_waves: Layer, a
 
     assert bytes_of(in_waves) <= 2 * PERMUTED * tokens
     assert bytes_of(at_once) > 2 * PERMUTED * tokens
+
+
+def test_waves_change_no_bit_of_quantised_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (96, 384, 8, 2)
+    text = quantised.experts(size, Format("int8"), "bf16", integers=True)
+    random = torch.Generator().manual_seed(0)
+    parameters = {
+        name: torch.randn(shape, generator=random).bfloat16()
+        for name, shape in {"gate": (8, 384, 96), "up": (8, 384, 96), "down": (8, 96, 384)}.items()
+    }
+    x = torch.randn(300, 96, generator=random).bfloat16()
+    index = torch.rand(300, 8, generator=random).topk(2, -1).indices.int()
+    inputs = {"x": x, "index": index, "weight": torch.rand(300, 2, generator=random)}
+    artifact = Artifact(text, isa.host_variants()[-1:])
+    monkeypatch.setattr(waves, "WORKING_MEMORY", 1000.0)
+    at_once = Artifact(text, isa.host_variants()[-1:])
+    small, large = (a.library.workspace_bytes(0, 16384, 2) - BUFFERS for a in (artifact, at_once))
+    assert 3 * small < large
+    for threads in (1, 3):
+        found, wanted = (a.run(inputs, parameters, threads=threads)["y"] for a in (artifact, at_once))
+        assert torch.equal(found, wanted)
