@@ -1,5 +1,7 @@
 """Names of what forward saves, after the parameters that it was computed with."""
 
+from itertools import count
+
 from torch_mlir import ir
 
 from moec.passes.rewriting import defining, users
@@ -19,7 +21,8 @@ class Names:
 
     def __call__(self, value: ir.Value, accumulator: int | None) -> str:
         wanted = self._wanted(value, accumulator)
-        name = next(one for one in (wanted, *(f"{wanted}.{i}" for i in range(2, 1 << 20))) if one not in self._taken)
+        numbered = (wanted if i == 1 else f"{wanted}.{i}" for i in count(1))
+        name = next(one for one in numbered if one not in self._taken)
         self._taken.add(name)
         return name
 
