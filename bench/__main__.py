@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import os
+import sys
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +27,7 @@ from bench.run import Bench, measure, write
 from bench.shapes import ROUTINGS, SHAPES, TOKENS
 
 COSTS = "costs.json"
+FILE_WIDTH = 160  # columns of what is printed into a file or a pipe
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -152,7 +154,7 @@ def measure_groups(wanted: list[Group], options: argparse.Namespace, console: Co
 def main() -> None:
     options = parse_arguments()
     torch.set_num_threads(options.threads)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     if options.costs:
         report_costs(options, console)
         return

@@ -64,7 +64,7 @@ def table(cells: Sequence[Cell], title: str) -> Table:
                 _ms(theirs) if theirs else "–",
                 _ms(limit),
                 _ratio(ours.seconds / limit, most_over_limit(cell)) if ours else "–",
-                f"{theirs / limit:.2f}×" if theirs else "–",
+                f"{theirs / cell.limit_seconds():.2f}×" if theirs else "–",
                 _ratio(ours.seconds / theirs, 1.0) if ours and theirs else "–",
                 f"{ours.error:.0e}" if ours else "–",
                 peer or "–",

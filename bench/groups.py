@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.routes import ROUTES
 from bench.shapes import SHAPES, TOKENS
 
 SWEEP = tuple(range(1, 65))
+MEASURED_THOROUGHLY = ("olmoe", "qwen3")
+"""Layers that are also quantised, trained and skewed."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Group:
     routings: tuple[str, ...] = ("uniform",)
     tokens: tuple[int, ...] = TOKENS
     routes: tuple[str, ...] = ()
-    rounds: int = 5
+    rounds: int = 4
     turn_seconds: float = 0.12
 
     @property
@@ -33,22 +36,32 @@ class Group:
         return len(self.routings) * len(self.tokens)
 
 
+PEERS = ("grouped_mm", "hf_grouped_mm", "zentorch", "vllm", "sglang", "ggml")
+"""Routes that have been the best peer of some cell or may be, without those that never were."""
+
+
+def _plain_routes(shape: str, format: str) -> tuple[str, ...]:
+    slow = ("loop", "hf_eager") if shape in MEASURED_THOROUGHLY else ()
+    return ("moec", *slow, *(name for name in PEERS if format in ROUTES[name].formats))
+
+
 def _suite() -> Iterator[Group]:
     # Layer by layer, because making the weights of a layer takes seconds.
     for shape in SHAPES:
         for format in ("bf16", "f32"):
-            yield Group("inference", shape, format)
+            yield Group("inference", shape, format, routes=_plain_routes(shape, format))
+        if shape not in MEASURED_THOROUGHLY:
+            continue
+        skewed = ("zipf", "one", "few")
+        yield Group("skew", shape, "bf16", routings=skewed, tokens=(16, 128, 512), routes=_plain_routes("", "bf16"))
+        for format in ("int8", "int4", "ternary"):
+            yield Group("quantised", shape, format)
+        for format in ("bf16", "f32"):
+            yield Group("training", shape, format, mode="training", tokens=(512, 2048), rounds=3)
         if shape == "olmoe":
             yield Group("sweep", shape, "bf16", tokens=SWEEP, routes=("moec",), rounds=3, turn_seconds=0.05)
             for format in ("bf16", "f32"):
                 yield Group("threads", shape, format, routes=("moec", "moec_1_thread"))
-        if shape == "qwen3":
-            yield Group("skew", shape, "bf16", routings=("zipf", "one", "few"), tokens=(16, 128, 512))
-        if shape in ("olmoe", "qwen3"):
-            for format in ("int8", "int4", "ternary"):
-                yield Group("quantised", shape, format)
-            for format in ("bf16", "f32"):
-                yield Group("training", shape, format, mode="training", tokens=(512, 2048), rounds=3)
 
 
 SUITE = tuple(_suite())

@@ -223,7 +223,8 @@ def summary(results: Sequence[Result]) -> str:
         for text, cell, route in judged
         if verdict(cell, route) != "met"
     ]
-    return "\n".join([f"{len(judged) - len(missed)} of {len(judged)} rows meet their targets. The others:", *missed])
+    met = f"{len(judged) - len(missed)} of {len(judged)} rows meet their targets."
+    return "\n".join([f"{met} The others:\n", *missed] if missed else [met])
 
 
 def render(files: Sequence[Path]) -> str:
