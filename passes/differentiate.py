@@ -13,6 +13,7 @@ from moec.passes.fuse_permutation import FusePermutation
 from moec.passes.fuse_shared_experts import FuseSharedExperts
 from moec.passes.gradients.backward import build_backward
 from moec.passes.gradients.forward import save
+from moec.passes.gradients.hoist import hoist_rest
 from moec.passes.hoist_router import HoistRouter
 from moec.passes.interleave_weights import InterleaveWeights
 
@@ -23,7 +24,6 @@ TO_KERNELS = (
     InterleaveWeights(),
     FusePermutation(),
     HoistRouter(),
-    Canonicalize(),
 )
 """How the layer gets to kernel level first.  Shared experts stay apart, so that parameters are used as they are."""
 
@@ -42,10 +42,12 @@ class Differentiate(Pass):
     def apply(self, module: ir.Module, remarks: Remarks) -> None:
         layer = layer_function(module)
         name = ir.StringAttr(layer.attributes["sym_name"]).value
-        work = ir.Module.parse(str(module), module.context)
+        work = ir.Module.parse(module.operation.get_asm(enable_debug_info=True), module.context)
         for step in TO_KERNELS:
             step.apply(work, Remarks())
         forward = layer_function(work)
+        hoist_rest(forward.regions[0].blocks[0])
+        Canonicalize().apply(work, Remarks())
         with ir.InsertionPoint(work.body), layer.location:
             backward = build_backward(forward, name + BACKWARD)
         save(forward, backward.saved, name + FORWARD)

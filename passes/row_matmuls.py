@@ -57,7 +57,7 @@ class RowMatmuls:
     def lower(self, matvec: ir.Operation, gives: ir.Value) -> None:
         """Emit the matmul of one matvec; its result holds `gives`: the matvec's own result or one built on it."""
         matrix, vector, start = matvec.operands
-        if not _is_zero(start):
+        if not starts_at_zero(start):
             raise NotARowMatmul("a linear's sum must start at zero")
         lhs = self._lhs(vector)
         acc = matvec.results[0]
@@ -199,7 +199,8 @@ def _same_elements(reshape: ir.Operation) -> ir.Value:
     return before
 
 
-def _is_zero(value: ir.Value) -> bool:
+def starts_at_zero(value: ir.Value) -> bool:
+    """Whether what a linear's sum starts at is a constant 0."""
     op = defining(value)
     if op is None or op.name != "arith.constant" or not is_splat(op):
         return False

@@ -36,7 +36,7 @@ def _reshape(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]
     batch = inputs[0].shape[: scope.lift(op.operands[0])]
     type_ = op.results[0].type
     shape = [-1 if type_.is_dynamic_dim(i) else type_.get_dim_size(i) for i in range(type_.rank)]
-    return [inputs[0].reshape(*batch, *shape)]
+    return [inputs[0].reshape((*batch, *shape))]
 
 
 def _static(op: ir.Operation, name: str) -> list[int]:

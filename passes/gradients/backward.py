@@ -77,6 +77,9 @@ def _active(block: ir.Block, wanted: Iterable[ir.Value]) -> set[ir.Value]:
     active = set(wanted)
     for op in (op.operation for op in block.operations):
         inside = [inner for region in op.regions for inner_block in region.blocks for inner in walk(inner_block)]
+        for one in inside:  # a parameter is reshaped where an epilogue reads it
+            if one.name.startswith("tensor.") and any(operand in active for operand in one.operands):
+                active.update(one.results)
         if any(operand in active for one in (op, *inside) for operand in one.operands):
             active.update(result for result in op.results if is_float(result))
     return active

@@ -7,7 +7,7 @@ from torch_mlir import ir
 from moec.dialect import ElementOp, GroupedMatmulCombineOp, MatmulOp, RowValuesOp, SlotValuesOp, TakeOp
 from moec.passes.gradients.affine import Coefficient, Term, terms
 from moec.passes.gradients.experts import Experts
-from moec.passes.gradients.formulas import add, row_sum, widened
+from moec.passes.gradients.formulas import add, collapse, row_sum, widened
 from moec.passes.gradients.grouped import Plan, group_sum, map_rows, weight_gradient
 from moec.passes.gradients.replay import Replay, result_of
 from moec.passes.gradients.reverse import reverse
@@ -67,24 +67,36 @@ class Combine:
         return list(first.values())
 
     def _leaf(self, element: ElementOp) -> ir.Value:
-        """A narrow element in a map of rows, tensor<1>."""
-        tape = self.experts.tape
-        if ir.StringAttr(element.kind).value == "scalar":
-            return row(tape.recall(element.tensor))
-        if ir.StringAttr(element.kind).value == "slot":
-            return row(self._row_values(tape.recall(element.tensor)))
-        raise NoRule(f"an expert's output scaled by elements of kind {ir.StringAttr(element.kind).value}")
+        """A narrow element in a map of rows, tensor<1>; what it needs is emitted ahead of the map."""
+        whole = self.experts.tape.recall(element.tensor)
+        kind = ir.StringAttr(element.kind).value
+        if kind == "scalar":
+            return row(whole)
+        with ir.InsertionPoint(ir.InsertionPoint.current.block.owner):
+            if kind == "slot":
+                rows = self._row_values(whole)
+            elif kind == "expert":
+                rows = self._row_values(self._at_choices(whole))
+            else:
+                raise NoRule(f"an expert's output scaled by elements of kind {kind}")
+        return row(rows)
 
     def _row_values(self, slot_values: ir.Value) -> ir.Value:
-        """Values of slots in row order, emitted ahead of the map at work."""
-        tape = self.experts.tape
-        block = ir.InsertionPoint.current.block
-        f32 = ir.F32Type.get()
-        type_ = ir.RankedTensorType.get([DYNAMIC(), 1], f32)
-        if block == tape.block:
-            return RowValuesOp(slot_values, self.plan.slots, type_).out
-        with ir.InsertionPoint(block.owner):
-            return RowValuesOp(slot_values, self.plan.slots, type_).out
+        """Values of slots in row order, tensor<?x1xf32>."""
+        type_ = ir.RankedTensorType.get([DYNAMIC(), 1], ir.F32Type.get())
+        return RowValuesOp(slot_values, self.plan.slots, type_).out
+
+    def _at_choices(self, numbers: ir.Value) -> ir.Value:
+        """A number for each expert, tensor<Ex1>, at the experts that tokens chose: tensor<?xKxf32>."""
+
+        def build() -> ir.Value:
+            listed = widened(collapse(numbers, [[0, 1]], dims(numbers)[:1]))
+            return TakeOp(listed, row(self.plan.index), self._slots_type()).out
+
+        return map_rows(self.plan.index, dims(self.plan.index)[1], build)
+
+    def _slots_type(self) -> ir.Type:
+        return ir.RankedTensorType.get([dims(self.plan.index)[1]], ir.F32Type.get())
 
     def _replay(self) -> Replay:
         block = self.matmul.epilogue.blocks[0]
@@ -123,6 +135,8 @@ class Combine:
                 tape.contribute(element.tensor, SlotValuesOp(rows, self.plan.slots, self.plan.index, type_).out)
             case "scalar":
                 tape.contribute(element.tensor, rows)
+            case "expert":
+                tape.contribute(element.tensor, group_sum(self.plan, rows, False, None, element.tensor))
             case kind:
                 raise NoRule(f"an expert's output scaled by elements of kind {kind}")
 
@@ -132,7 +146,7 @@ class Combine:
         For all experts at once, as a product of tokens and vectors.
         """
         tape, f32 = self.experts.tape, ir.F32Type.get()
-        experts, slots = dims(columns)[0], dims(self.plan.index)[1]
+        experts = dims(columns)[0]
         weights = count_axis(tape.recall(columns))
         product = MatmulOp(self.d, [weights], [ir.RankedTensorType.get([DYNAMIC(), experts], f32)])
         block = fill_region(product.epilogue, [f32])
@@ -140,11 +154,9 @@ class Combine:
             yield_value(block.arguments[0])
 
         def build() -> ir.Value:
-            type_ = ir.RankedTensorType.get([slots], f32)
-            return TakeOp(row(product.out), row(self.plan.index), type_).out
+            return TakeOp(row(product.out), row(self.plan.index), self._slots_type()).out
 
-        values = map_rows(self.plan.index, slots, build)
-        return RowValuesOp(values, self.plan.slots, ir.RankedTensorType.get([DYNAMIC(), 1], f32)).out
+        return self._row_values(map_rows(self.plan.index, dims(self.plan.index)[1], build))
 
     def _contribute_column(self, term: Term) -> None:
         whole = _element(term.element).tensor

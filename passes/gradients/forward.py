@@ -9,7 +9,7 @@ from moec.dialect import GroupedMatmulOp, MatmulOp
 from moec.passes.gradients.backward import named
 from moec.passes.gradients.formulas import rounded
 from moec.passes.gradients.tape import Saved
-from moec.passes.rewriting import element_type, terminator, yield_value
+from moec.passes.rewriting import element_type, flag, terminator, yield_value
 
 
 def save(function: ir.Operation, saved: Sequence[Saved], name: str) -> None:
@@ -23,6 +23,8 @@ def save(function: ir.Operation, saved: Sequence[Saved], name: str) -> None:
     with ir.InsertionPoint(end), end.location:
         func.ReturnOp([replaced.get(value, value) for value in (*end.operands, *values)])
     end.erase()
+    for before in replaced:
+        before.owner.operation.erase()
     old = [_role(attributes) for attributes in function.attributes["res_attrs"]]
     assert len(old) == count
     results = [*old, *(named(one.name, "saved") for one in saved)]
@@ -69,7 +71,7 @@ def _wider(old: ir.OpView, numbers: Sequence[int]) -> ir.OpView:
             made: ir.OpView = MatmulOp(old.lhs, list(old.weights), types)
         else:
             made = GroupedMatmulOp(
-                old.lhs, old.offsets, old.slots, list(old.weights), old.gather, old.slots_per_token, types
+                old.lhs, old.offsets, old.slots, list(old.weights), flag(old.gather), old.slots_per_token, types
             )
     block = old.epilogue.blocks[0]
     block.append_to(made.epilogue)
