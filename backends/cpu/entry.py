@@ -168,7 +168,7 @@ def _size_function(b: Builder, plan: Plan) -> Function:
 
 
 def _aligned_size(b: Builder, size: frames.Size, tokens: Value, threads: Value) -> Value:
-    bytes_ = tokens * size.per_token + threads * size.per_thread + (size.fixed + LINE - 1)
+    bytes_ = tokens * size.per_token + threads * size.of_thread(b, tokens) + (size.fixed + LINE - 1)
     return bytes_ & -LINE
 
 

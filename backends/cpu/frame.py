@@ -93,6 +93,14 @@ class Size:
     fixed: int = 0
     per_token: int = 0
     per_thread: int = 0
+    per_thread_token: int = 0
+    """Bytes of a thread's part for each token of the call, where they are fewer than `per_thread`; 0: no such bound."""
+
+    def of_thread(self, b: Builder, tokens: Value) -> Value:
+        """Bytes of a thread's part."""
+        if not self.per_thread_token:
+            return b.index(self.per_thread)
+        return b.minimum(tokens * self.per_thread_token, self.per_thread)
 
 
 @dataclass(frozen=True)
@@ -340,9 +348,11 @@ class Call:
             index = self.b.index(index) - self.load_word(FIRST_ROW)
         return self.address(storage).at(index, storage.stride)
 
-    def own(self, word: int, bytes_: int) -> Pointer:
-        """This thread's part of a workspace buffer declared with `Size(per_thread=bytes_)`."""
-        return self.pointer(word).at(self.thread, bytes_)
+    def own(self, word: int, size: int | Size) -> Pointer:
+        """This thread's part of a workspace buffer declared with `size`, or with `Size(per_thread=size)`."""
+        if isinstance(size, int):
+            return self.pointer(word).at(self.thread, size)
+        return self.pointer(word) + self.thread * size.of_thread(self.b, self.tokens)
 
     def fail(self, code: int) -> None:
         """Note an error; the call raises it once every phase has run.  The phase must go on without harm."""

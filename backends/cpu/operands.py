@@ -126,7 +126,7 @@ class Operands:
         b = call.b
         if self.copied is None:
             return Rows(call.row(self.lhs, first), self.stride, count)
-        buffer = call.own(self.copied, self.chunk * self.stride)
+        buffer = call.own(self.copied, _rows_size(self.chunk, self.stride, self.rows_per_token))
         with b.if_(held.load(b.i64).differs(first)):
             held.store(first)
             with b.for_(0, count) as loop:
@@ -204,9 +204,15 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     in_place = not (plan and plan.gather) and lies_ready(layout, lhs.element, lhs.stride)
     stride = lhs.stride if in_place else layout.row_stride()
     chunk = tiling.chunk_rows(stride, tiling.most_rows(frame.variant, layout))
-    copied = None if in_place else frame.workspace(Size(per_thread=chunk * stride))
+    rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
+    copied = None if in_place else frame.workspace(rows_size)
     expanded = frame.workspace(Size(per_thread=_unit_bytes(layout, source))) if source.expands else None
     return Operands(f"{frame.name}{name}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
+
+
+def _rows_size(chunk: int, stride: int, rows_per_token: int) -> Size:
+    """The threads' buffers for copied rows: of a chunk, but of no more rows than the call has."""
+    return Size(per_thread=chunk * stride, per_thread_token=rows_per_token * stride)
 
 
 def _unit_bytes(layout: Panels, source: Source) -> int:
