@@ -80,15 +80,16 @@ def quiet(priority: str = "normal", lock: Path | None = None) -> Iterator[None]:
         if lock:
             fcntl.flock(held, fcntl.LOCK_EX)
         niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        scheduler, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
         try:
             if priority == "raised":
                 _each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, NICE))
             elif priority == "realtime":
-                parameter = os.sched_param(REALTIME)
-                _each_thread(lambda thread: os.sched_setscheduler(thread, os.SCHED_FIFO, parameter))
+                realtime = os.sched_param(REALTIME)
+                _each_thread(lambda thread: os.sched_setscheduler(thread, os.SCHED_FIFO, realtime))
             yield
         finally:
             if priority == "raised":
                 _each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, niceness))
             elif priority == "realtime":
-                _each_thread(lambda thread: os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0)))
+                _each_thread(lambda thread: os.sched_setscheduler(thread, scheduler, parameter))

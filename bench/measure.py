@@ -97,7 +97,8 @@ def time_rounds(
         for number in range(plan.rounds):
             probes.append(prober.brief())
             order = list(timings)
-            for name in order[number % len(order) :] + order[: number % len(order)]:
+            first = number % max(1, len(order))
+            for name in order[first:] + order[:first]:
                 timing = timings[name]
                 if _hopeless(name, timings):
                     continue
