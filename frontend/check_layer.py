@@ -272,7 +272,10 @@ class _CheckLayer:
         made = outputs.router(self._found, use, known, bound, unit, self._count_span(experts))
         read = read_losses(self._found, self._all(LossUse), self._constants, known.definition, bound, count)
         self._losses = read.losses
-        return (replace(made, **read.values), unit) if made else None
+        if made is None:
+            return None
+        probability, logits = read.values.get("probability"), read.values.get("logits")
+        return replace(made, probability=probability, logits=logits), unit
 
     def _count_span(self, use: ExpertsUse) -> Span:
         return use.count.span if use.count else use.name.span

@@ -18,13 +18,13 @@ def unsegmented(attribute: str) -> Callable[[Class], Class]:
     """Builders of the class leave this attribute out: one variadic group needs no sizes, and IRDL asks for none."""
 
     def decorate(class_: Class) -> Class:
-        build = class_.__init__
+        build: Callable[..., None] = vars(class_)["__init__"]
 
         def init(self: Any, *args: Any, **options: Any) -> None:
             build(self, *args, **options)
             del self.operation.attributes[attribute]
 
-        class_.__init__ = init
+        setattr(class_, "__init__", init)  # noqa: B010 - the type checker forbids the assignment
         return class_
 
     return decorate

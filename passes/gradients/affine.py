@@ -59,7 +59,8 @@ def terms(value: ir.Value) -> Terms:
         wide, narrow = (a, b) if narrow_elements(b) is not None else (b, a)
         return _times(wide, narrow, arith.mulf)
     if op.name == "arith.divf":
-        return _times(*op.operands, arith.divf)
+        a, b = op.operands
+        return _times(a, b, arith.divf)
     raise NoRule("an expert whose output is not linear in its last linear")
 
 

@@ -170,7 +170,8 @@ class Combine:
 
 
 def _element(leaf: ir.Value) -> ElementOp:
-    return leaf.owner.opview
+    element: ElementOp = leaf.owner.opview
+    return element
 
 
 def _kind(leaf: ir.Value) -> str:

@@ -34,7 +34,7 @@ class Names:
         if op.name in ("moe.route", "moe.capacity"):
             kind = "index" if "i32" in str(value.type) else "weight"
             return f"{self._group(op)}.{kind}"
-        return op.name.removeprefix("moe.")
+        return str(op.name).removeprefix("moe.")
 
     def _parameter(self, value: ir.Value) -> str:
         while value not in self._arguments:
