@@ -42,9 +42,8 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def variants(self) -> Sequence[Variant]:
-        """The code paths of an artifact, best first."""
+    def variants(self, module: ir.Module) -> Sequence[Variant]:
+        """The code paths of a module's artifact, best first."""
         ...
 
     def stages(self) -> Sequence[str]:

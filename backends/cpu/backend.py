@@ -18,10 +18,10 @@ class CpuBackend:
 
     name: str = "cpu"
 
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """The variants of an artifact, best first; their places are the numbers that its functions take."""
-        return isa.host_variants()
+    def variants(self, module: ir.Module) -> tuple[Variant, ...]:
+        """The variants of a module's artifact, best first; their places are the numbers that its functions take."""
+        operations = [op.operation.name for f in module.body.operations for op in f.regions[0].blocks[0].operations]
+        return isa.host_variants(integer_rows="moe.quantize_rows" in operations)
 
     def stages(self) -> tuple[str, ...]:
         """`cpu`: `arith`, `scf`, `vector` and `llvm`, one function a phase; `llvm`: the LLVM dialect alone."""
@@ -31,14 +31,14 @@ class CpuBackend:
         """The text of a stage.  Raises Unsupported for what cannot be compiled, KeyError for an unknown stage."""
         if stage not in self.stages():
             raise KeyError(stage)
-        lowered = kernels(module, self.variants)
+        lowered = kernels(module, self.variants(module))
         if stage == "llvm":
             codegen.lower_to_llvm(lowered)
         return str(lowered)
 
     def compile(self, module: ir.Module) -> bytes:
         """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker."""
-        return link.link(compile_object(module, self.variants))
+        return link.link(compile_object(module, self.variants(module)))
 
 
 def kernels(module: ir.Module, variants: Sequence[Variant]) -> ir.Module:

@@ -13,10 +13,13 @@ from moec.backends.cpu import decode
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import LINE
+from moec.backends.cpu.layout import Arithmetic
 from moec.backends.cpu.values import Pointer, Value
 
-UNROLLED = 256
-"""Most multiplications of an unrolled part of a step: the end of a loop costs up to 8 % of a group of 32."""
+UNROLLED = {Arithmetic.WIDENED: 32}
+MOST_UNROLLED = 256
+"""Most multiplications of an unrolled part of a step: the end of a loop costs up to 8 % of a group of 32.  Where each
+is preceded by a conversion, it costs less, and compiling takes longer."""
 
 
 def body(
@@ -100,7 +103,8 @@ class _Kernel:
         b, layout = self.b, self.layout
         block = layout.block_dots * layout.vectors * self.rows
         parts = [n for n in range(1, layout.step_blocks + 1) if layout.step_blocks % n == 0]
-        unrolled = max(n for n in parts if n == 1 or n * block <= UNROLLED)
+        most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
+        unrolled = max(n for n in parts if n == 1 or n * block <= most)
 
         def some(
             a: Pointer, weights: Pointer, ahead: Pointer, rows_ahead: Pointer, sums: list[Value]

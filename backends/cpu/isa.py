@@ -27,8 +27,8 @@ class Variant:
     """Has `vdpbf16ps`: f32 lanes += the dot products of pairs of bf16; and `vpermi2b`: look-ups in 128 bytes."""
     has_dot_int8: bool = False
     """Has `vpdpbusd`: i32 lanes += the dot products of four u8 and four i8."""
-    extends: str = ""
-    """The variant whose code this one can run, too; both must have the same registers."""
+    extends: tuple[str, ...] = ()
+    """Variants whose code this one can run, too, nearest first; all must have the same registers."""
 
     @property
     def is_x86(self) -> bool:
@@ -53,7 +53,18 @@ AVX512_BF16 = Variant(
     has_fma=True,
     has_dot_bf16=True,
     has_dot_int8=True,
-    extends="avx512",
+    extends=("avx512_vnni", "avx512"),
+)
+AVX512_VNNI = Variant(
+    "avx512_vnni",
+    (*_V4, "avx512_vnni"),
+    "x86-64-v4",
+    ("+avx512vnni",),
+    16,
+    32,
+    has_fma=True,
+    has_dot_int8=True,
+    extends=("avx512",),
 )
 AVX512 = Variant("avx512", _V4, "x86-64-v4", ("+avx512f",), 16, 32, has_fma=True)
 AVX2 = Variant("avx2", _V3, "x86-64-v3", ("+avx2", "-avx512f"), 8, 16, has_fma=True)
@@ -61,8 +72,12 @@ GENERIC_X86 = Variant("generic", (), "x86-64", ("+sse2", "-sse3", "-avx"), 4, 16
 GENERIC = Variant("generic", (), "", (), 4, 16, has_fma=False)
 
 
-def host_variants() -> tuple[Variant, ...]:
-    """Every variant that can be generated for this machine's architecture, best first."""
+def host_variants(*, integer_rows: bool = False) -> tuple[Variant, ...]:
+    """The variants that are generated for this machine's architecture, best first.
+
+    With `integer_rows`, for layers that multiply int8 by int8, one more is worth its code.
+    """
     if platform.machine().lower() in ("x86_64", "amd64"):
-        return AVX512_BF16, AVX512, AVX2, GENERIC_X86
+        between = (AVX512_VNNI,) if integer_rows else ()
+        return AVX512_BF16, *between, AVX512, AVX2, GENERIC_X86
     return (GENERIC,)

@@ -20,9 +20,9 @@ _REFERENCES = {"llvm.call": "callee", "llvm.mlir.addressof": "global_name"}
 def share(module: ir.Module, variants: Sequence[Variant]) -> None:
     """Removes functions of variants that extend another of `variants` where both have the same."""
     for variant in variants:
-        base = next((other for other in variants if other.name == variant.extends), None)
-        if base is not None:
-            _share(module, variant, base)
+        bases = [other for name in variant.extends for other in variants if other.name == name]
+        if bases:
+            _share(module, variant, bases[0])
 
 
 def _share(module: ir.Module, variant: Variant, base: Variant) -> None:

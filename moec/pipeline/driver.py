@@ -132,7 +132,7 @@ class Compilation:
             source=Source(name, hashlib.sha256(text.encode()).hexdigest()),
             options=options,
             target=self.target,
-            variants=tuple(Variant(v.name, v.features) for v in self.backend.variants),
+            variants=tuple(Variant(v.name, v.features) for v in self.backend.variants(self.kernels)),
             inputs=describe.inputs(self.kernels),
             outputs=describe.outputs(self.kernels),
             parameters=describe.weights(self.kernels),

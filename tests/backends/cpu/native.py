@@ -20,11 +20,13 @@ from moec.dialect import context
 _FLAGS = {"bmi1": "bmi1", "cx16": "cx16", "lzcnt": "abm", "sse4_2": "sse4_2"}
 
 
-def runnable() -> list[isa.Variant]:
+def runnable(*, integer_rows: bool = False) -> list[isa.Variant]:
     """The variants that this machine can run."""
     text = Path("/proc/cpuinfo").read_text()
     flags = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
-    return [v for v in isa.host_variants() if all(_FLAGS.get(f, f) in flags for f in v.features)]
+    return [
+        v for v in isa.host_variants(integer_rows=integer_rows) if all(_FLAGS.get(f, f) in flags for f in v.features)
+    ]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tests.backends.cpu.artifact import DTYPES, Artifact, exact
 from tests.backends.cpu.native import runnable
 from tests.backends.cpu.quantised import Format
 
-VARIANTS = runnable()
+VARIANTS = runnable(integer_rows=True)
 
 compiled = cache(lambda text: Artifact(text, VARIANTS))
 
