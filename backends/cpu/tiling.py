@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from moec.backends.cpu.codes import BITS, CodePanels
 from moec.backends.cpu.isa import Variant
-from moec.backends.cpu.layout import Panels, arithmetic
+from moec.backends.cpu.layout import Arithmetic, Panels, arithmetic
 from moec.dialect.formats import Format
 
 UNIT_BYTES = 128 * 1024
@@ -51,8 +51,9 @@ def most_rows(variant: Variant, layout: Panels) -> int:
             # Sums and totals both; there is one multiplication for every fourth element only, so that fetching totals
             # from the first-level cache for every group would count.
             return max(2, free // (2 * layout.vectors))
-        # More rows than eight are no faster, and take longer to compile.
-        return max(1, min(8, free // layout.vectors))
+        # More rows than eight are faster only where decoding a step takes long, and blocks of few dots compile fast.
+        most = 12 if layout.arithmetic is Arithmetic.PAIRS and layout.block_dots == 1 else 8
+        return max(1, min(most, free // layout.vectors))
     return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
 
 
