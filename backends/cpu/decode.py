@@ -134,7 +134,7 @@ def _signed(value: Value, up: int, down: int) -> Value:
 
 def _bf16(number: int) -> int:
     """The bits of a small integer."""
-    return struct.unpack("<I", struct.pack("<f", float(number)))[0] >> 16
+    return int.from_bytes(struct.pack(">f", float(number))[:2], "big")
 
 
 def _table(bits: int) -> list[int]:

@@ -33,8 +33,10 @@ def kernel(b: Builder, layout: Panels, row_stride: int, rows: int) -> Function:
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
         with b.define(function) as given:
-            write = code_kernel.body if isinstance(layout, CodePanels) else _body
-            write(b, layout, row_stride, rows, *given)
+            if isinstance(layout, CodePanels):
+                code_kernel.body(b, layout, row_stride, rows, *given)
+            else:
+                _body(b, layout, row_stride, rows, *given)
     return function
 
 

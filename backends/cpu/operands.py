@@ -163,10 +163,10 @@ def layout_of(op: Any, frame: Frame) -> Panels:
     if op.transposed and not frame.plain:
         raise unsupported("cpu", op, "packed weights are not multiplied transposed")
     if format_ is not None and not frame.plain and rows in ("f32", "bf16", "i8"):
-        layout = tiling.code_panels(frame.variant, rows, format_, len(weights), shape)
-        if layout.largest_sum >= 2**31:
-            raise unsupported("cpu", op, f"sums of {layout.group} products of integers do not fit into 32 bits")
-        return layout
+        codes = tiling.code_panels(frame.variant, rows, format_, len(weights), shape)
+        if codes.largest_sum >= 2**31:
+            raise unsupported("cpu", op, f"sums of {codes.group} products of integers do not fit into 32 bits")
+        return codes
     kinds = {rows, *(str(ir.RankedTensorType(w.type).element_type) for w in weights)}
     if format_ is not None or not kinds <= {"f32", "bf16"} or len({str(w.type) for w in weights}) != 1:
         raise unsupported("cpu", op, f"it multiplies f32 and bf16, and all its weights are of one type, not {kinds}")

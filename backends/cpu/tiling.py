@@ -38,8 +38,11 @@ def panels(variant: Variant, rows: str, weights: str, operands: int, experts: in
 def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:
     """The layout for rows ("f32", "bf16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
     groups = max(1, 2 // operands)
-    how = arithmetic(variant, rows, "codes")
-    return CodePanels(how, variant.lanes, operands, groups, *shape, BITS[format_.name], format_.groups, format_.scale)
+    how, bits = arithmetic(variant, rows, "codes"), BITS[format_.name]
+    experts, columns, inner = shape
+    return CodePanels(
+        how, variant.lanes, operands, groups, experts, columns, inner, bits, format_.groups, format_.scale
+    )
 
 
 def most_rows(variant: Variant, layout: Panels) -> int:

@@ -157,13 +157,6 @@ def _is_quantised(value: ir.Value) -> bool:
     return not isinstance(value.owner, ir.Block) and value.owner.operation.name == "moe.quantize_rows"
 
 
-def _held_bytes(value: ir.Value) -> int:
-    """Bytes of a row as it lies in memory."""
-    if _is_quantised(value):
-        return int(ir.RankedTensorType(value.type).shape[1])
-    return _row_bytes(value)
-
-
 def _unquantised(value: ir.Value) -> ir.Value:
     """What rows of integers are made from; their type is f32, whatever they take in memory."""
     return value.owner.operation.operands[0] if _is_quantised(value) else value

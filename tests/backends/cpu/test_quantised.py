@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch_mlir import ir
 
+from moec.backends.base import Unsupported
 from moec.dialect import context
 from moec.oracle import interpreter
 from tests.backends.cpu import quantised
@@ -199,3 +200,8 @@ def test_unpacking_gives_code_times_scale() -> None:
         back = torch.zeros_like(w)
         artifact.library.unpack(number, 0, artifact.pack({"w": w}, number), back)
         assert torch.equal(back, wanted.view_as(w))
+
+
+def test_sums_that_could_overflow_are_refused() -> None:
+    with pytest.raises(Unsupported, match="32 bits"):
+        Artifact(quantised.dense(140000, 1, Format("int8"), "bf16", integers=True), VARIANTS[-1:])
