@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.routes.moec_layer import moec_layer
+from bench.routes.moec_layer import moec_layer, moec_training
 from bench.shapes import SHAPES, Shape
 
 DTYPES = {"fp32": "f32", "bf16": "bf16"}
@@ -60,3 +60,10 @@ def moec_quantised_peer(layer: Any, dtype: str, threads: int) -> Any:
 @peers.peer("moec_int8_rows", dtypes=tuple(QUANTISED), xdtype="bf16")
 def moec_int8_rows_peer(layer: Any, dtype: str, threads: int) -> Any:
     return moec_layer(_Weights(layer), QUANTISED[dtype], rows="int8")
+
+
+@peers.peer("moec_training", dtypes=tuple(DTYPES), group="training")
+def moec_training_peer(layer: Any, dtype: str, threads: int) -> Any:
+    if not layer.train:
+        raise peers.Skip("measured with --train")
+    return moec_training(_Weights(layer), DTYPES[dtype]).run
