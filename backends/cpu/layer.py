@@ -14,7 +14,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage, copy_bytes
 from moec.backends.cpu.isa import Variant
-from moec.backends.cpu.parameters import PARAMETERS, RESHAPES
+from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, is_parameter
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
 from moec.backends.cpu.waves import Wave, plan_of, plan_windows
@@ -215,6 +215,8 @@ def _plan_steps(layer: Layer, made: Plan) -> None:
             continue
         counters = len(frame.counters)
         phases = list(plan_one(op, frame))
+        for tensor in _elements_read(operation):
+            frame.storage(tensor)  # known before the phase is emitted that copies plain parameters
         offsets = plan_of(operation)
         in_waves = offsets in frame.windows
         waves = frame.groups[offsets] if in_waves else None
@@ -242,6 +244,13 @@ def reads(operation: ir.Operation) -> set[ir.Value]:
             for inner in block.operations:
                 found |= reads(inner.operation)
     return found
+
+
+def _elements_read(operation: ir.Operation) -> list[ir.Value]:
+    """The parameters, or what is made of them, that the epilogues of an operation read element by element."""
+    blocks = (block for region in operation.regions for block in region)
+    inner = (one.operation for block in blocks for one in block.operations)
+    return [one.operands[0] for one in inner if one.name == "moe.element" and is_parameter(one.operands[0])]
 
 
 def _parameters_phase(frame: Frame) -> Phase:
