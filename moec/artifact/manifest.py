@@ -26,6 +26,8 @@ ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4, "i8": 1}
 """Element types of an artifact's tensors and their sizes in bytes."""
 
 FLOATS = ("f32", "bf16")
+"""Those of them that can have gradients."""
+
 CALL_DTYPES = (*FLOATS, "i32")
 """Element types of what a call takes and gives; i8 is for weights that are given quantised."""
 
