@@ -21,22 +21,27 @@ from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.values import Pointer, Value
 
+PACE = 1 << 16
+"""The pace of streams that move on at every step."""
 
-def kernel(b: Builder, layout: Panels, row_stride: int, rows: int) -> Function:
-    """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride)`.
 
+def kernel(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool = False) -> Function:
+    """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride,
+    pace)`.
+
+    Streams move on at every step; of a `paced` kernel, by n * pace / PACE strides, rounded down, after n steps.
     Accumulators are [row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.  Defines
     the function when it is first asked for.
     """
-    name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}"
-    arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64]
+    name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}{'_paced' if paced else ''}"
+    arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
         with b.define(function) as given:
             if isinstance(layout, CodePanels):
-                code_kernel.body(b, layout, row_stride, rows, *given)
+                code_kernel.body(b, layout, row_stride, rows, *given[:-1])  # its streams move on at every step
             else:
-                _body(b, layout, row_stride, rows, *given)
+                _body(b, layout, row_stride, rows, paced, *given)
     return function
 
 
@@ -45,6 +50,7 @@ def _body(
     layout: Panels,
     row_stride: int,
     rows: int,
+    paced: bool,
     a: Pointer,
     weights: Pointer,
     steps: Value,
@@ -54,6 +60,7 @@ def _body(
     weights_stride: Value,
     next_rows: Pointer,
     rows_stride: Value,
+    pace: Value,
 ) -> None:
     vector = b.vec(layout.lanes, b.f32)
     width = 4 * layout.lanes
@@ -64,10 +71,18 @@ def _body(
         lambda: [place.load(vector, align=width) for place in places],
         lambda: [b.splat(vector, 0.0) for _ in places],
     )
-    carried = [*start, a, weights, next_weights, next_rows]
-    with b.for_(0, steps, carry=carried, unroll=False) as loop:
+    ahead = [b.index(0)] if paced else [next_weights, next_rows]
+    with b.for_(0, steps, carry=[*start, a, weights, *ahead], unroll=False) as loop:
         sums = loop.values[: len(places)]
-        a, weights, next_weights, next_rows = (Pointer(value.raw) for value in loop.values[len(places) :])
+        a, weights, *moving = loop.values[len(places) :]
+        a, weights = Pointer(a.raw), Pointer(weights.raw)
+        if paced:
+            strides = moving[0] // PACE
+            streams = [next_weights + strides * weights_stride, next_rows + strides * rows_stride]
+            moved = [moving[0] + pace]
+        else:
+            streams = [Pointer(stream.raw) for stream in moving]
+            moved = [streams[0] + weights_stride, streams[1] + rows_stride]
         columns = [_weights(b, layout, weights + n * layout.vector_bytes) for n in range(layout.vectors)]
         for row in range(rows):
             element = b.splat(vector, (a + row * row_stride).load(b.f32))
@@ -75,9 +90,9 @@ def _body(
                 at = row * layout.vectors + n
                 sums[at] = _multiply_add(b, layout, element, column, sums[at])
         for line in range(layout.prefetched_lines):
-            (next_weights + line * LINE).prefetch()
-        next_rows.prefetch()
-        loop.carry(*sums, a + 4, weights + layout.step_bytes, next_weights + weights_stride, next_rows + rows_stride)
+            (streams[0] + line * LINE).prefetch()
+        streams[1].prefetch()
+        loop.carry(*sums, a + 4, weights + layout.step_bytes, *moved)
     for place, value in zip(places, loop.results, strict=False):
         place.store(value, align=width)
 

@@ -12,11 +12,11 @@ from moec.backends.base import unsupported
 from moec.backends.cpu import code_packing, decode, packing, tiling, waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
-from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage, align_up
+from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.lhs import copy_row, lies_ready
 from moec.backends.cpu.plain import plain
-from moec.backends.cpu.product import Block, Rows, Weights
+from moec.backends.cpu.product import Block, Rows, Weights, expanded_bytes
 from moec.backends.cpu.sources import Packed, Source
 from moec.backends.cpu.values import Pointer, Value
 from moec.dialect.formats import format_of
@@ -63,8 +63,11 @@ class Operands:
     # --- weights and accumulators
 
     def weights(self, call: Call) -> Weights:
-        expanded = call.own(self.expanded, _unit_bytes(self.layout, self.source)) if self.expanded is not None else None
-        return Weights(self.layout, self.source, expanded)
+        """Called once in a phase, at its beginning."""
+        bytes_ = expanded_bytes(self.layout, self.source)
+        made = Weights(self.layout, self.source, None if self.expanded is None else call.own(self.expanded, bytes_))
+        made.begin(call.b)
+        return made
 
     def sums(self, call: Call, block: Block, row: Value, group: int) -> list[Value]:
         """The complete sums of every weights operand, f32, for a row of a block and a column group of the panel."""
@@ -206,15 +209,10 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     chunk = tiling.chunk_rows(stride, tiling.most_rows(frame.variant, layout))
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
     copied = None if in_place else frame.workspace(rows_size)
-    expanded = frame.workspace(Size(per_thread=_unit_bytes(layout, source))) if source.expands else None
+    expanded = frame.workspace(Size(per_thread=expanded_bytes(layout, source))) if source.expands else None
     return Operands(f"{frame.name}{name}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
 
 
 def _rows_size(chunk: int, stride: int, rows_per_token: int) -> Size:
     """The threads' buffers for copied rows: of a chunk, but of no more rows than the call has."""
     return Size(per_thread=chunk * stride, per_thread_token=rows_per_token * stride)
-
-
-def _unit_bytes(layout: Panels, source: Source) -> int:
-    """Bytes of a unit of expanded weights, whole lines."""
-    return align_up(align_up(source.unit_steps, layout.lanes) * layout.step_bytes)

@@ -16,13 +16,10 @@ from moec.backends.cpu import parameters, tiling
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import LINE, Call, align_up, copy_bytes
 from moec.backends.cpu.layout import Arithmetic, Panels
+from moec.backends.cpu.microkernel import PACE
 from moec.backends.cpu.sources import At, Coming, Streams
 from moec.backends.cpu.transpose import transpose
 from moec.backends.cpu.values import Pointer, Value, byte_width
-
-TRANSPOSED_UNIT_STEPS = 128
-"""Steps of a unit whose lines lie a row of the matrix apart.  Where that is a power of two they share a few sets of the
-second-level cache, which hold no more of them between being prefetched and being expanded."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,13 @@ class _Plain:
     @property
     def expands(self) -> bool:
         return True
+
+    @property
+    def early(self) -> bool:
+        return False
+
+    def share(self, coming: Coming, blocks: Value) -> Value:
+        raise TypeError("these weights are expanded when their turn comes")
 
     def matrix(self, call: Call, operand: int, expert: Value) -> Pointer:
         bytes_ = self.layout.columns * self.layout.inner * self.width
@@ -177,19 +181,32 @@ class Columns(_Plain):
 
     @property
     def unit_steps(self) -> int:
-        return min(TRANSPOSED_UNIT_STEPS, self.layout.steps)
+        return tiling.unit_steps(self.layout, tiling.UNIT_BYTES)
+
+    @property
+    def early(self) -> bool:
+        return True
+
+    def share(self, coming: Coming, blocks: Value) -> Value:
+        return (coming.next_steps + (blocks - 1)) // blocks
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
-        """The first block prefetches one line for each step of the next unit, the second block another one."""
+        """Each block prefetches its share: two lines for each step, which lie in rows of the matrix.
+
+        Where rows are a power of two apart, their lines fall into a few sets of the second-level cache, which could not
+        hold those of a unit until the end of it.
+        """
         b, layout = call.b, self.layout
         row = layout.columns * self.width
-        pairs = layout.elements_per_step > 1
+        share = self.share(coming, blocks)
+        begin = coming.first + share * block
         first = self.matrix(call, 0, coming.at.expert).at(coming.at.panel, layout.panel_columns * self.width)
-        first = first.at(coming.first, layout.elements_per_step * row)
-        other = row if pairs else LINE
+        first = first.at(begin, layout.elements_per_step * row)
+        other = row if layout.elements_per_step > 1 else LINE
         stride = b.index(layout.elements_per_step * row)
-        mine = first + b.select(block.equals(1), b.index(other), 0)
-        return Streams(mine, b.select(block > 1, b.index(0), stride), first + other, stride, alone=True)
+        # The last lines are asked for some time before the block ends, and they are expanded.
+        pace = b.minimum(share * (PACE * 8 // 7) // coming.steps, PACE)
+        return Streams(first, stride, first + other, stride, pace=pace)
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         b, layout = call.b, self.layout

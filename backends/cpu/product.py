@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moec.backends.cpu import microkernel, tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import Call
+from moec.backends.cpu.frame import LINE, Call, align_up
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.sources import At, Coming, Source
 from moec.backends.cpu.values import Pointer, Value
@@ -49,6 +49,7 @@ class Weights:
     layout: Panels
     source: Source
     expanded: Pointer | None
+    """Room for a unit, or for two and a word each in front of which unit is there, where units are expanded early."""
 
     @property
     def unit_steps(self) -> int:
@@ -58,12 +59,60 @@ class Weights:
     def units(self) -> int:
         return -(-self.layout.steps // self.unit_steps)
 
-    def unit(self, call: Call, at: At, first: Value, steps: Value) -> Pointer:
-        """Steps of a panel as the microkernel takes them."""
+    def unit(self, call: Call, at: At, part: Value, first: Value, steps: Value) -> Pointer:
+        """Steps of a panel, unit number `part`, as the microkernel takes them."""
+        b = call.b
         if self.expanded is None:
             return self.source.stream(call, at, first)
-        self.source.expand(call, at, first, steps, self.expanded)
-        return self.expanded
+        if not self.source.early:
+            self.source.expand(call, at, first, steps, self.expanded)
+            return self.expanded
+        here = self._room(b, self.expanded.load(b.i64))
+        with b.if_((self.expanded + 8).load(b.i64).differs(self._key(at, part))):
+            self.source.expand(call, at, first, steps, here)
+        return here
+
+    def begin(self, b: Builder) -> None:
+        """Before the first unit."""
+        if self.expanded is not None and self.source.early:
+            self.expanded.store(b.index(0))
+            (self.expanded + 8).store(b.index(-1))
+
+    def expand_share(self, call: Call, coming: Coming, block: Value, blocks: Value) -> None:
+        """A block's share of the unit that comes, beside the one at work."""
+        b = call.b
+        if self.expanded is None or not self.source.early:
+            return
+        other = self._room(b, self.expanded.load(b.i64) ^ 1)
+        share = self.source.share(coming, blocks)
+        begin = b.minimum(share * block, coming.next_steps)
+        steps = b.minimum(coming.next_steps - begin, share)
+        with b.if_(steps > 0):
+            self.source.expand(call, coming.at, coming.first + begin, steps, other.at(begin, self.layout.step_bytes))
+
+    def turn(self, b: Builder, coming: Coming, part: Value) -> None:
+        """The unit that was expanded early, number `part` of its panel, is the next one at work."""
+        if self.expanded is not None and self.source.early:
+            self.expanded.store(self.expanded.load(b.i64) ^ 1)
+            (self.expanded + 8).store(self._key(coming.at, part))
+
+    def _key(self, at: At, part: Value) -> Value:
+        return (at.expert * self.layout.panels + at.panel) * self.units + part
+
+    def _room(self, b: Builder, number: Value) -> Pointer:
+        if self.expanded is None:
+            raise TypeError("weights that are multiplied where they lie are not expanded")
+        return (self.expanded + LINE).at(number, unit_bytes(self.layout, self.source))
+
+
+def unit_bytes(layout: Panels, source: Source) -> int:
+    """Bytes of a unit of expanded weights: whole lines, and whole squares of vectors."""
+    return align_up(align_up(source.unit_steps, layout.lanes) * layout.step_bytes)
+
+
+def expanded_bytes(layout: Panels, source: Source) -> int:
+    """Bytes of `Weights.expanded`."""
+    return 2 * unit_bytes(layout, source) + LINE if source.early else unit_bytes(layout, source)
 
 
 def scratch_bytes(b: Builder, weights: Weights, chunk: int) -> int:
@@ -100,10 +149,11 @@ def panel_product(
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
-        here = weights.unit(call, at, begin, steps)
+        here = weights.unit(call, at, part.index, begin, steps)
         last = part.index.equals(units - 1)
         next_first = b.select(last, b.index(0), begin + steps)
-        coming = Coming(following.pick(b, last, at), next_first, steps, following, part.index, units)
+        next_steps = b.minimum(b.index(layout.steps) - next_first, unit)
+        coming = Coming(following.pick(b, last, at), next_first, next_steps, steps, following, part.index, units)
         with b.for_(0, blocks, carry=[b.index(0)]) as loop:
             first = loop.value
             count = size + b.convert(loop.index < larger, b.i64, signed=False)
@@ -119,12 +169,15 @@ def panel_product(
                 matters = alone if ahead.alone else b.constant(b.i1, 1)
                 other = pick(b, matters, ahead.second, other)
                 other_step = b.select(matters, ahead.second_stride, other_step)
-            streams = (ahead.first, ahead.stride, other, other_step)
+            pace = b.index(microkernel.PACE) if ahead.pace is None else ahead.pace
+            streams = (ahead.first, ahead.stride, other, other_step, pace)
             arguments = (a.at(begin, layout.row_step_bytes), here, steps, block.accumulators, part.index > 0, *streams)
-            _dispatch(b, layout, rows.stride, count, 1, most, arguments)
+            _dispatch(b, weights, rows.stride, count, 1, most, arguments)
+            weights.expand_share(call, coming, loop.index, blocks)
             with b.if_(last):
                 after(block)
             loop.carry(first + count)
+        weights.turn(b, coming, b.select(last, b.index(0), part.index + 1))
 
 
 def _row_bytes(layout: Panels) -> int:
@@ -132,20 +185,20 @@ def _row_bytes(layout: Panels) -> int:
 
 
 def _dispatch(
-    b: Builder, layout: Panels, stride: int, count: Value, least: int, most: int, arguments: tuple[Value, ...]
+    b: Builder, weights: Weights, stride: int, count: Value, least: int, most: int, arguments: tuple[Value, ...]
 ) -> None:
     """Calls the kernel for `count` rows, least <= count <= most, by bisection."""
     if least == most:
-        b.call(microkernel.kernel(b, layout, stride, least), *arguments)
+        b.call(microkernel.kernel(b, weights.layout, stride, least, weights.source.early), *arguments)
         return
     middle = (least + most + 1) // 2
 
     def below() -> list[Value]:
-        _dispatch(b, layout, stride, count, least, middle - 1, arguments)
+        _dispatch(b, weights, stride, count, least, middle - 1, arguments)
         return []
 
     def above() -> list[Value]:
-        _dispatch(b, layout, stride, count, middle, most, arguments)
+        _dispatch(b, weights, stride, count, middle, most, arguments)
         return []
 
     b.choose(count < middle, [], below, above)

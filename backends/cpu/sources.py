@@ -33,13 +33,14 @@ class At:
 
 @dataclass(frozen=True)
 class Coming:
-    """What is multiplied after the unit at work: the unit that begins at step `first` of the panel `at`.
+    """What is multiplied after the unit at work: `next_steps` steps of the panel `at`, from `first` on.
 
     The unit at work is number `unit` of the `units` of its panel and has `steps` steps; `panel` comes after its panel.
     """
 
     at: At
     first: Value
+    next_steps: Value
     steps: Value
     panel: At
     unit: Value
@@ -56,6 +57,8 @@ class Streams:
     second: Pointer | None = None
     second_stride: Value | None = None
     alone: bool = False
+    pace: Value | None = None
+    """See microkernel.kernel; None: both move on at every step."""
 
 
 class Source(Protocol):
@@ -74,6 +77,14 @@ class Source(Protocol):
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """The share of a block, one of `blocks` (both i64), in prefetching the bytes of what comes."""
+
+    @property
+    def early(self) -> bool:
+        """Whether a unit is expanded while the one before is multiplied: by each block the share that it prefetched,
+        of `share` steps."""
+
+    def share(self, coming: Coming, blocks: Value) -> Value:
+        """Steps of the unit that comes for each of `blocks`; the last ones may get fewer, or none."""
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         """Writes `steps` steps of a panel from step `first` on to `to`, in the order of `Panels`.
@@ -112,6 +123,13 @@ class Packed:
         if step <= lines:
             return Streams(first, stride)
         return Streams(first, stride, first + lines, stride, alone=True)
+
+    @property
+    def early(self) -> bool:
+        return False
+
+    def share(self, coming: Coming, blocks: Value) -> Value:
+        raise TypeError("packed weights are multiplied where they lie")
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         raise TypeError("packed weights are multiplied where they lie")
