@@ -74,8 +74,8 @@ def _body(
     ahead = [b.index(0)] if paced else [next_weights, next_rows]
     with b.for_(0, steps, carry=[*start, a, weights, *ahead], unroll=False) as loop:
         sums = loop.values[: len(places)]
-        a, weights, *moving = loop.values[len(places) :]
-        a, weights = Pointer(a.raw), Pointer(weights.raw)
+        a, weights = (Pointer(value.raw) for value in loop.values[len(places) : len(places) + 2])
+        moving = loop.values[len(places) + 2 :]
         if paced:
             strides = moving[0] // PACE
             streams = [next_weights + strides * weights_stride, next_rows + strides * rows_stride]

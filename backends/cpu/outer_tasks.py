@@ -132,7 +132,7 @@ def find(call: Call, shape: Outer, groups: Groups, cursor: Pointer, number: Valu
     with b.if_(there):
         expert, begin, end, found = of(group)
         range_, split = (number - first) // found.splits, (number - first) % found.splits
-        panel = lambda n: n * shape.panels // found.ranges  # noqa: E731
-        strip = lambda n: n * shape.strips // found.splits  # noqa: E731
-        into.set(expert, begin, end, panel(range_), panel(range_ + 1), strip(split), strip(split + 1))
+        panels = [n * shape.panels // found.ranges for n in (range_, range_ + 1)]
+        strips = [n * shape.strips // found.splits for n in (split, split + 1)]
+        into.set(expert, begin, end, *panels, *strips)
     return there

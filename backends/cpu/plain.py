@@ -258,7 +258,8 @@ class Columns(_Plain):
         b.choose(columns >= layout.panel_columns, [], all_columns, some_columns)
         if per_step > 1:
             with b.if_(whole < steps):
-                step(whole, [self._part(b, *rows(whole, 1), columns, spill)])
+                (alone,) = rows(whole, 1)
+                step(whole, [self._part(b, alone, columns, spill)])
 
     def _part(self, b: Builder, at: Pointer, columns: Value, spill: Pointer) -> Pointer:
         """A row's columns of the panel, copied so that no more than there are is read."""

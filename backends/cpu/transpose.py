@@ -53,6 +53,6 @@ def _units(b: Builder, rows: list[Value]) -> list[Value]:
         return b.shuffle(first, second, [unit * _UNIT + n for unit in units for n in range(_UNIT)])
 
     if len(rows) == 2:
-        return [shuffle(*rows, (q, q + lanes // _UNIT)) for q in range(2)]
+        return [shuffle(rows[0], rows[1], (q, q + lanes // _UNIT)) for q in range(2)]
     low, high = ([shuffle(rows[n], rows[n + 1], (odd, odd + 2, odd + 4, odd + 6)) for odd in range(2)] for n in (0, 2))
     return [shuffle(low[q % 2], high[q % 2], (q // 2, q // 2 + 2, q // 2 + 4, q // 2 + 6)) for q in range(4)]
