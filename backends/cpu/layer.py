@@ -186,12 +186,24 @@ def plan(layer: Layer, variant: Variant) -> Plan:
     if copies:
         copy = [_copy_phase(tensor, frame.storage(tensor.value), storage) for tensor, storage in copies]
         made.steps.append(Step([copy]))
+    if frame.plain:
+        _plan_copies(layer, frame)
     if frame.copies:
         made.steps.insert(0, Step([[_parameters_phase(frame)]]))
     for tensor in layer.parameters:
         if not any(piece.parameter == tensor.value for _, region in frame.regions for piece in region.pieces):
             frame.storage(tensor.value)
     return made
+
+
+def _plan_copies(layer: Layer, frame: Frame) -> None:
+    """Parameters that regions read get their copies before any code is emitted: code that comes first makes them."""
+    for op in layer.operations:
+        for region in op.operation.regions:
+            for inner in (inner for block in region for inner in block.operations):
+                for value in reads(inner.operation):
+                    if is_parameter(value):
+                        frame.storage(value)
 
 
 def _bind(frame: Frame, tensor: Tensor) -> Storage:
