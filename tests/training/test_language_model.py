@@ -21,6 +21,7 @@ def mean_of_last(losses: list[float]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # about a minute on two cores of its own
 def test_language_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = LanguageModel(PlainMoE)
