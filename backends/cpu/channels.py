@@ -138,7 +138,7 @@ class Channel:
 
 
 def channels(
-    b: Builder, layout: CodePanels, operand: int, experts: int, packed: Pointer, tensor: Pointer, channel_bytes: int
+    b: Builder, layout: CodePanels, operand: int, experts: Value, packed: Pointer, tensor: Pointer, channel_bytes: int
 ) -> Iterator[Channel]:
     """The code that follows is for every channel of some experts of one weights operand, those of padding among them.
 

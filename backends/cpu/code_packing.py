@@ -6,7 +6,8 @@ the fields of registers where `decode` looks for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch_mlir import ir
@@ -16,7 +17,7 @@ from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.channels import Channel, channels
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import Piece, Region, copy_bytes
-from moec.backends.cpu.packing import Experts, experts_of
+from moec.backends.cpu.packing import Experts, experts_of, shared_name
 from moec.backends.cpu.parameters import Part, parts
 from moec.backends.cpu.values import Pointer, byte_width
 from moec.dialect.formats import FORMATS, Format
@@ -32,36 +33,37 @@ def region(op: Any, weights: Sequence[ir.Value], layout: CodePanels, format_: Fo
         for part in parts(codes):
             experts = experts_of(op, part, layout.columns * layout.inner)
             if part.quantize is None:
-                pieces.append(_piece(layout, operand, part, experts, _take_codes, _give_codes))
+                pieces.append(_piece(layout, operand, part, experts, "codes", _take_codes, _give_codes))
             else:
                 element = ir.RankedTensorType(part.parameter.type).element_type
                 rule = _Weights(layout, element, format_)
-                pieces.append(_piece(layout, operand, part, experts, rule.take, rule.give))
+                pieces.append(_piece(layout, operand, part, experts, f"weights_{element}", rule.take, rule.give))
         for part in parts(scales):
             experts = experts_of(op, part, layout.columns * layout.scale_groups)
-            pieces.append(_piece(layout, operand, part, experts, _take_scales, _give_scales))
+            pieces.append(_piece(layout, operand, part, experts, "scales", _take_scales, _give_scales))
     return Region(layout.bytes, tuple(pieces))
 
 
-def _piece(layout: CodePanels, operand: int, part: Part, experts: Experts, take: Visit, give: Visit) -> Piece:
-    """`take` reads a channel of the tensor and writes it into the panel, `give` is the way back."""
+def _piece(
+    layout: CodePanels, operand: int, part: Part, experts: Experts, kind: str, take: Visit, give: Visit
+) -> Piece:
+    """`take` reads a channel of the tensor and writes it into the panel, `give` is the way back.
+
+    `kind` names the two: pieces of one kind share their code, of which a layer of mixed widths has many.
+    """
     matrix = part.count // experts.count
     bytes_ = matrix // layout.columns * byte_width(ir.RankedTensorType(part.parameter.type).element_type)
 
-    def walk(b: Builder, packed: Pointer, tensor: Pointer) -> Iterator[Channel]:
+    def walk(name: str, visit: Visit, b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        function = b.declare(shared_name(f"{name}_{kind}", layout, operand), [b.ptr, b.ptr, b.i64])
+        if not function.operation.body.blocks:
+            with b.define(function) as (panels, matrices, count):
+                for channel in channels(b, layout, operand, count, panels, matrices, bytes_):
+                    visit(channel)
         first = tensor.at(experts.source, layout.columns * bytes_)
-        whole = packed.at(experts.first, layout.expert_bytes)
-        return channels(b, layout, operand, experts.count, whole, first, bytes_)
+        b.call(function, packed.at(experts.first, layout.expert_bytes), first, b.index(experts.count))
 
-    def pack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
-        for channel in walk(b, packed, tensor):
-            take(channel)
-
-    def unpack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
-        for channel in walk(b, packed, tensor):
-            give(channel)
-
-    return Piece(part.parameter, pack, unpack)
+    return Piece(part.parameter, partial(walk, "pack", take), partial(walk, "unpack", give))
 
 
 def _take_codes(channel: Channel) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch_mlir import ir
@@ -42,31 +44,40 @@ def experts_of(op: Any, part: Part, matrix: int) -> Experts:
     return Experts(*(whole for whole, _ in found))
 
 
+def shared_name(what: str, layout: object, operand: int) -> str:
+    """The name of a function that packs any experts of one operand, the same for all pieces that can share it."""
+    return f"{what}_{operand}_{hashlib.sha256(repr(layout).encode()).hexdigest()[:16]}"
+
+
 def _piece(layout: Panels, operand: int, part: Part, experts: Experts) -> Piece:
     """A part of one operand."""
-    first, count = experts.first, experts.count
-    skipped = part.source * layout.element_bytes
 
-    def pack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
-        tensor = tensor + skipped
-        element = b.i32 if layout.element_bytes == 4 else b.i16
-        zero = b.constant(element, 0)
+    def walk(name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        function = b.declare(shared_name(name, layout, operand), [b.ptr, b.ptr, b.i64])
+        if not function.operation.body.blocks:
+            with b.define(function) as (panels, matrices, count):
+                _emit(b, layout, operand, name, panels, matrices, count)
+        first = tensor + part.source * layout.element_bytes
+        b.call(function, packed.at(experts.first, layout.expert_bytes), first, b.index(experts.count))
 
-        def copy(to: Pointer, source: Pointer) -> None:
-            to.store(source.load(element))
+    return Piece(part.parameter, partial(walk, "pack"), partial(walk, "unpack"))
 
-        _walk(b, layout, operand, packed.at(first, layout.expert_bytes), tensor, count, copy, lambda to: to.store(zero))
 
-    def unpack(b: Builder, packed: Pointer, tensor: Pointer) -> None:
-        tensor = tensor + skipped
-        element = b.i32 if layout.element_bytes == 4 else b.i16
+def _emit(b: Builder, layout: Panels, operand: int, name: str, packed: Pointer, tensor: Pointer, count: Value) -> None:
+    """The code of "pack" or "unpack" for `count` experts."""
+    element = b.i32 if layout.element_bytes == 4 else b.i16
+    zero = b.constant(element, 0)
 
-        def copy(place: Pointer, target: Pointer) -> None:
-            target.store(place.load(element))
+    def take(place: Pointer, given: Pointer) -> None:
+        place.store(given.load(element))
 
-        _walk(b, layout, operand, packed.at(first, layout.expert_bytes), tensor, count, copy, None)
+    def give(place: Pointer, wanted: Pointer) -> None:
+        wanted.store(place.load(element))
 
-    return Piece(part.parameter, pack, unpack)
+    if name == "pack":
+        _walk(b, layout, operand, packed, tensor, count, take, lambda place: place.store(zero))
+    else:
+        _walk(b, layout, operand, packed, tensor, count, give, None)
 
 
 def _walk(
@@ -75,7 +86,7 @@ def _walk(
     operand: int,
     packed: Pointer,
     tensor: Pointer,
-    count: int,
+    count: Value,
     visit: Callable[[Pointer, Pointer], None],
     pad: Callable[[Pointer], None] | None,
 ) -> None:
