@@ -6,7 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+
+def pytest_configure() -> None:
+    # A shared machine may stop any test for a while; none is to fail for that.
+    hypothesis.settings.register_profile("moec", deadline=None)
+    hypothesis.settings.load_profile("moec")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
