@@ -206,7 +206,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
         lhs = frame.storage(op.lhs)
     in_place = not (plan and plan.gather) and lies_ready(layout, lhs.element, lhs.stride)
     stride = lhs.stride if in_place else layout.row_stride()
-    chunk = tiling.chunk_rows(stride, tiling.most_rows(frame.variant, layout))
+    chunk = tiling.chunk_rows(source.chunk, stride, tiling.most_rows(frame.variant, layout))
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
     copied = None if in_place else frame.workspace(rows_size)
     expanded = frame.workspace(Size(per_thread=expanded_bytes(layout, source))) if source.expands else None

@@ -94,6 +94,10 @@ class Rows(_Plain):
         parts = -(-layout.steps * layout.step_bytes // tiling.UNIT_BYTES)
         return align_up(-(-layout.steps // parts), layout.lanes)
 
+    @property
+    def chunk(self) -> tiling.Chunk:
+        return tiling.EXPANDED_CHUNK
+
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """A panel's rows lie one after the other: each unit prefetches a part of the next panel, block by block."""
         b, layout = call.b, self.layout
@@ -182,6 +186,10 @@ class Columns(_Plain):
     @property
     def unit_steps(self) -> int:
         return tiling.unit_steps(self.layout, tiling.UNIT_BYTES)
+
+    @property
+    def chunk(self) -> tiling.Chunk:
+        return tiling.EARLY_CHUNK
 
     @property
     def early(self) -> bool:

@@ -69,6 +69,10 @@ class Source(Protocol):
         """Steps of a unit, at most; of an expanding source they lie in memory of each thread."""
 
     @property
+    def chunk(self) -> tiling.Chunk:
+        """How many rows to multiply by all panels of a task before the next ones."""
+
+    @property
     def expands(self) -> bool:
         """Whether units have to be expanded; `expand` is called only then, and `stream` otherwise."""
 
@@ -103,6 +107,10 @@ class Packed:
     @property
     def unit_steps(self) -> int:
         return tiling.unit_steps(self.layout, tiling.UNIT_BYTES)
+
+    @property
+    def chunk(self) -> tiling.Chunk:
+        return tiling.PACKED_CHUNK
 
     @property
     def expands(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from moec.backends.cpu.codes import BITS, CodePanels
 from moec.backends.cpu.isa import Variant
@@ -13,8 +14,23 @@ UNIT_BYTES = 128 * 1024
 """Most weight bytes that are multiplied before the next ones: two units (one is prefetched) and a chunk of rows
 have to fit into the second-level cache, of which 1 MiB is common."""
 
-CHUNK_BYTES = 512 * 1024
-"""Bytes of rows that stay in the second-level cache while the panels of an expert pass by."""
+
+@dataclass(frozen=True)
+class Chunk:
+    """How many rows are multiplied by all panels of a task before the next ones: no more bytes, nor more rows."""
+
+    bytes: int
+    rows: int
+
+
+PACKED_CHUNK = Chunk(512 * 1024, 256)
+"""Rows stay in the second-level cache while the panels of an expert pass by."""
+
+EXPANDED_CHUNK = Chunk(2048 * 1024, 512)
+"""Each chunk expands all weights of its panels again, which costs more than rows from the last-level cache do."""
+
+EARLY_CHUNK = Chunk(1024 * 1024, 512)
+"""Where the next unit is expanded early, it has to be prefetched in time beside the rows."""
 
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
@@ -66,6 +82,6 @@ def unit_steps(layout: Panels, unit_bytes: int) -> int:
     return -(-layout.steps // max(1, parts))
 
 
-def chunk_rows(row_bytes: int, block: int) -> int:
-    """Rows that are multiplied by all panels of a task before the next ones: whole blocks."""
-    return max(1, min(256, CHUNK_BYTES // row_bytes) // block) * block
+def chunk_rows(chunk: Chunk, row_bytes: int, block: int) -> int:
+    """Rows of a chunk: whole blocks."""
+    return max(1, min(chunk.rows, chunk.bytes // row_bytes) // block) * block
