@@ -15,6 +15,11 @@ class Codes:
     divisor: int
     """The scale of a group is its largest magnitude over this; 0: its mean magnitude."""
 
+    @property
+    def bits(self) -> int:
+        """How many a code needs."""
+        return (self.highest - self.lowest).bit_length()
+
 
 FORMATS: Mapping[str, Codes] = {
     "int8": Codes(-127, 127, 127),

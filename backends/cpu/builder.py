@@ -312,6 +312,12 @@ class Builder:
             return a * b + c
         return self.intrinsic("llvm.fma", a.type, a, a.same(b), a.same(c))
 
+    def dot_bf16(self, a: Value, b: Value, c: Value) -> Value:
+        """c + the dot products of pairs of bf16, which stand in the f32 or i32 lanes of a and b, by `vdpbf16ps`."""
+        pairs = self.vec(2 * c.lanes, self.bf16)
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        return self.intrinsic(name, c.type, c, a.bitcast(pairs), b.bitcast(pairs))
+
     def intrinsic(self, name: str, result: ir.Type | None, *arguments: Value) -> Value:
         """An LLVM intrinsic by its base name; overloads are resolved from the types."""
         raw = [argument.raw for argument in arguments]

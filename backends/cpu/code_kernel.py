@@ -13,6 +13,7 @@ from moec.backends.cpu import decode
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import LINE
+from moec.backends.cpu.kernel_arguments import KernelArguments
 from moec.backends.cpu.layout import Arithmetic
 from moec.backends.cpu.values import Pointer, Value
 
@@ -22,44 +23,25 @@ MOST_UNROLLED = 256
 is preceded by a conversion, it costs less, and compiling takes longer."""
 
 
-def body(
-    b: Builder,
-    layout: CodePanels,
-    row_stride: int,
-    rows: int,
-    a: Pointer,
-    weights: Pointer,
-    steps: Value,
-    accumulators: Pointer,
-    resume: Value,
-    next_weights: Pointer,
-    weights_stride: Value,
-    next_rows: Pointer,
-    rows_stride: Value,
-) -> None:
-    """As the kernel of `microkernel.kernel`; `steps` are the layout's."""
+def body(b: Builder, layout: CodePanels, row_stride: int, rows: int, given: KernelArguments) -> None:
+    """As the kernel of `microkernel.kernel`, never paced; `steps` are the layout's."""
     kernel = _Kernel(b, layout, row_stride, rows)
     width = layout.register_bytes
-    places = [accumulators + width * n for n in range(rows * layout.vectors)]
+    places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
     type_ = kernel.sum_type if not layout.chained else b.vec(layout.lanes, b.f32)
-    start = b.choose(
-        resume,
-        [type_] * len(places),
-        lambda: [place.load(type_, align=width) for place in places],
-        lambda: [b.splat(type_, 0)] * len(places),
-    )
-    with b.for_(0, steps, carry=[*start, a, weights, next_weights, next_rows]) as loop:
+    start = given.first_sums(b, type_, places, width)
+    carried = [*start, given.rows, given.weights, given.weights_ahead, given.rows_ahead]
+    with b.for_(0, given.steps, carry=carried) as loop:
         totals = loop.values[: len(places)]
         a, weights, next_weights, next_rows = (Pointer(value.raw) for value in loop.values[len(places) :])
         sums = kernel.first_sums(a) if layout.chained else totals
-        sums, rows_ahead = kernel.blocks(a, weights, next_weights, next_rows, rows_stride, sums)
+        sums, rows_ahead = kernel.blocks(a, weights, next_weights, next_rows, given.rows_stride, sums)
         if layout.chained:
             sums = kernel.join(weights + layout.step_code_bytes, totals, sums)
             for byte in range(layout.step_code_bytes, layout.step_bytes, LINE):
                 (next_weights + byte).prefetch()
-        loop.carry(
-            *sums, a + layout.row_step_bytes, weights + layout.step_bytes, next_weights + weights_stride, rows_ahead
-        )
+        moved = [a + layout.row_step_bytes, weights + layout.step_bytes, next_weights + given.weights_stride]
+        loop.carry(*sums, *moved, rows_ahead)
     for place, value in zip(places, loop.results, strict=False):
         place.store(value, align=width)
 

@@ -19,8 +19,6 @@ from math import gcd
 from moec.backends.cpu.frame import LINE, align_up
 from moec.backends.cpu.layout import Arithmetic, Panels
 
-BITS = {"int8": 8, "int4": 4, "ternary": 2}
-
 CHAIN_ELEMENTS = 32
 """Elements that are added up before their sum joins the total, where rows are floats and codes shorter than a byte.
 

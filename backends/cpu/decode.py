@@ -81,9 +81,7 @@ def multiply_add(b: Builder, layout: CodePanels, element: Value, weights: Value,
         case Arithmetic.WIDENED:
             return b.fma(element.bitcast(total.type), weights, total)
         case Arithmetic.PAIRS:
-            pairs = b.vec(2 * lanes, b.bf16)
-            name = "llvm.x86.avx512bf16.dpbf16ps.512"
-            return b.intrinsic(name, total.type, total, element.bitcast(pairs), weights.bitcast(pairs))
+            return b.dot_bf16(element, weights, total)
         case Arithmetic.BYTES:
             bytes_ = b.vec(4 * lanes, b.i8)
             name = "llvm.x86.avx512.vpdpbusd.512"

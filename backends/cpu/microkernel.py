@@ -18,6 +18,7 @@ from moec.backends.cpu import code_kernel
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import LINE
+from moec.backends.cpu.kernel_arguments import KernelArguments
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.values import Pointer, Value
 
@@ -37,52 +38,33 @@ def kernel(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool =
     arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
-        with b.define(function) as given:
+        with b.define(function) as taken:
+            given = KernelArguments(*taken)
             if isinstance(layout, CodePanels):
-                code_kernel.body(b, layout, row_stride, rows, *given[:-1])  # its streams move on at every step
+                code_kernel.body(b, layout, row_stride, rows, given)  # its streams move on at every step
             else:
-                _body(b, layout, row_stride, rows, paced, *given)
+                _body(b, layout, row_stride, rows, paced, given)
     return function
 
 
-def _body(
-    b: Builder,
-    layout: Panels,
-    row_stride: int,
-    rows: int,
-    paced: bool,
-    a: Pointer,
-    weights: Pointer,
-    steps: Value,
-    accumulators: Pointer,
-    resume: Value,
-    next_weights: Pointer,
-    weights_stride: Value,
-    next_rows: Pointer,
-    rows_stride: Value,
-    pace: Value,
-) -> None:
+def _body(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool, given: KernelArguments) -> None:
     vector = b.vec(layout.lanes, b.f32)
     width = 4 * layout.lanes
-    places = [accumulators + width * n for n in range(rows * layout.vectors)]
-    start = b.choose(
-        resume,
-        [vector] * len(places),
-        lambda: [place.load(vector, align=width) for place in places],
-        lambda: [b.splat(vector, 0.0) for _ in places],
-    )
-    ahead = [b.index(0)] if paced else [next_weights, next_rows]
-    with b.for_(0, steps, carry=[*start, a, weights, *ahead], unroll=False) as loop:
+    places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
+    start = given.first_sums(b, vector, places, width)
+    ahead = [b.index(0)] if paced else [given.weights_ahead, given.rows_ahead]
+    with b.for_(0, given.steps, carry=[*start, given.rows, given.weights, *ahead], unroll=False) as loop:
         sums = loop.values[: len(places)]
         a, weights = (Pointer(value.raw) for value in loop.values[len(places) : len(places) + 2])
         moving = loop.values[len(places) + 2 :]
         if paced:
             strides = moving[0] // PACE
-            streams = [next_weights + strides * weights_stride, next_rows + strides * rows_stride]
-            moved = [moving[0] + pace]
+            streams = [given.weights_ahead + strides * given.weights_stride]
+            streams.append(given.rows_ahead + strides * given.rows_stride)
+            moved = [moving[0] + given.pace]
         else:
             streams = [Pointer(stream.raw) for stream in moving]
-            moved = [streams[0] + weights_stride, streams[1] + rows_stride]
+            moved = [streams[0] + given.weights_stride, streams[1] + given.rows_stride]
         columns = [_weights(b, layout, weights + n * layout.vector_bytes) for n in range(layout.vectors)]
         for row in range(rows):
             element = b.splat(vector, (a + row * row_stride).load(b.f32))
@@ -105,8 +87,6 @@ def _weights(b: Builder, layout: Panels, at: Pointer) -> Value:
 
 
 def _multiply_add(b: Builder, layout: Panels, element: Value, column: Value, total: Value) -> Value:
-    if layout.arithmetic is not Arithmetic.PAIRS:
-        return b.fma(element, column, total)
-    pairs = b.vec(2 * layout.lanes, b.bf16)
-    name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    return b.intrinsic(name, total.type, total, element.bitcast(pairs), column.bitcast(pairs))
+    if layout.arithmetic is Arithmetic.PAIRS:
+        return b.dot_bf16(element, column, total)
+    return b.fma(element, column, total)

@@ -17,7 +17,7 @@ from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.lhs import copy_row, lies_ready
 from moec.backends.cpu.plain import plain
 from moec.backends.cpu.product import Block, Rows, Weights, expanded_bytes
-from moec.backends.cpu.sources import Packed, Source
+from moec.backends.cpu.sources import Expanding, Packed
 from moec.backends.cpu.values import Pointer, Value
 from moec.dialect.formats import format_of
 
@@ -40,7 +40,7 @@ class Operands:
 
     name: str
     layout: Panels
-    source: Source
+    source: Packed | Expanding
     expanded: int | None
     """The word of the threads' memory for a unit of expanded weights; None: they are multiplied where they lie."""
     lhs: Storage
@@ -76,7 +76,7 @@ class Operands:
         vector, width = b.vec(layout.lanes, b.i32 if integers else b.f32), 4 * layout.lanes
         first = block.accumulators.at(row, width * layout.vectors) + group * layout.operands * width
         sums = [(first + n * width).load(vector, align=width) for n in range(layout.operands)]
-        if isinstance(layout, CodePanels):
+        if isinstance(layout, CodePanels) and isinstance(self.source, Packed):
             panel = self.source.stream(call, block.at, b.index(0))
             return decode.finish(b, layout, sums, group, panel, block.row(row))
         return sums
@@ -193,7 +193,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
             return code_packing.region(op, weights, layout, format_)
         return packing.region(op, weights, layout)
 
-    source: Source
+    source: Packed | Expanding
     if frame.plain:
         element = ir.RankedTensorType(weights[0].type).element_type
         source, name = plain(weights, layout, element, op.transposed), f"{frame.words}"
@@ -209,7 +209,8 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     chunk = tiling.chunk_rows(source.chunk, stride, tiling.most_rows(frame.variant, layout))
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
     copied = None if in_place else frame.workspace(rows_size)
-    expanded = frame.workspace(Size(per_thread=expanded_bytes(layout, source))) if source.expands else None
+    expands = not isinstance(source, Packed)
+    expanded = frame.workspace(Size(per_thread=expanded_bytes(layout, source))) if expands else None
     return Operands(f"{frame.name}{name}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
 
 

@@ -66,11 +66,7 @@ def _total(
 
 
 def _multiply_add(b: Builder, shape: Outer, left: Value, right: Value, total: Value) -> Value:
-    if not shape.pairs:
-        return b.fma(left, right, total)
-    pairs = b.vec(2 * shape.lanes, b.bf16)
-    name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    return b.intrinsic(name, total.type, total, left.bitcast(pairs), right.bitcast(pairs))
+    return b.dot_bf16(left, right, total) if shape.pairs else b.fma(left, right, total)
 
 
 def _write(

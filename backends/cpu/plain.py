@@ -51,23 +51,9 @@ class _Plain:
     def width(self) -> int:
         return byte_width(self.element)
 
-    @property
-    def expands(self) -> bool:
-        return True
-
-    @property
-    def early(self) -> bool:
-        return False
-
-    def share(self, coming: Coming, blocks: Value) -> Value:
-        raise TypeError("these weights are expanded when their turn comes")
-
     def matrix(self, call: Call, operand: int, expert: Value) -> Pointer:
         bytes_ = self.layout.columns * self.layout.inner * self.width
         return self.operands[operand].expert(call, expert, bytes_)
-
-    def stream(self, call: Call, at: At, step: Value) -> Pointer:
-        raise TypeError("plain weights are never multiplied where they lie")
 
     def _groups(self, panel: Value) -> list[tuple[int, int, Value, int]]:
         """(operand, group, its first column, where its vectors begin in a step)."""
@@ -90,13 +76,15 @@ class Rows(_Plain):
 
     @property
     def unit_steps(self) -> int:
-        layout = self.layout
-        parts = -(-layout.steps * layout.step_bytes // tiling.UNIT_BYTES)
-        return align_up(-(-layout.steps // parts), layout.lanes)
+        return align_up(tiling.unit_steps(self.layout), self.layout.lanes)
 
     @property
     def chunk(self) -> tiling.Chunk:
         return tiling.EXPANDED_CHUNK
+
+    @property
+    def early(self) -> bool:
+        return False
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """A panel's rows lie one after the other: each unit prefetches a part of the next panel, block by block."""
@@ -185,7 +173,7 @@ class Columns(_Plain):
 
     @property
     def unit_steps(self) -> int:
-        return tiling.unit_steps(self.layout, tiling.UNIT_BYTES)
+        return tiling.unit_steps(self.layout)
 
     @property
     def chunk(self) -> tiling.Chunk:
@@ -195,9 +183,6 @@ class Columns(_Plain):
     def early(self) -> bool:
         return True
 
-    def share(self, coming: Coming, blocks: Value) -> Value:
-        return (coming.next_steps + (blocks - 1)) // blocks
-
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """Each block prefetches its share: two lines for each step, which lie in rows of the matrix.
 
@@ -206,7 +191,7 @@ class Columns(_Plain):
         """
         b, layout = call.b, self.layout
         row = layout.columns * self.width
-        share = self.share(coming, blocks)
+        share = coming.share(blocks)
         begin = coming.first + share * block
         first = self.matrix(call, 0, coming.at.expert).at(coming.at.panel, layout.panel_columns * self.width)
         first = first.at(begin, layout.elements_per_step * row)

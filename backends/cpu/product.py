@@ -9,7 +9,7 @@ from moec.backends.cpu import microkernel, tiling
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import LINE, Call, align_up
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.sources import At, Coming, Source
+from moec.backends.cpu.sources import At, Coming, Expanding, Packed
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -44,10 +44,10 @@ LookAhead = Callable[[Block], tuple[Pointer, Value]]
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a matmul, and for a source that expands, the thread's memory for a unit of them."""
+    """The weights of a matmul, and where they are expanded, the thread's memory for a unit of them."""
 
     layout: Panels
-    source: Source
+    source: Packed | Expanding
     expanded: Pointer | None
     """Room for a unit, or for two and a word each in front of which unit is there, where units are expanded early."""
 
@@ -61,58 +61,69 @@ class Weights:
 
     def unit(self, call: Call, at: At, part: Value, first: Value, steps: Value) -> Pointer:
         """Steps of a panel, unit number `part`, as the microkernel takes them."""
-        b = call.b
-        if self.expanded is None:
-            return self.source.stream(call, at, first)
-        if not self.source.early:
-            self.source.expand(call, at, first, steps, self.expanded)
-            return self.expanded
-        here = self._room(b, self.expanded.load(b.i64))
-        with b.if_((self.expanded + 8).load(b.i64).differs(self._key(at, part))):
-            self.source.expand(call, at, first, steps, here)
+        b, source = call.b, self.source
+        if isinstance(source, Packed):
+            return source.stream(call, at, first)
+        memory = self._memory
+        if not source.early:
+            source.expand(call, at, first, steps, memory)
+            return memory
+        here = self._room(memory.load(b.i64))
+        with b.if_((memory + 8).load(b.i64).differs(self._key(at, part))):
+            source.expand(call, at, first, steps, here)
         return here
 
     def begin(self, b: Builder) -> None:
         """Before the first unit."""
-        if self.expanded is not None and self.source.early:
-            self.expanded.store(b.index(0))
-            (self.expanded + 8).store(b.index(-1))
+        if expands_early(self.source):
+            self._memory.store(b.index(0))
+            (self._memory + 8).store(b.index(-1))
 
     def expand_share(self, call: Call, coming: Coming, block: Value, blocks: Value) -> None:
         """A block's share of the unit that comes, beside the one at work."""
-        b = call.b
-        if self.expanded is None or not self.source.early:
+        b, source = call.b, self.source
+        if isinstance(source, Packed) or not source.early:
             return
-        other = self._room(b, self.expanded.load(b.i64) ^ 1)
-        share = self.source.share(coming, blocks)
+        other = self._room(self._memory.load(b.i64) ^ 1)
+        share = coming.share(blocks)
         begin = b.minimum(share * block, coming.next_steps)
         steps = b.minimum(coming.next_steps - begin, share)
         with b.if_(steps > 0):
-            self.source.expand(call, coming.at, coming.first + begin, steps, other.at(begin, self.layout.step_bytes))
+            source.expand(call, coming.at, coming.first + begin, steps, other.at(begin, self.layout.step_bytes))
 
     def turn(self, b: Builder, coming: Coming, part: Value) -> None:
         """The unit that was expanded early, number `part` of its panel, is the next one at work."""
-        if self.expanded is not None and self.source.early:
-            self.expanded.store(self.expanded.load(b.i64) ^ 1)
-            (self.expanded + 8).store(self._key(coming.at, part))
+        if expands_early(self.source):
+            memory = self._memory
+            memory.store(memory.load(b.i64) ^ 1)
+            (memory + 8).store(self._key(coming.at, part))
 
     def _key(self, at: At, part: Value) -> Value:
         return (at.expert * self.layout.panels + at.panel) * self.units + part
 
-    def _room(self, b: Builder, number: Value) -> Pointer:
+    @property
+    def _memory(self) -> Pointer:
         if self.expanded is None:
             raise TypeError("weights that are multiplied where they lie are not expanded")
-        return (self.expanded + LINE).at(number, unit_bytes(self.layout, self.source))
+        return self.expanded
+
+    def _room(self, number: Value) -> Pointer:
+        return (self._memory + LINE).at(number, unit_bytes(self.layout, self.source))
 
 
-def unit_bytes(layout: Panels, source: Source) -> int:
+def expands_early(source: Packed | Expanding) -> bool:
+    """Whether a unit is expanded while the one before is multiplied."""
+    return not isinstance(source, Packed) and source.early
+
+
+def unit_bytes(layout: Panels, source: Packed | Expanding) -> int:
     """Bytes of a unit of expanded weights: whole lines, and whole squares of vectors."""
     return align_up(align_up(source.unit_steps, layout.lanes) * layout.step_bytes)
 
 
-def expanded_bytes(layout: Panels, source: Source) -> int:
+def expanded_bytes(layout: Panels, source: Packed | Expanding) -> int:
     """Bytes of `Weights.expanded`."""
-    return 2 * unit_bytes(layout, source) + LINE if source.early else unit_bytes(layout, source)
+    return 2 * unit_bytes(layout, source) + LINE if expands_early(source) else unit_bytes(layout, source)
 
 
 def scratch_bytes(b: Builder, weights: Weights, chunk: int) -> int:
@@ -189,7 +200,7 @@ def _dispatch(
 ) -> None:
     """Calls the kernel for `count` rows, least <= count <= most, by bisection."""
     if least == most:
-        b.call(microkernel.kernel(b, weights.layout, stride, least, weights.source.early), *arguments)
+        b.call(microkernel.kernel(b, weights.layout, stride, least, expands_early(weights.source)), *arguments)
         return
     middle = (least + most + 1) // 2
 

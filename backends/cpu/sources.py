@@ -46,6 +46,10 @@ class Coming:
     unit: Value
     units: int
 
+    def share(self, blocks: Value) -> Value:
+        """Steps of the next unit for each of `blocks` (i64); the last ones may get fewer, or none."""
+        return (self.next_steps + (blocks - 1)) // blocks
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -66,29 +70,22 @@ class Source(Protocol):
 
     @property
     def unit_steps(self) -> int:
-        """Steps of a unit, at most; of an expanding source they lie in memory of each thread."""
+        """Steps of a unit, at most."""
 
     @property
     def chunk(self) -> tiling.Chunk:
         """How many rows to multiply by all panels of a task before the next ones."""
 
-    @property
-    def expands(self) -> bool:
-        """Whether units have to be expanded; `expand` is called only then, and `stream` otherwise."""
-
-    def stream(self, call: Call, at: At, step: Value) -> Pointer:
-        """Where a panel's steps lie as the microkernel takes them, from `step` (i64) on."""
-
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """The share of a block, one of `blocks` (both i64), in prefetching the bytes of what comes."""
 
+
+class Expanding(Source, Protocol):
+    """Weights that lie otherwise; a unit of them is written into memory of each thread."""
+
     @property
     def early(self) -> bool:
-        """Whether a unit is expanded while the one before is multiplied: by each block the share that it prefetched,
-        of `share` steps."""
-
-    def share(self, coming: Coming, blocks: Value) -> Value:
-        """Steps of the unit that comes for each of `blocks`; the last ones may get fewer, or none."""
+        """Whether a unit is expanded while the one before is multiplied, its `Coming.share` by each block."""
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         """Writes `steps` steps of a panel from step `first` on to `to`, in the order of `Panels`.
@@ -99,24 +96,21 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Packed:
-    """Packed weights at an offset of the packed parameters."""
+    """Packed weights at an offset of the packed parameters, multiplied where they lie."""
 
     layout: Panels
     offset: int
 
     @property
     def unit_steps(self) -> int:
-        return tiling.unit_steps(self.layout, tiling.UNIT_BYTES)
+        return tiling.unit_steps(self.layout)
 
     @property
     def chunk(self) -> tiling.Chunk:
         return tiling.PACKED_CHUNK
 
-    @property
-    def expands(self) -> bool:
-        return False
-
     def stream(self, call: Call, at: At, step: Value) -> Pointer:
+        """Where a panel's steps lie, from `step` (i64) on."""
         layout = self.layout
         whole = call.packed(self.offset).at(at.expert, layout.expert_bytes)
         return whole.at(at.panel, layout.panel_bytes).at(step, layout.step_bytes)
@@ -131,13 +125,3 @@ class Packed:
         if step <= lines:
             return Streams(first, stride)
         return Streams(first, stride, first + lines, stride, alone=True)
-
-    @property
-    def early(self) -> bool:
-        return False
-
-    def share(self, coming: Coming, blocks: Value) -> Value:
-        raise TypeError("packed weights are multiplied where they lie")
-
-    def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
-        raise TypeError("packed weights are multiplied where they lie")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moec.backends.cpu.codes import BITS, CodePanels
+from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.layout import Arithmetic, Panels, arithmetic
-from moec.dialect.formats import Format
+from moec.dialect.formats import FORMATS, Format
 
 UNIT_BYTES = 128 * 1024
 """Most weight bytes that are multiplied before the next ones: two units (one is prefetched) and a chunk of rows
@@ -54,7 +54,7 @@ def panels(variant: Variant, rows: str, weights: str, operands: int, experts: in
 def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:
     """The layout for rows ("f32", "bf16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
     groups = max(1, 2 // operands)
-    how, bits = arithmetic(variant, rows, "codes"), BITS[format_.name]
+    how, bits = arithmetic(variant, rows, "codes"), FORMATS[format_.name].bits
     experts, columns, inner = shape
     return CodePanels(
         how, variant.lanes, operands, groups, experts, columns, inner, bits, format_.groups, format_.scale
@@ -76,9 +76,9 @@ def most_rows(variant: Variant, layout: Panels) -> int:
     return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
 
 
-def unit_steps(layout: Panels, unit_bytes: int) -> int:
+def unit_steps(layout: Panels) -> int:
     """Steps of the inner dimension between which a block's accumulators stay in registers; parts of equal length."""
-    parts = -(-layout.steps * layout.step_bytes // unit_bytes)
+    parts = -(-layout.steps * layout.step_bytes // UNIT_BYTES)
     return -(-layout.steps // max(1, parts))
 
 
