@@ -54,6 +54,10 @@ class UnsupportedCpu(ArtifactError):
     """None of the file's variants can run on this processor."""
 
 
+class PlacementError(MoecError):
+    """Experts cannot be placed on ranks as it was asked."""
+
+
 class InputError(MoecError):
     """A call was given something that the layer does not take."""
 

@@ -1,0 +1,1 @@
+"""Which ranks hold which experts: problems, plans, and two planners behind one interface."""
