@@ -27,7 +27,7 @@ def load(
     Raises NotAnArtifact, TruncatedArtifact, TamperedArtifact, NewerSchema, UnsupportedCpu (all ArtifactError),
     GradientError where `training` is asked of an artifact for inference, and OSError where the file cannot be read.
     """
-    code = library(read(path))
+    code = library(read(path), pinned=True)
     names = [v.name for v in code.manifest.variants]
     if variant is not None and variant not in names:
         raise UnsupportedCpu(f"{code.path} has no variant {variant!r}; it has {', '.join(names)}")

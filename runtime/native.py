@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +26,7 @@ from moec.errors import (
     UnsupportedCpu,
 )  # fmt: skip
 from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.linking import Refused, link
 from moec.runtime.step import Step
 
 _FUNCTIONS = ("supports", "packed_bytes", "pack", "unpack", "workspace_bytes", "run")
@@ -35,13 +34,12 @@ _TRAINING_FUNCTIONS = ("forward", "backward", "forward_workspace_bytes", "backwa
 _ERRORS: Mapping[str, type[InputError]] = {
     error.__name__: error for error in (ShapeError, DtypeError, DeviceError, LayoutError, RangeError)
 }
-_MFD_EXEC = 0x10  # Linux 6.3: what is mapped executable should say so; older kernels refuse the flag
 _WORKSPACE_SIZES_KEPT = 256
 
 
 @dataclass(frozen=True)
 class Library:
-    """The loaded code of an artifact.  It stays loaded as long as the process runs.
+    """The loaded code of an artifact.  It is unloaded when neither this nor a function of it is referred to.
 
     functions     the exported functions by name (docs/artifact.md has their types)
     supported     names of the variants that this processor can run, best first
@@ -111,39 +109,46 @@ def translated(error: RuntimeError, library: Library) -> MoecError:
     return known(message) if known else MoecError(f"{message} ({native.kind} in {library.path})")
 
 
-_LOADED: dict[str, Library] = {}
+_LOADED: weakref.WeakValueDictionary[str, Library] = weakref.WeakValueDictionary()
+_PINNED: dict[str, Library] = {}
 _KERNELS: dict[tuple[str, str], Kernel] = {}
 _LOADING = threading.Lock()
 
 
-def library(artifact: Artifact) -> Library:
-    """The artifact's code in this process; an artifact that is loaded already is not loaded twice."""
+def library(artifact: Artifact, *, pinned: bool = False) -> Library:
+    """The artifact's code in this process; an artifact that is loaded already is not loaded twice.
+
+    pinned: it stays for the life of the process, so that programs which name it by its digest find it.
+    """
     with _LOADING:
-        if artifact.sha256 not in _LOADED:
-            _LOADED[artifact.sha256] = _load(artifact)
-        return _LOADED[artifact.sha256]
+        found = _LOADED.get(artifact.sha256)
+        if found is None:
+            found = _LOADED[artifact.sha256] = _load(artifact)
+        if pinned:
+            _PINNED[artifact.sha256] = found
+        return found
 
 
 def kernel(sha256: str, variant: str) -> Kernel:
-    """The kernels of a loaded artifact; `variant` "" is the best that this processor can run.
+    """The kernels of a pinned artifact; `variant` "" is the best that this processor can run.
 
     Raises ArtifactError when the artifact is not loaded, UnsupportedCpu when the variant cannot run.
     """
     found = _KERNELS.get((sha256, variant))
     if found is None:
-        found = _KERNELS[sha256, variant] = _kernel(sha256, variant)
+        library = _PINNED.get(sha256)
+        if library is None:
+            raise ArtifactError(
+                f"a program calls the compiled layer {sha256[:12]}…, which is not loaded in this process. "
+                "Call `moec.load` on its artifact once, before the program runs."
+            )
+        found = kernel(sha256, library.supported[0]) if not variant else bind(library, variant)
+        _KERNELS[sha256, variant] = found
     return found
 
 
-def _kernel(sha256: str, variant: str) -> Kernel:
-    library = _LOADED.get(sha256)
-    if library is None:
-        raise ArtifactError(
-            f"a program calls the compiled layer {sha256[:12]}…, which is not loaded in this process. "
-            "Call `moec.load` on its artifact once, before the program runs."
-        )
-    if not variant:
-        return kernel(sha256, library.supported[0])
+def bind(library: Library, variant: str) -> Kernel:
+    """The kernels of `library`'s variant.  Raises UnsupportedCpu when this processor cannot run it."""
     if variant not in library.supported:
         raise UnsupportedCpu(
             f"{library.manifest.layer}: this processor cannot run the variant {variant!r}; it can run "
@@ -160,13 +165,8 @@ def _load(artifact: Artifact) -> Library:
             f"{artifact.path} is compiled for {artifact.machine}; this machine is {host_machine()}. "
             "Compile the layer for it."
         )
-    module = _open(artifact)
-    functions: dict[str, Callable[..., Any]] = {}
     training = _TRAINING_FUNCTIONS if artifact.manifest.training is not None else ()
-    for name in (*_FUNCTIONS, *training):
-        if not module.implements_function(name):
-            raise ArtifactError(f"{artifact.path}: its library does not export `__tvm_ffi_{name}`. Compile it again.")
-        functions[name] = module.get_function(name)
+    functions = _linked(artifact, (*_FUNCTIONS, *training))
     mask = functions["supports"]()
     supported = tuple(v.name for i, v in enumerate(artifact.manifest.variants) if mask >> i & 1)
     if not supported:
@@ -183,43 +183,18 @@ def _lacking(artifact: Artifact) -> str:
     )
 
 
-def _open(artifact: Artifact) -> Any:
-    """Hand the verified bytes themselves to the dynamic linker.
-
-    They go into an anonymous sealed file, so that what was verified is what is executed, whatever happens to the file
-    meanwhile; replacing or truncating it later does not touch the running code either.
-    """
-    # The descriptor stays open with the library: the linker knows a library by its path, and would take another
-    # file that came to the same descriptor number for this one.
-    descriptor = _sealed(artifact)
-    path = f"/proc/self/fd/{descriptor}"
+def _linked(artifact: Artifact, names: tuple[str, ...]) -> Mapping[str, Callable[..., Any]]:
     try:
-        # tvm-ffi binds lazily, and a symbol missing at its first call ends the process. Binding all of them here
-        # first turns that into an error.
-        ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_LOCAL)
-    except OSError as error:
-        os.close(descriptor)
-        cause = str(error).removeprefix(path).lstrip(": ")
+        functions = link(artifact.library, artifact.manifest.layer, names)
+    except Refused as error:
         raise ArtifactError(
-            f"{artifact.path}: the dynamic linker refuses its library: {cause}. tvm-ffi {tvm_ffi.__version__} is "
+            f"{artifact.path}: the dynamic linker refuses its library: {error}. tvm-ffi {tvm_ffi.__version__} is "
             f"installed, and the artifact was written by {artifact.manifest.compiler}; compile it again with the "
             "versions that are installed here."
         ) from error
-    return tvm_ffi.get_global_func("ffi.Module.load_from_file.so")(path, "so")
-
-
-def _sealed(artifact: Artifact) -> int:
-    name = f"moec:{artifact.manifest.layer}"[:200]
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        try:
-            descriptor = os.memfd_create(name, flags | _MFD_EXEC)
-        except OSError:
-            descriptor = os.memfd_create(name, flags)
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(artifact.library)
-    except OSError as error:
-        raise ArtifactError(f"{artifact.path}: no memory to hold its code (memfd): {error}") from error
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor
+    except ArtifactError as error:
+        raise ArtifactError(f"{artifact.path}: {error}") from error
+    lacks = next((name for name in names if name not in functions), None)
+    if lacks is not None:
+        raise ArtifactError(f"{artifact.path}: its library does not export `__tvm_ffi_{lacks}`. Compile it again.")
+    return functions
