@@ -90,5 +90,9 @@ class WeightsError(MoecError):
     """A layer's weights were never given, or lie packed where ordinary tensors were expected."""
 
 
+class TraceError(MoecError):
+    """A file is no trace of a layer's load."""
+
+
 class ToolchainError(MoecError):
     """A program that compiling needs, such as a linker, is missing or failed."""

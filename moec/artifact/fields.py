@@ -55,11 +55,26 @@ class Fields:
     def integers(self, name: str, low: int, high: int, most: int) -> tuple[int, ...]:
         return tuple(_integer(v, f"{self._at(name)}[{i}]", low, high) for i, v in enumerate(self._list(name, 0, most)))
 
+    def pair(self, name: str, low: int, high: int) -> tuple[int, int]:
+        """Both ends of a range, the lower one first."""
+        return _pair(self._list(name, 2, 2), self._at(name), low, high)
+
+    def pairs(self, name: str, low: int, high: int, most: int) -> tuple[tuple[int, int], ...]:
+        """Ranges, each by both of its ends."""
+        return tuple(_pair(v, f"{self._at(name)}[{i}]", low, high) for i, v in enumerate(self._list(name, 0, most)))
+
     def number(self, name: str) -> float:
-        value = self._take(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:
-            raise InvalidManifest(f"{self._at(name)} must be a finite number, not {_shown(value)}")
-        return float(value)
+        return _number(self._take(name), self._at(name))
+
+    def number_in(self, name: str, low: float, high: float) -> float:
+        number = self.number(name)
+        if not low <= number <= high:
+            raise InvalidManifest(f"{self._at(name)} must lie between {low:g} and {high:g}")
+        return number
+
+    def numbers(self, name: str, exactly: int) -> tuple[float, ...]:
+        values = self._list(name, exactly, exactly)
+        return tuple(_number(v, f"{self._at(name)}[{i}]") for i, v in enumerate(values))
 
     def integer(self, name: str, low: int, high: int = 2**31 - 1) -> int:
         return _integer(self._take(name), self._at(name), low, high)
@@ -118,6 +133,21 @@ def _integer(value: object, at: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise InvalidManifest(f"{at} must lie between {low} and {high}")
     return value
+
+
+def _number(value: object, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:
+        raise InvalidManifest(f"{at} must be a finite number, not {_shown(value)}")
+    return float(value)
+
+
+def _pair(value: object, at: str, low: int, high: int) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise InvalidManifest(f"{at} must be a list of two numbers")
+    first, last = (_integer(v, f"{at}[{i}]", low, high) for i, v in enumerate(value))
+    if first > last:
+        raise InvalidManifest(f"{at} must begin with the lower number")
+    return first, last
 
 
 def _string(value: object, at: str, pattern: re.Pattern[str] | None) -> str:

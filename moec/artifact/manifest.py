@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moec.artifact.fields import Fields, InvalidManifest
+from moec.artifact.policy import Policy, policy_data, read_policy
 from moec.artifact.quantised import Quantised, check_weights, read_quantised
 from moec.errors import ArtifactError, NewerSchema
 
@@ -153,6 +154,7 @@ class Manifest:
     variants   best first
     training   None where the layer was compiled for inference only
     quantised  None where no weights are quantised
+    policy     None where no layout says how the layer may follow its load
     """
 
     compiler: str
@@ -167,6 +169,7 @@ class Manifest:
     guarantees: Guarantees
     training: Training | None = None
     quantised: Quantised | None = None
+    policy: Policy | None = None
     abi: int = ABI
     schema: int = SCHEMA
 
@@ -196,7 +199,8 @@ class Manifest:
         data = {"schema": self.schema, **asdict(self)}
         for tensor in (*data["inputs"], *data["outputs"]):
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
-        for optional in ("training", "quantised"):
+        data["policy"] = policy_data(self.policy) if self.policy else None
+        for optional in ("training", "quantised", "policy"):
             if data[optional] is None:
                 del data[optional]
         return json.dumps(data, indent=1).encode()
@@ -232,6 +236,7 @@ def _manifest(fields: Fields) -> Manifest:
         ),
         training=_training(fields.record("training")) if fields.has("training") else None,
         quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
+        policy=read_policy(fields.record("policy")) if fields.has("policy") else None,
     )
     for rest in (source, guarantees, fields):
         rest.finish()
