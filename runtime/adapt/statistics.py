@@ -1,0 +1,150 @@
+"""What the load of a layer is: which experts its tokens choose, how many tokens its calls have, what was dropped.
+
+Recent calls count more than earlier ones: behind every call the weight of all before it shrinks by the same factor, to
+one half after `half_life` calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec.runtime.adapt.ring import Batch, Ring, Row
+
+HALF_LIFE = 64
+"""Calls, after which one counts half."""
+_GONE = 1 / 16  # an expert that was last chosen four half-lives ago counts as empty
+
+Listener = Callable[[Batch], None]
+"""Hears of calls that have ended; what it does must be quick, as a call may be waiting."""
+
+MEASURES = ("tokens", "imbalance", "share", "empty", "overflow")
+"""What `Snapshot.value` knows; a policy's conditions are about these (and about memory)."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The load at one moment.
+
+    calls, total_tokens  since the beginning
+    chosen               slots that chose each expert since the beginning, [E]
+    dropped              slots that a capacity dropped since the beginning
+    uncounted            calls that were not counted because too many ran at once
+    histogram            calls since the beginning, by the power of two at or below their tokens (0: none)
+    shares               the experts' shares of recent slots, [E]; zeros before the first
+    tokens               mean of recent calls
+    imbalance            the largest share over the mean, 1..E; 1 before the first slot
+    share                the largest share
+    empty                share of the experts that no slot has chosen for about four half-lives
+    overflow             share of recent slots that were dropped
+    """
+
+    calls: int
+    total_tokens: int
+    chosen: NDArray[np.int64]
+    dropped: int
+    uncounted: int
+    histogram: Mapping[int, int]
+    shares: NDArray[np.float64]
+    tokens: float
+    imbalance: float
+    share: float
+    empty: float
+    overflow: float
+
+    def value(self, measure: str) -> float:
+        """One of MEASURES by its name in the language."""
+        if measure not in MEASURES:
+            raise KeyError(measure)
+        return float(getattr(self, measure))
+
+
+class LoadStatistics:
+    """Statistics of one layer.  Reading them folds in all calls that have ended."""
+
+    def __init__(self, experts: int, slots: int, capacity: bool, half_life: int = HALF_LIFE) -> None:
+        self.experts = experts
+        self.slots = slots
+        self.ring = Ring(experts, capacity)
+        self._factor = 0.5 ** (1 / half_life)
+        self._lock = threading.Lock()
+        self._chosen = np.zeros(experts, np.int64)
+        self._recent = np.zeros(experts)
+        self._recent_kept = 0.0
+        self._recent_calls = 0.0
+        self._recent_tokens = 0.0
+        self._calls = self._tokens = self._dropped = self._uncounted = 0
+        self._histogram = np.zeros(65, np.int64)  # by bit length
+        self._listeners: list[Listener] = []
+
+    def take(self) -> Row | None:
+        """Memory for what a call counts; None when too many calls run at once."""
+        row = self.ring.take()
+        if row is None:
+            self.fold()
+            row = self.ring.take()
+            if row is None:
+                self._uncounted += 1
+        return row
+
+    def give(self, row: Row, tokens: int, nanoseconds: int, variant: int = 0) -> None:
+        """A call has ended."""
+        if self.ring.give(row, tokens, nanoseconds, variant):
+            self.fold()
+
+    def listen(self, listener: Listener) -> None:
+        """`listener` is called with every batch that is folded in, by whichever thread folds."""
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Listener) -> None:
+        self._listeners.remove(listener)
+
+    def fold(self) -> None:
+        """Take in the calls that have ended."""
+        with self._lock:
+            batch = self.ring.drain()
+            if len(batch):
+                self._add(batch)
+                for listener in tuple(self._listeners):
+                    listener(batch)
+
+    def snapshot(self) -> Snapshot:
+        """The load now, with all calls that have ended."""
+        self.fold()
+        with self._lock:
+            total = float(self._recent.sum())
+            shares = self._recent / total if total else np.zeros(self.experts)
+            return Snapshot(
+                calls=self._calls,
+                total_tokens=self._tokens,
+                chosen=self._chosen.copy(),
+                dropped=self._dropped,
+                uncounted=self._uncounted,
+                histogram={(1 << i >> 1): int(n) for i, n in enumerate(self._histogram) if n},
+                shares=shares,
+                tokens=self._recent_tokens / self._recent_calls if self._recent_calls else 0.0,
+                imbalance=float(shares.max(initial=0.0)) * self.experts if total else 1.0,
+                share=float(shares.max(initial=0.0)),
+                empty=float((self._recent < _GONE).mean()) if self._calls else 0.0,
+                overflow=1 - self._recent_kept / total if total else 0.0,
+            )
+
+    def _add(self, batch: Batch) -> None:
+        calls = len(batch)
+        weights = self._factor ** np.arange(calls - 1, -1, -1)
+        before = self._factor**calls
+        kept = batch.chosen if batch.kept is None else batch.kept
+        self._recent = self._recent * before + weights @ batch.chosen
+        self._recent_kept = self._recent_kept * before + float(weights @ kept.sum(1))
+        self._recent_calls = self._recent_calls * before + float(weights.sum())
+        self._recent_tokens = self._recent_tokens * before + float(weights @ batch.tokens)
+        self._chosen += batch.chosen.sum(0)
+        self._calls += calls
+        self._tokens += int(batch.tokens.sum())
+        self._dropped += int(batch.chosen.sum() - kept.sum())
+        _, lengths = np.frexp(batch.tokens.astype(np.float64))
+        self._histogram += np.bincount(lengths, minlength=65)
