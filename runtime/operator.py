@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from time import perf_counter_ns
 from typing import Any
 
 import torch
 
+from moec.errors import InputError
 from moec.runtime.native import kernel
-from moec.runtime.packing.weights import adopted, owner
+from moec.runtime.packing.weights import PackedWeights, adopted, owner
 from moec.runtime.workspace import WORKSPACES
 
 _SCHEMA = "run(Tensor? packed, Tensor[] weights, Tensor[] inputs, str artifact, str variant) -> Tensor[]"
@@ -49,17 +51,29 @@ def _run(
 ) -> list[torch.Tensor]:
     code = kernel(artifact, variant)
     if packed is None:
-        packed = adopted(code, weights).buffer
-    elif weights:
-        owner(packed).refresh(weights)
+        store: PackedWeights | None = adopted(code, weights)
+        packed = store.buffer
+    else:
+        store = owner(packed)
+        if weights:
+            if store is None:
+                raise InputError("moec::run: weights were given, but the packed buffer belongs to no layer")
+            store.refresh(weights)
     tokens = inputs[0].shape[0]
+    probe = None
+    if store is not None and (published := store.published) is not None:
+        build = published.choose(tokens)
+        code, packed, probe = build.kernel, build.packed, build.probe
     outputs = [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
     threads = torch.get_num_threads()
+    begin = perf_counter_ns() if probe is not None else 0
     workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads))
     try:
         code.run(threads, packed, workspace, *inputs, *outputs)
     finally:
         WORKSPACES.give(workspace)
+    if probe is not None:
+        probe.seen(inputs, perf_counter_ns() - begin)
     return outputs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.compiler import assume_constant_result
@@ -17,16 +18,21 @@ from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import allocate, empty
 from moec.runtime.native import Kernel
 
+if TYPE_CHECKING:  # loaded only by a layer that adapts
+    from moec.runtime.adapt.published import Published
+
 _Stamp = tuple[int, int]
 
 
 class PackedWeights:
     """A u8 buffer of `kernel`'s packed form, filled weight by weight.
 
-    buffer    empty until the first weight comes; its pages count as memory once they are written
-    missing   names of the weights that were never given
-    blank     ordinary tensors that were made without values, by number, each as it was then
-    keep      whether the layer keeps ordinary tensors beside the packed ones
+    buffer      empty until the first weight comes; its pages count as memory once they are written
+    missing     names of the weights that were never given
+    blank       ordinary tensors that were made without values, by number, each as it was then
+    keep        whether the layer keeps ordinary tensors beside the packed ones
+    published   what calls run instead of `kernel`; None: nothing else
+    generation  counts the changes of weights
     """
 
     def __init__(self, kernel: Kernel, keep: bool) -> None:
@@ -43,6 +49,9 @@ class PackedWeights:
         # Keeps the storage that was packed alive, so that no other tensor can come to its address and pass for it.
         self._packed_from: list[torch.Tensor | None] = [None] * len(self.weights)
         self._lock = threading.Lock()
+        self.published: Published | None = None
+        self.generation = 0
+        self._publishing = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> PackedWeights:
         twin = PackedWeights(self.kernel, self.keep)
@@ -63,9 +72,32 @@ class PackedWeights:
         check_weight(self.weights[index], tensor)
         self._check_codes(self.weights[index], tensor)
         self.reserve()
-        self.kernel.call("pack", index, self.buffer, tensor.detach().contiguous())
+        self._changes()
+        try:
+            self.kernel.call("pack", index, self.buffer, tensor.detach().contiguous())
+        finally:
+            self._changes()
         self.missing.pop(self.weights[index].name, None)
         self._stamps[index] = self._packed_from[index] = None
+
+    def publish(self, published: Published | None, generation: int) -> bool:
+        """Let calls run `published` from now on; running calls end as they began.
+
+        False, and nothing is changed, if weights were given since `generation`: builds with packed weights of their
+        own would hold old ones.
+        """
+        with self._publishing:
+            if self.generation != generation:
+                return False
+            self.published = published
+            return True
+
+    def _changes(self) -> None:
+        """Weights are about to change, or just have: builds that hold a copy of them must not run any more."""
+        with self._publishing:
+            self.generation += 1
+            if self.published is not None:
+                self.published = self.published.reading(self.buffer)
 
     def unpack(self, index: int) -> torch.Tensor:
         """A new tensor with exactly the bits that `pack` was given.
@@ -136,12 +168,9 @@ class PackedWeights:
 _OWNERS: weakref.WeakValueDictionary[int, PackedWeights] = weakref.WeakValueDictionary()
 
 
-def owner(buffer: torch.Tensor) -> PackedWeights:
-    """Whose `buffer` this is."""
-    found = _OWNERS.get(buffer.data_ptr())
-    if found is None:
-        raise InputError("moec::run: weights were given, but the packed buffer belongs to no layer of this process")
-    return found
+def owner(buffer: torch.Tensor) -> PackedWeights | None:
+    """Whose `buffer` this is; None where it belongs to no layer of this process."""
+    return _OWNERS.get(buffer.data_ptr())
 
 
 _ADOPTED: dict[tuple[str, str, int], PackedWeights] = {}
