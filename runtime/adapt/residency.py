@@ -1,0 +1,151 @@
+"""Which experts' weights are in memory: those that tokens choose most, within a number of bytes.
+
+Nothing is fetched ahead: an expert comes into memory when a kernel first touches it.  Behind the calls, experts whose
+share of recent slots is smallest are let go until the rest fits.  So what stays follows the load, calls never wait for
+a decision, and bits do not depend on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moec.errors import WeightsError
+from moec.runtime.adapt.mapped import MappedMemory, Range
+from moec.runtime.adapt.ring import Batch
+from moec.runtime.adapt.statistics import LoadStatistics
+
+_INTERVAL = 0.02
+"""Seconds between looks at what calls have touched."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Part of the packed weights: `experts[i]` lies at `offset + i * stride`; -1 for what is no routed expert."""
+
+    offset: int
+    stride: int
+    experts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Experts came into memory as calls touched them, others were let go.  `nbytes`: of those that were."""
+
+    came: tuple[int, ...]
+    went: tuple[int, ...]
+    nbytes: int
+    seconds: float
+
+
+class Residency:
+    """Keeps the experts of one layer within `limit` bytes, from `start` to `stop`.
+
+    keep  experts that stay, whatever comes; None: those that recent tokens choose most
+
+    A call that touches more experts than fit holds more than the limit until it ends.
+    """
+
+    def __init__(
+        self,
+        memory: MappedMemory,
+        regions: Sequence[Region],
+        statistics: LoadStatistics,
+        limit: int,
+        report: Callable[[Moved], None],
+        keep: Sequence[int] | None = None,
+    ) -> None:
+        """Raises WeightsError where not even one expert fits beside what always stays."""
+        self._memory = memory
+        self._statistics = statistics
+        self._limit = limit
+        self._report = report
+        self._kept = None if keep is None else np.isin(np.arange(statistics.experts), keep)
+        self._ranges: list[list[Range]] = [[] for _ in range(statistics.experts)]
+        for region in regions:
+            for place, expert in enumerate(region.experts):
+                if expert >= 0:
+                    begin = region.offset + place * region.stride
+                    self._ranges[expert].append((begin, begin + region.stride))
+        self._bytes = np.array([sum(end - begin for begin, end in found) for found in self._ranges], np.int64)
+        self._always = memory.nbytes - int(self._bytes.sum())
+        if self._always + int(self._bytes.max(initial=0)) > limit:
+            raise WeightsError(
+                f"{limit:,} bytes are too few: {self._always:,} always stay, and an expert has {self._bytes.max():,}"
+            )
+        self._present = np.ones(statistics.experts, bool)  # whatever was packed is in memory
+        self._came = np.zeros(statistics.experts, bool)
+        self._changed = threading.Event()
+        self._ending = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The experts that are in memory as far as it is known."""
+        with self._lock:
+            return tuple(np.flatnonzero(self._present).tolist())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the layer's weights that are in memory."""
+        return self._memory.resident([(0, self._memory.nbytes)])
+
+    def start(self) -> None:
+        self._statistics.listen(self._heard)
+        self._thread = threading.Thread(target=self._work, name="moec-residency", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop letting go; weights stay where they are."""
+        self._statistics.ignore(self._heard)
+        self._ending = True
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def touch_all(self) -> None:
+        """All weights have been written anew."""
+        with self._lock:
+            self._present[:] = True
+        self._changed.set()
+
+    def settle(self) -> Moved:
+        """Let go of what is too much."""
+        begin = time.monotonic()
+        shares = self._statistics.snapshot().shares
+        with self._lock:
+            before = self._present.copy()
+            present = np.flatnonzero(before)
+            worth = shares[present] if self._kept is None else self._kept[present].astype(float)
+            present = present[np.argsort(worth, kind="stable")]
+            held = self._always + int(self._bytes[present].sum())
+            left = np.cumsum(self._bytes[present])
+            count = int(np.searchsorted(left, held - self._limit)) + 1 if held > self._limit else 0
+            went = present[:count]
+            self._present[went] = False
+            came = np.flatnonzero(self._came)
+            self._came[:] = False
+        self._memory.drop(piece for expert in went for piece in self._ranges[expert])
+        nbytes = int(self._bytes[went].sum())
+        return Moved(tuple(came.tolist()), tuple(went.tolist()), nbytes, time.monotonic() - begin)
+
+    def _heard(self, batch: Batch) -> None:
+        touched = batch.chosen.any(0)
+        with self._lock:
+            self._came |= touched & ~self._present
+            self._present |= touched
+
+    def _work(self) -> None:
+        while not self._ending:
+            self._statistics.fold()
+            with self._lock:
+                held = self._always + int(self._bytes[self._present].sum())
+            if held > self._limit:
+                self._report(self.settle())
+            self._changed.wait(_INTERVAL)
+            self._changed.clear()
