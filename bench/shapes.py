@@ -1,11 +1,11 @@
-"""The layers that are measured: the sizes of published models, each with the example that describes it to moec."""
+"""The layers that are measured: the sizes of published models, and one of odd sizes, each with its .moe file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Shape:
     family: str
     """Whose Hugging Face block computes the same."""
     source: str
-    """File of examples/ that describes the layer."""
+    """File of the repository that describes the layer."""
     defines: tuple[tuple[str, int], ...] = ()
     """Parameters of that file that differ from its own."""
 
@@ -34,16 +34,25 @@ class Shape:
 
     @property
     def path(self) -> Path:
-        return EXAMPLES / self.source
+        return REPOSITORY / self.source
 
 
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("olmoe", "OLMoE", 2048, 1024, 64, 8, 0, False, "olmoe", "olmoe.moe"),
-        Shape("qwen3", "Qwen3", 2048, 768, 128, 8, 0, True, "qwen3_moe", "qwen3_30b_a3b.moe"),
+        Shape("olmoe", "OLMoE", 2048, 1024, 64, 8, 0, False, "olmoe", "examples/olmoe.moe"),
+        Shape("qwen3", "Qwen3", 2048, 768, 128, 8, 0, True, "qwen3_moe", "examples/qwen3_30b_a3b.moe"),
         Shape(
-            "deepseek-v2-lite", "DeepSeek-V2-Lite", 2048, 1408, 64, 6, 2, False, "deepseek_v2", "deepseek_v2_lite.moe"
+            "deepseek-v2-lite",
+            "DeepSeek-V2-Lite",
+            2048,
+            1408,
+            64,
+            6,
+            2,
+            False,
+            "deepseek_v2",
+            "examples/deepseek_v2_lite.moe",
         ),
         Shape(
             "mixtral-small",
@@ -55,9 +64,10 @@ SHAPES = {
             0,
             True,
             "mixtral",
-            "mixtral_8x7b.moe",
+            "examples/mixtral_8x7b.moe",
             (("d", 2048), ("ff", 7168)),
         ),
+        Shape("odd", "2056, 1032, 60, 4", 2056, 1032, 60, 4, 0, True, "mixtral", "bench/odd.moe"),
     )
 }
 TOKENS = (1, 4, 16, 128, 512, 2048)

@@ -55,6 +55,10 @@ def store(call: Call, storage: Storage, place: Place, row: Value, value: Value) 
     b = call.b
     width = byte_width(storage.element)
     address = call.row(storage, row).at(place.column, width)
+    if place.real is not None and storage.zeros_behind:
+        inside = b.first_lanes(value.lanes, place.real)
+        address.store(b.select(inside, value, b.constant(value.type, 0)))
+        return
     if place.real is None or _row_holds(storage, value.lanes):
         address.store(value)
         return

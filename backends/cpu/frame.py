@@ -69,6 +69,8 @@ class Storage:
     given: bool = False
     windowed: bool = False
     """Holds the rows of the wave at work only; rows are numbered as in the plan all the same."""
+    zeros_behind: bool = False
+    """Of a buffer: its rows end in whole vectors, and whoever writes them writes zeros behind their last column."""
 
 
 @dataclass(frozen=True)
@@ -208,11 +210,13 @@ class Frame:
 
     # --- what operations declare
 
-    def buffer(self, value: ir.Value, rows_per_token: int = 1, window: Window | None = None) -> Storage:
+    def buffer(
+        self, value: ir.Value, rows_per_token: int = 1, window: Window | None = None, zeros_behind: bool = False
+    ) -> Storage:
         """Storage for an operation's result: the caller's output where it is returned, else a part of the workspace.
 
         A static leading dimension gives its own number of rows; a dynamic one gives T * `rows_per_token`, or the rows
-        of a `window`.
+        of a `window`.  `zeros_behind`: the operation can write zeros behind columns, where the storage says so.
         """
         self.rows_per_token[value] = rows_per_token
         if value in self._storage:
@@ -228,7 +232,11 @@ class Frame:
             size = Size(fixed=SLACK, per_token=rows_per_token * stride)
         else:
             size = Size(fixed=type_.get_dim_size(0) * stride + SLACK)
-        storage = Storage(self.workspace(size), 0, type_.element_type, columns, stride, windowed=window is not None)
+        vectors = align_up(columns, self.variant.lanes) * byte_width(type_.element_type)
+        storage = Storage(
+            self.workspace(size), 0, type_.element_type, columns, stride,
+            windowed=window is not None, zeros_behind=zeros_behind and vectors <= stride,
+        )  # fmt: skip
         self._storage[value] = storage
         return storage
 

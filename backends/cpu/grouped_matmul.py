@@ -19,13 +19,13 @@ from moec.backends.cpu.values import Value
 
 def matmul(op: Any, frame: Frame) -> Sequence[Phase]:
     """Phases of `moe.matmul`.  Raises Unsupported where weights are no parameters."""
-    return [_phase(op, frame, dense(op, frame), [frame.buffer(out) for out in op.operation.results])]
+    return [_phase(op, frame, dense(op, frame), [frame.buffer(out, zeros_behind=True) for out in op.operation.results])]
 
 
 def grouped_matmul(op: Any, frame: Frame) -> Sequence[Phase]:
     """Phases of `moe.grouped_matmul`.  Raises Unsupported where weights are no parameters."""
     per_token, window = ir.IntegerAttr(op.slots_per_token).value, frame.windows.get(op.offsets)
-    outs = [frame.buffer(out, per_token, window) for out in op.operation.results]
+    outs = [frame.buffer(out, per_token, window, zeros_behind=True) for out in op.operation.results]
     return [_phase(op, frame, grouped(op, frame), outs)]
 
 

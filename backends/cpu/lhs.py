@@ -6,25 +6,26 @@ from torch_mlir import ir
 
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
-from moec.backends.cpu.frame import copy_bytes
+from moec.backends.cpu.frame import Storage, copy_bytes
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.values import Pointer, byte_width
 
 
-def lies_ready(layout: Panels, element: ir.Type, stride: int) -> bool:
-    """Whether rows of this type and stride can be multiplied where they lie.
+def lies_ready(layout: Panels, rows: Storage) -> bool:
+    """Whether rows can be multiplied where they lie.
 
-    They must be of the right type and whole steps, and not all begin in the same set of the first-level cache.
+    They must be of the right type and whole steps, if need be with a zero behind, and not all begin in the same set of
+    the first-level cache.
     """
-    if stride % 4096 == 0:
+    if rows.stride % 4096 == 0:
         return False
     if layout.arithmetic.integers:
         return True
     if isinstance(layout, CodePanels):
         whole = layout.padded_inner == layout.inner
     else:
-        whole = layout.inner % layout.elements_per_step == 0
-    return whole and str(element) == ("bf16" if layout.arithmetic is Arithmetic.PAIRS else "f32")
+        whole = layout.inner % layout.elements_per_step == 0 or rows.zeros_behind
+    return whole and str(rows.element) == ("bf16" if layout.arithmetic is Arithmetic.PAIRS else "f32")
 
 
 def copy_row(b: Builder, layout: Panels, source: Pointer, element: ir.Type, to: Pointer) -> None:

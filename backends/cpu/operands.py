@@ -204,7 +204,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
         lhs = frame.row_codes[op.lhs, layout.row]
     else:
         lhs = frame.storage(op.lhs)
-    in_place = not (plan and plan.gather) and lies_ready(layout, lhs.element, lhs.stride)
+    in_place = not (plan and plan.gather) and lies_ready(layout, lhs)
     stride = lhs.stride if in_place else layout.row_stride()
     chunk = tiling.chunk_rows(source.chunk, stride, tiling.most_rows(frame.variant, layout))
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)

@@ -17,8 +17,8 @@ def rounded(value: str, dtype: str) -> str:
     return f'%q = arith.truncf {value} : f32 to bf16\n      "moe.yield"(%q) : (bf16) -> ()'
 
 
-def experts(d: int, ff: int, count: int, k: int, dtype: str, *, direct: int = 0) -> str:
-    """y = sum over the chosen experts of weight * down(swiglu(gate(x), up(x))).
+def experts(d: int, ff: int, count: int, k: int, dtype: str, *, direct: int = 0, activation: str = SWIGLU) -> str:
+    """y = sum over the chosen experts of weight * down(swiglu(gate(x), up(x))), or another `activation`.
 
     Inputs x [T, d], index [T, k] i32 (-1: no expert), weight [T, k] f32; parameters gate, up [count, ff, d],
     down [count, d, ff]; output y [T, d].
@@ -35,7 +35,7 @@ module attributes {{moe.layer = "L"}} {{
       %wd: {down} {{moe.name = "down", moe.role = "parameter"}}) -> ({x} {{moe.name = "y"}}) {{
     %o, %s = "moe.plan"(%i) {{experts = {count} : i64, direct_max_tokens = {direct} : i64}} : ({index}) -> ({plan})
     %h = "moe.grouped_matmul"(%x, %o, %s, %wg, %wu) ({{
-      {SWIGLU}
+      {activation}
       {rounded("%p", dtype)}
     }}) {{operandSegmentSizes = array<i32: 1, 1, 1, 2>, gather = true, slots_per_token = {k} : i64}}
       : ({x}, {plan}, {up}, {up}) -> {h}

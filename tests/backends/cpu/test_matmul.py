@@ -79,6 +79,30 @@ def test_experts(size: tuple[int, int, int, int], dtype: str) -> None:
             assert error(found, wanted) < TOLERANCE[dtype], (tokens, routing, VARIANTS[variant].name)
 
 
+LOGARITHM = """^bb0(%g: f32, %u: f32):
+      %size = math.absf %u : f32
+      %log = math.log %size : f32
+      %p = arith.addf %log, %g : f32"""
+
+
+def test_what_an_activation_makes_of_columns_that_do_not_exist_is_not_multiplied() -> None:
+    """Rows are multiplied where they lie, in pairs of bf16; behind an odd number of columns log(0) would stand."""
+    size = (20, 131, 4, 2)
+    layer = Layer(size, "bf16")
+    artifact = compiled(modules.experts(*size, "bf16", activation=LOGARITHM))
+    inputs = layer.inputs(70, "even")
+    x, index, weight = (exact(inputs[name]) for name in ("x", "index", "weight"))
+    gate, up, down = (exact(layer.parameters[name]) for name in ("gate", "up", "down"))
+    wanted = np.zeros_like(x)
+    for token, slot in np.ndindex(index.shape):
+        e = index[token, slot]
+        hidden = torch.from_numpy(np.log(np.abs(up[e] @ x[token])) + gate[e] @ x[token])
+        wanted[token] += weight[token, slot] * (down[e] @ exact(hidden.bfloat16()))
+    for variant in range(len(VARIANTS)):
+        found = artifact.run(inputs, layer.parameters, variant=variant, threads=2)["y"]
+        assert error(found, wanted) < TOLERANCE["bf16"], VARIANTS[variant].name
+
+
 DENSE = [
     (1, 1, "f32", "f32"),
     (31, 64, "bf16", "f32"),
