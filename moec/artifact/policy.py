@@ -113,7 +113,8 @@ class Trigger:
 
     when        the condition; once it has held for `window`, compiling is considered
     text        the condition as the file has it
-    hysteresis  it is considered again after `when.widened(hysteresis)` was false once
+    hysteresis  `when.widened(hysteresis)` is enough for the window to go on; where it was false, the next window is a
+                new one, while otherwise compiling is considered again only after pauses
     gain        how many times as fast a variant has to be to be worth it
     """
 
