@@ -1,0 +1,66 @@
+"""What the controller asks of those who propose variants and of those who compile them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from moec.artifact.policy import Trigger
+from moec.artifact.specialisation import Specialisation
+from moec.errors import MoecError
+from moec.runtime.adapt.statistics import Snapshot
+
+
+class CompilationFailed(MoecError):
+    """No artifact came of a specialisation: the compiler failed, crashed, took too long, or is not there."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A variant that would suit the load.
+
+    gain  how many times as fast as what runs now it should make the calls that it is for (1 and more)
+    why   for people, such as "92 % of calls have at most 16 tokens"
+    """
+
+    specialisation: Specialisation
+    gain: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An artifact of a specialisation, on disk and complete.
+
+    source   "compiler", "cache" or "prebuilt"
+    seconds  what it took to make, or to find
+    """
+
+    path: str
+    source: str
+    seconds: float
+
+
+class Proposer(Protocol):
+    """Knows which variants the policy allows."""
+
+    def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
+        """What would suit the load, best first, without what is running (the base apart) and equal to it.
+
+        Called by the controller's thread alone; pure: it starts nothing.
+        """
+
+
+class Compiler(Protocol):
+    """Makes artifacts in the background, at a low priority."""
+
+    def submit(self, specialisation: Specialisation) -> Future[Compiled]:
+        """Begin; returns at once.  The future ends with CompilationFailed, after a time limit at the latest.
+
+        The artifact stays where it is until `close`, at least.
+        """
+
+    def close(self) -> None:
+        """Stop what is running; futures that have not ended fail.  May be called twice, and from any thread."""
