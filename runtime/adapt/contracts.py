@@ -7,14 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from moec.artifact.container import Artifact
 from moec.artifact.policy import Trigger
 from moec.artifact.specialisation import Specialisation
-from moec.errors import MoecError
 from moec.runtime.adapt.statistics import Snapshot
-
-
-class CompilationFailed(MoecError):
-    """No artifact came of a specialisation: the compiler failed, crashed, took too long, or is not there."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +28,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Compiled:
-    """An artifact of a specialisation, on disk and complete.
+    """The artifact of a specialisation, read and verified.
 
     source   "compiler", "cache" or "prebuilt"
     seconds  what it took to make, or to find
     """
 
-    path: str
+    artifact: Artifact
     source: str
     seconds: float
 
@@ -57,10 +53,14 @@ class Compiler(Protocol):
     """Makes artifacts in the background, at a low priority."""
 
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
-        """Begin; returns at once.  The future ends with CompilationFailed, after a time limit at the latest.
+        """Begin; returns at once.
 
-        The artifact stays where it is until `close`, at least.
+        The future ends with a MoecError (CompilerError, ArtifactError …) where nothing came of it: after a time limit
+        at the latest.
         """
+
+    def reject(self, specialisation: Specialisation) -> None:
+        """What came of it was wrong: do not keep it for another time."""
 
     def close(self) -> None:
         """Stop what is running; futures that have not ended fail.  May be called twice, and from any thread."""
