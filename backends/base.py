@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch_mlir import ir
 
+from moec.artifact import manifest
 from moec.diagnostics import Diagnostic, Severity
 from moec.dialect.places import place
 from moec.errors import DiagnosticError
@@ -36,6 +38,17 @@ class Variant(Protocol):
     def features(self) -> tuple[str, ...]: ...
 
 
+@dataclass(frozen=True)
+class Library:
+    """A shared library, without the artifact's archive.
+
+    variants  what the manifest says of its variants, best first
+    """
+
+    data: bytes
+    variants: tuple[manifest.Variant, ...]
+
+
 class Backend(Protocol):
     """Compiles modules of kernel-level `moe` operations."""
 
@@ -54,6 +67,6 @@ class Backend(Protocol):
         """The text of a stage.  Raises Unsupported with a reason for everything that cannot be compiled."""
         ...
 
-    def compile(self, module: ir.Module) -> bytes:
-        """The library, without the artifact's archive.  Raises Unsupported as `lower` does."""
+    def compile(self, module: ir.Module, variants: Sequence[str] | None = None) -> Library:
+        """The library with these variants, all by default.  Raises Unsupported as `lower` does."""
         ...

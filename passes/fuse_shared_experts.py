@@ -99,10 +99,20 @@ def join(shared: SharedOp, routed: Routed) -> None:
         out = _experts(routed, shared, index, weight, experts + count)
     routed.addition.results[0].replace_all_uses_with(out)
     router = defining(routed.dispatch.index)
+    if router is not None:
+        count_in(router, index)
     for op in (routed.addition, routed.combine, routed.experts, routed.dispatch, shared):
         op.operation.erase()
     if router is not None and not any(users(result) for result in router.results):
         router.erase()
+
+
+def count_in(router: ir.Operation, index: ir.Value) -> None:
+    """Let counts of a choice read the wider one that takes its place; they leave out the experts beyond theirs."""
+    for count in users(router.results[0]):
+        if count.name == "moe.count":
+            count.operands[0] = index
+            count.move_after(index.owner.operation)
 
 
 def widen(index: ir.Value, weight: ir.Value, experts: int, count: int) -> tuple[ir.Value, ir.Value]:

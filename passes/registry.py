@@ -12,6 +12,7 @@ from moec.passes.refusal import error
 # name -> module:class, imported when asked for
 PASSES = {
     "canonicalize": "moec.passes.canonicalize:Canonicalize",
+    "count-load": "moec.passes.count_load:CountLoad",
     "differentiate": "moec.passes.differentiate:Differentiate",
     "drop-losses": "moec.passes.drop_losses:DropLosses",
     "expand-experts": "moec.passes.expand_experts:ExpandExperts",
@@ -23,6 +24,7 @@ PASSES = {
 
 DEFAULT_PIPELINE = (
     "drop-losses",
+    "count-load",
     "canonicalize",
     "fuse-shared-experts",
     "expand-experts",

@@ -56,8 +56,9 @@ class Library:
 class Kernel:
     """One variant of a loaded library: the functions of the C ABI, bound to it.
 
-    outputs   row and dtype of each output
-    step      what a step of training takes and gives; None where the layer was compiled for inference only
+    outputs     row and dtype of each output
+    unobserved  one None for each statistic, for calls whose load nobody asks for
+    step        what a step of training takes and gives; None where the layer was compiled for inference only
     """
 
     library: Library
@@ -65,6 +66,7 @@ class Kernel:
     index: int
     entry: Callable[..., Any]
     outputs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    unobserved: tuple[None, ...]
     step: Step | None
     _workspace_sizes: dict[tuple[int, int, str], int] = field(default_factory=dict)
 
@@ -84,8 +86,11 @@ class Kernel:
     def __deepcopy__(self, memo: dict[int, object]) -> Kernel:
         return self  # code is shared, never copied
 
-    def run(self, threads: int, packed: torch.Tensor, workspace: torch.Tensor, *tensors: torch.Tensor) -> None:
-        """Run the layer: `tensors` are the inputs, then the outputs, contiguous, in the manifest's order."""
+    def run(self, threads: int, packed: torch.Tensor, workspace: torch.Tensor, *tensors: torch.Tensor | None) -> None:
+        """Run the layer: `tensors` are inputs, outputs and statistics, contiguous, in the manifest's order.
+
+        A statistic is an i32 tensor that is written, or None: then it is not counted.
+        """
         try:
             self.entry(self.index, threads, packed, workspace, *tensors)
         except RuntimeError as error:
@@ -156,7 +161,8 @@ def bind(library: Library, variant: str) -> Kernel:
         )
     index = [v.name for v in library.manifest.variants].index(variant)
     outputs = tuple((t.row, TORCH_DTYPES[t.dtype]) for t in library.manifest.outputs)
-    return Kernel(library, variant, index, library.functions["run"], outputs, Step.of(library.manifest))
+    unobserved = (None,) * len(library.manifest.statistics)
+    return Kernel(library, variant, index, library.functions["run"], outputs, unobserved, Step.of(library.manifest))
 
 
 def _load(artifact: Artifact) -> Library:

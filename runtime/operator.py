@@ -69,7 +69,7 @@ def _run(
     begin = perf_counter_ns() if probe is not None else 0
     workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads))
     try:
-        code.run(threads, packed, workspace, *inputs, *outputs)
+        code.run(threads, packed, workspace, *inputs, *outputs, *code.unobserved)
     finally:
         WORKSPACES.give(workspace)
     if probe is not None:

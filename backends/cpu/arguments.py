@@ -15,7 +15,7 @@ from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.values import Pointer, Value
 
 ANY_BYTES = 16  # TVMFFIAny: i32 type index, padding, 8 bytes of value
-_INT, _BOOL, _DLTENSOR, _TENSOR = 1, 2, 7, 70
+_NONE, _INT, _BOOL, _DLTENSOR, _TENSOR = 0, 1, 2, 7, 70
 _OBJECT_HEADER = 24  # a Tensor object is a TVMFFIObject with a DLTensor behind it
 # DLTensor
 _DATA, _DEVICE, _NDIM, _DTYPE, _SHAPE, _STRIDES, _OFFSET = 0, 8, 16, 20, 24, 32, 40
@@ -46,7 +46,7 @@ _FAULTS = (
 class Expected:
     """A tensor argument: what messages call it, its element type, its dimensions.
 
-    A dimension TOKENS is T * `per_token`; messages call it `length`.
+    A dimension TOKENS is T * `per_token`; messages call it `length`.  None may stand for one that is `optional`.
     """
 
     name: str
@@ -55,12 +55,14 @@ class Expected:
     length: str = "T"
     per_token: int = 1
     align: int = 1
+    optional: bool = False
 
     @property
     def description(self) -> str:
         dims = ", ".join(self.length if n == TOKENS else str(n) for n in self.dims)
         aligned = f", aligned to {self.align} bytes" if self.align > 8 else ""
-        return f"{self.name} must be a contiguous {self.dtype} tensor of shape [{dims}] on the CPU{aligned}"
+        other = ", or None" if self.optional else ""
+        return f"{self.name} must be a contiguous {self.dtype} tensor of shape [{dims}] on the CPU{aligned}{other}"
 
 
 class Arguments:
@@ -111,7 +113,10 @@ class Arguments:
         return self._guarded(lambda: [(slot + 8).load(b.i64)], [b.i64], lambda: [b.index(0)])[0]
 
     def tensor(self, number: int, expected: Expected, tokens: Value | None = None) -> Pointer:
-        """The DLTensor of a tensor argument; null if a check has failed.  `tokens` is T, any number if None."""
+        """The DLTensor of a tensor argument; null if it is None or a check has failed.
+
+        `tokens` is T, any number if None.
+        """
         b = self.b
         slot = self.arguments + number * ANY_BYTES
         found = self._guarded(lambda: [_tensor_of(b, slot)], [b.ptr], lambda: [b.null])[0]
@@ -125,7 +130,11 @@ class Arguments:
             rank, align = b.constant(b.i32, len(expected.dims)), b.index(max(expected.align, bits // 8))
             return b.result(_checked_function(b), tensor, dtype, rank, dims, align, b.string(expected.description))
 
-        self.then(check)
+        if expected.optional:
+            given = self._guarded(lambda: [slot.load(b.i32).differs(_NONE)], [b.i1], lambda: [b.constant(b.i1, 0)])[0]
+            self.then(lambda: b.choose(given, [b.i32], lambda: [check()], lambda: [b.constant(b.i32, 0)])[0])
+        else:
+            self.then(check)
         return tensor
 
     def _guarded(
@@ -148,6 +157,11 @@ class Arguments:
         b = self.b
         base, offset = (tensor + _DATA).load_pointer(), (tensor + _OFFSET).load(b.i64)
         return base + offset
+
+    def optional_address(self, tensor: Pointer) -> Value:
+        """The same for a tensor that need not be there: null then."""
+        b = self.b
+        return b.choose(b.is_null(tensor), [b.ptr], lambda: [b.null], lambda: [self.address(tensor)])[0]
 
     def length(self, tensor: Pointer) -> Value:
         """The leading dimension of a checked tensor; 0 if a check has failed."""

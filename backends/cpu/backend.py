@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from moec.backends.cpu import codegen, entry, isa, layer, link, sharing, threads
+from moec.artifact import manifest
+from moec.backends.base import Library
+from moec.backends.cpu import codegen, entry, isa, layer, link, packed_form, sharing, threads
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
+from moec.dialect.functions import Routed, routed
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ class CpuBackend:
         """The text of a stage.  Raises Unsupported for what cannot be compiled, KeyError for an unknown stage."""
         if stage not in self.stages():
             raise KeyError(stage)
-        lowered = kernels(module, self.variants(module))
+        lowered, _ = kernels(module, self.variants(module))
         if stage == "llvm":
             codegen.lower_to_llvm(lowered)
         return str(lowered)
 
-    def compile(self, module: ir.Module) -> bytes:
+    def compile(self, module: ir.Module, variants: Sequence[str] | None = None) -> Library:
         """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker."""
-        return link.link(compile_object(module, self.variants(module)))
+        chosen = [v for v in self.variants(module) if variants is None or v.name in variants]
+        made, described = kernels(module, chosen)
+        codegen.lower_to_llvm(made)
+        return Library(link.link(codegen.object_file(made)), described)
 
 
-def kernels(module: ir.Module, variants: Sequence[Variant]) -> ir.Module:
-    """The code of a kernel-level module for some variants, at the level of vectors."""
+def kernels(module: ir.Module, variants: Sequence[Variant]) -> tuple[ir.Module, tuple[manifest.Variant, ...]]:
+    """The code of a kernel-level module for some variants, at the level of vectors, and what is to be said of them."""
     with module.context, ir.Location.unknown():
         prepared, functions = layer.prepare(module)
         made = ir.Module.create(ir.Location.unknown())
@@ -54,13 +60,20 @@ def kernels(module: ir.Module, variants: Sequence[Variant]) -> ir.Module:
             compiled.append(entry.Compiled(function, plans, runs))
         entry.export(base, compiled)
         sharing.share(made, variants)
+        described = tuple(_described(compiled[0].layer, plan, routed(prepared)) for plan in compiled[0].plans)
         del prepared
         made.operation.verify()
-        return made
+        return made, described
+
+
+def _described(itself: layer.Layer, plan: layer.Plan, experts: Routed | None) -> manifest.Variant:
+    variant = plan.frame.variant
+    regions = packed_form.expert_regions(itself, plan, experts)
+    return manifest.Variant(variant.name, variant.features, packed_form.digest(itself, plan), regions)
 
 
 def compile_object(module: ir.Module, variants: Sequence[Variant] | None = None) -> bytes:
     """The object file of a kernel-level module."""
-    made = kernels(module, isa.host_variants() if variants is None else variants)
+    made, _ = kernels(module, isa.host_variants() if variants is None else variants)
     codegen.lower_to_llvm(made)
     return codegen.object_file(made)

@@ -16,7 +16,7 @@ from moec.backends.cpu import quantise
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.channels import Channel, channels
 from moec.backends.cpu.codes import CodePanels
-from moec.backends.cpu.frame import Piece, Region, copy_bytes
+from moec.backends.cpu.frame import Piece, Place, Region, copy_bytes
 from moec.backends.cpu.packing import Experts, experts_of, shared_name
 from moec.backends.cpu.parameters import Part, parts
 from moec.backends.cpu.values import Pointer, byte_width
@@ -41,7 +41,7 @@ def region(op: Any, weights: Sequence[ir.Value], layout: CodePanels, format_: Fo
         for part in parts(scales):
             experts = experts_of(op, part, layout.columns * layout.scale_groups)
             pieces.append(_piece(layout, operand, part, experts, "scales", _take_scales, _give_scales))
-    return Region(layout.bytes, tuple(pieces))
+    return Region(layout.bytes, tuple(pieces), layout)
 
 
 def _piece(
@@ -63,7 +63,8 @@ def _piece(
         first = tensor.at(experts.source, layout.columns * bytes_)
         b.call(function, packed.at(experts.first, layout.expert_bytes), first, b.index(experts.count))
 
-    return Piece(part.parameter, partial(walk, "pack", take), partial(walk, "unpack", give))
+    place = Place(kind, operand, experts.source, experts.first, experts.count)
+    return Piece(part.parameter, place, partial(walk, "pack", take), partial(walk, "unpack", give))
 
 
 def _take_codes(channel: Channel) -> None:

@@ -7,7 +7,7 @@
 | `pack(variant, i, packed, tensor)` | writes parameter i into the packed parameters |
 | `unpack(variant, i, packed, tensor)` | the inverse, exact |
 | `workspace_bytes(variant, tokens, threads)` | size of the workspace of a call |
-| `run(variant, threads, packed, workspace, inputs.., outputs..)` | computes the layer |
+| `run(variant, threads, packed, workspace, inputs.., outputs.., statistics..)` | computes the layer |
 
 Of a layer that is trained there are also, for each NAME of forward and backward,
 
@@ -16,8 +16,8 @@ Of a layer that is trained there are also, for each NAME of forward and backward
 | `NAME_workspace_bytes(variant, tokens, threads)` | size of the workspace of a call |
 | `NAME(variant, threads, workspace, arguments.., results..)` | weights are among the arguments |
 
-`packed` and `workspace` are u8 tensors aligned to 64 bytes.  None of the functions keeps state: all may be called from
-several threads at once, on other memory.
+`packed` and `workspace` are u8 tensors aligned to 64 bytes.  A statistic that is None is not counted.  None of the
+functions keeps state: all may be called from several threads at once, on other memory.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _expected(tensor: Tensor, per_token: int = 1) -> Expected:
     type_ = tensor.type
     dims = tuple(TOKENS if type_.is_dynamic_dim(n) else type_.get_dim_size(n) for n in range(type_.rank))
     length = "T" if per_token == 1 else f"T*{per_token}"
-    return Expected(f"{tensor.role} `{tensor.name}`", str(type_.element_type), dims, length, per_token)
+    optional = tensor.role == "statistic"
+    return Expected(f"{tensor.role} `{tensor.name}`", str(type_.element_type), dims, length, per_token, 1, optional)
 
 
 def _pack(base: Builder, layer: Layer, plans: Sequence[Plan], builders: Sequence[Builder], name: str) -> None:
@@ -229,8 +230,9 @@ def _run(b: Builder, compiled: Compiled, setups: Sequence[Function], sizes: Sequ
             if packed is not None:
                 (state + 8 * frames.PACKED).store(arguments.address(packed))
             # The caller's tensors have the same words in every variant: they are the first that are bound.
-            for storage, tensor in zip((*plans[0].inputs, *plans[0].outputs), tensors, strict=True):
-                (state + 8 * storage.word).store(arguments.address(tensor))
+            for storage, one, tensor in zip((*plans[0].inputs, *plans[0].outputs), given, tensors, strict=True):
+                address = arguments.optional_address if one.role == "statistic" else arguments.address
+                (state + 8 * storage.word).store(address(tensor))
             for v in range(len(plans)):
                 with b.if_(variant.equals(v)):
                     b.call(setups[v], state)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch_mlir import ir
 
@@ -24,6 +24,9 @@ from moec.backends.cpu import parameters
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.values import Pointer, Value, byte_width
+
+if TYPE_CHECKING:
+    from moec.backends.cpu.layout import Panels
 
 LINE = 64
 """Bytes of a cache line, and the alignment of every buffer."""
@@ -106,6 +109,21 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What of a parameter a piece holds, and where: `count` units from `source` on, as those from `first` on.
+
+    Units are experts where the region has panels, else elements.  `kind` says what packing makes of them, `operand`
+    for which weights of a matmul.
+    """
+
+    kind: str
+    operand: int
+    source: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """How one parameter (an argument of the layer's function) gets into a packed region, and back without loss.
 
@@ -113,16 +131,21 @@ class Piece:
     """
 
     parameter: ir.Value
+    place: Place
     pack: Callable[[Builder, Pointer, Pointer], None]
     unpack: Callable[[Builder, Pointer, Pointer], None]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the packed parameters, 64-byte aligned, that the pieces fill."""
+    """A part of the packed parameters, 64-byte aligned, that the pieces fill.
+
+    layout  of panels that hold one expert after the other (`layout.Panels`); None: of elements as they are
+    """
 
     bytes: int
     pieces: tuple[Piece, ...]
+    layout: Panels | None = None
 
 
 @dataclass(frozen=True)
@@ -314,6 +337,7 @@ def _plain_piece(part: parameters.Part, width: int) -> Piece:
     begin, source, bytes_ = part.begin * width, part.source * width, part.count * width
     return Piece(
         part.parameter,
+        Place("plain", 0, part.source, part.begin, part.count),
         lambda b, region, tensor: copy_bytes(b, region + begin, tensor + source, bytes_),
         lambda b, region, tensor: copy_bytes(b, tensor + source, region + begin, bytes_),
     )

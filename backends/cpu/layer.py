@@ -18,7 +18,7 @@ from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, is_parameter
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
 from moec.backends.cpu.waves import Wave, plan_of, plan_windows
-from moec.dialect.functions import functions, is_plain
+from moec.dialect.functions import functions, is_plain, is_statistic
 
 Emitter = Callable[[Any, Frame], Sequence[Phase]]
 
@@ -145,7 +145,7 @@ def _layer(function: ir.Operation, entry: str) -> Layer:
     ]
     returned = list(block.operations)[-1].operation.operands
     outputs = [
-        Tensor(ir.StringAttr(names["moe.name"]).value, value, "output")
+        Tensor(ir.StringAttr(names["moe.name"]).value, value, "statistic" if is_statistic(names) else "output")
         for value, names in zip(returned, attributes["res_attrs"], strict=True)
     ]
     inputs = [a for a in arguments if a.role == "input"]

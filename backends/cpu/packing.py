@@ -12,7 +12,7 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import LINE, Piece, Region
+from moec.backends.cpu.frame import LINE, Piece, Place, Region
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.parameters import Part, parts
 from moec.backends.cpu.values import Pointer, Value
@@ -24,7 +24,7 @@ def region(op: Any, weights: Sequence[ir.Value], layout: Panels) -> Region:
     for operand, value in enumerate(weights):
         for part in parts(value):
             pieces.append(_piece(layout, operand, part, experts_of(op, part, layout.columns * layout.inner)))
-    return Region(layout.bytes, tuple(pieces))
+    return Region(layout.bytes, tuple(pieces), layout)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def _piece(layout: Panels, operand: int, part: Part, experts: Experts) -> Piece:
         first = tensor + part.source * layout.element_bytes
         b.call(function, packed.at(experts.first, layout.expert_bytes), first, b.index(experts.count))
 
-    return Piece(part.parameter, partial(walk, "pack"), partial(walk, "unpack"))
+    place = Place("weights", operand, experts.source, experts.first, experts.count)
+    return Piece(part.parameter, place, partial(walk, "pack"), partial(walk, "unpack"))
 
 
 def _emit(b: Builder, layout: Panels, operand: int, name: str, packed: Pointer, tensor: Pointer, count: Value) -> None:

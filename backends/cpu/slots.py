@@ -10,7 +10,7 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Phase
-from moec.backends.cpu.values import Pointer, Value
+from moec.backends.cpu.values import Pointer
 from moec.backends.cpu.waves import row_count
 
 
@@ -46,26 +46,26 @@ def row_values(op: Any, frame: Frame) -> Sequence[Phase]:
 
 
 def count(op: Any, frame: Frame) -> Sequence[Phase]:
-    """Numbers beyond the last expert are left out; the plan raises an error for them."""
+    """Counts into the result, or not at all where the caller gives no tensor for it.
+
+    The last thread does it, while the first one makes the plan of the same slots.
+    """
     index, out = frame.storage(op.index), frame.buffer(op.out)
     experts = ir.RankedTensorType(op.out.type).get_dim_size(0)
 
     def emit(call: Call) -> None:
-        b = call.b
-        with b.for_(0, experts) as loop:
-            call.row(out, loop.index).store(b.constant(b.i32, 0))
+        b, counts = call.b, call.address(out)
+        with b.if_(call.thread.equals(call.threads - 1) & ~b.is_null(counts)):
+            _clear(b, counts, 4 * experts)
+            with b.for_(0, call.tokens) as token:
+                row = call.row(index, token.index)
+                with b.for_(0, index.columns, unroll=True) as slot:
+                    expert = row.at(slot.index, 4).load(b.i32)
+                    with b.if_(expert.unsigned_below(experts)):
+                        cell = counts.at(b.convert(expert, b.i64), 4)
+                        cell.store(cell.load(b.i32) + 1)
 
-        def add(expert: Value) -> None:
-            with b.if_(expert.unsigned_below(experts)):
-                cell = call.row(out, b.convert(expert, b.i64))
-                cell.store(cell.load(b.i32) + 1)
-
-        with b.for_(0, call.tokens) as token:
-            row = call.row(index, token.index)
-            with b.for_(0, index.columns) as slot:
-                add(row.at(slot.index, 4).load(b.i32))
-
-    return [Phase("count", emit, work=2 * index.columns, serial=True)]
+    return [Phase("count", emit, work=2 * index.columns)]
 
 
 def _groups(op: Any, frame: Frame) -> int:

@@ -20,6 +20,7 @@ from moec.dialect import (
     YieldChoiceOp,
     YieldOp,
 )
+from moec.dialect.functions import Routed
 from moec.frontend.graph import DType, Node, PickType, TensorType
 from moec.frontend.lowering import emit, losses, stored
 from moec.frontend.lowering.rows import Row
@@ -31,6 +32,7 @@ def lower_layer(layer: Layer, context: ir.Context) -> ir.Module:
     with context, emit.location(layer.span, context):
         module = ir.Module.create()
         module.operation.attributes["moe.layer"] = ir.StringAttr.get(layer.name)
+        module.operation.attributes["moe.routed"] = Routed(layer.routed.name, layer.routed.count).attribute
         if layer.losses:
             module.operation.attributes["moe.losses"] = losses.attribute(layer.losses)
         with ir.InsertionPoint(module.body):

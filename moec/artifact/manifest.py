@@ -15,12 +15,13 @@ from typing import Any
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.policy import Policy, policy_data, read_policy
 from moec.artifact.quantised import Quantised, check_weights, read_quantised
+from moec.artifact.specialisation import Specialisation, read_specialisation
 from moec.errors import ArtifactError, NewerSchema
 
-SCHEMA = 1
+SCHEMA = 2
 """The newest form of the manifest that this moec writes and reads."""
 
-ABI = 1
+ABI = 2
 """The newest set of exported functions that this moec calls."""
 
 ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4, "i8": 1}
@@ -38,6 +39,11 @@ LOSS_TENSORS: Mapping[str, tuple[str, ...]] = {"balance": ("probability", "count
 TOKENS = "T"
 """Stands for the number of tokens of a call; always an input's or output's first dimension."""
 
+STATISTICS = ("chosen", "kept")
+"""The kinds of statistics that a call can give."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_LAYOUT = re.compile("[0-9a-f]{16}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _MAX_TENSORS = 4096
@@ -56,11 +62,44 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ExpertRegion:
+    """Bytes of the packed weights that belong to experts, `stride` bytes to each, one after the other from `offset` on.
+
+    experts  their numbers in the routed group of the file; -1 for one of another group
+    """
+
+    offset: int
+    stride: int
+    experts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One build of the kernels, and the processor features (LLVM's names) that it needs."""
+    """One build of the kernels.
+
+    features  what the processor must have for it (LLVM's names)
+    layout    16 hexadecimal digits; variants of equal layout, of this artifact or of one specialised from it, can share
+              packed weights
+    regions   where routed experts lie in them, ascending
+    """
 
     name: str
     features: tuple[str, ...]
+    layout: str
+    regions: tuple[ExpertRegion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What `run` tells of the load, behind the outputs: an i32 tensor of shape `row`.
+
+    name     "chosen": slots that chose each expert, before any capacity; "kept": those that the capacity kept
+    experts  the group whose experts are counted, in the file's numbering
+    """
+
+    name: str
+    experts: str
+    row: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -151,10 +190,13 @@ class Guarantees:
 class Manifest:
     """All that a caller needs to know of a compiled layer.
 
-    variants   best first
-    training   None where the layer was compiled for inference only
-    quantised  None where no weights are quantised
-    policy     None where no layout says how the layer may follow its load
+    variants        best first
+    statistics      what a call tells of its load
+    training        None where the layer was compiled for inference only
+    quantised       None where no weights are quantised
+    policy          None where no layout says how the layer may follow its load
+    specialisation  what it is specialised to; None where it is made from the file alone
+    base            the SHA-256 of the artifact that it is specialised from; None where `specialisation` is
     """
 
     compiler: str
@@ -167,9 +209,12 @@ class Manifest:
     outputs: tuple[TokenTensor, ...]
     parameters: tuple[Weight, ...]
     guarantees: Guarantees
+    statistics: tuple[Statistic, ...] = ()
     training: Training | None = None
     quantised: Quantised | None = None
     policy: Policy | None = None
+    specialisation: Specialisation | None = None
+    base: str | None = None
     abi: int = ABI
     schema: int = SCHEMA
 
@@ -183,7 +228,8 @@ class Manifest:
     def from_json(cls, text: bytes) -> Manifest:
         """Parse and check `text`.
 
-        Raises ArtifactError (malformed) or NewerSchema (a `schema` or `abi` above what this moec knows).
+        Raises ArtifactError (malformed, or of an older form) or NewerSchema (a `schema` or `abi` above what this moec
+        knows).
         """
         try:
             data = json.loads(text)
@@ -200,7 +246,8 @@ class Manifest:
         for tensor in (*data["inputs"], *data["outputs"]):
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
         data["policy"] = policy_data(self.policy) if self.policy else None
-        for optional in ("training", "quantised", "policy"):
+        data["specialisation"] = self.specialisation.to_data() if self.specialisation else None
+        for optional in ("training", "quantised", "policy", "specialisation", "base"):
             if data[optional] is None:
                 del data[optional]
         return json.dumps(data, indent=1).encode()
@@ -215,18 +262,21 @@ def _manifest(fields: Fields) -> Manifest:
             f"the artifact was written by {compiler} (schema {schema}, abi {abi}); this moec reads up to schema "
             f"{SCHEMA}, abi {ABI}. Upgrade moec here, or compile the layer again with the moec that is installed here."
         )
+    if schema < SCHEMA or abi < ABI:
+        raise ArtifactError(
+            f"the artifact was written by {compiler} (schema {schema}, abi {abi}); this moec reads schema {SCHEMA}, "
+            f"abi {ABI}. Compile the layer again with the moec that is installed here."
+        )
     source, guarantees = fields.record("source"), fields.record("guarantees")
     manifest = Manifest(
         schema=schema,
         abi=abi,
         compiler=compiler,
         layer=fields.string("layer", _NAME),
-        source=Source(source.string("name"), source.string("sha256", re.compile("[0-9a-f]{64}"))),
+        source=Source(source.string("name"), source.string("sha256", _SHA256)),
         options=fields.mapping("options"),
         target=fields.string("target"),
-        variants=tuple(
-            Variant(v.string("name", _NAME), v.strings("features")) for v in fields.records("variants", 1, 62)
-        ),
+        variants=tuple(_variant(f) for f in fields.records("variants", 1, 62)),
         inputs=tuple(_token_tensor(f) for f in fields.records("inputs", 1, 64)),
         outputs=tuple(_token_tensor(f) for f in fields.records("outputs", 1, 64)),
         parameters=tuple(_weight(f) for f in fields.records("parameters", 0, _MAX_TENSORS)),
@@ -234,14 +284,52 @@ def _manifest(fields: Fields) -> Manifest:
             **{n: guarantees.boolean(n) for n in ("deterministic", "batch_invariant", "thread_invariant", "isolated")},
             accumulation=guarantees.string("accumulation"),
         ),
+        statistics=tuple(_statistic(f) for f in fields.records("statistics", 0, len(STATISTICS))),
         training=_training(fields.record("training")) if fields.has("training") else None,
         quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
         policy=read_policy(fields.record("policy")) if fields.has("policy") else None,
+        specialisation=read_specialisation(fields.record("specialisation")) if fields.has("specialisation") else None,
+        base=fields.string("base", _SHA256) if fields.has("base") else None,
     )
     for rest in (source, guarantees, fields):
         rest.finish()
     _check_names(manifest)
     return manifest
+
+
+def _variant(fields: Fields) -> Variant:
+    variant = Variant(
+        fields.string("name", _NAME),
+        fields.strings("features"),
+        fields.string("layout", _LAYOUT),
+        tuple(_region(f) for f in fields.records("regions", 0, _MAX_TENSORS)),
+    )
+    fields.finish()
+    end = 0
+    for region in variant.regions:
+        if region.offset < end:
+            raise InvalidManifest(f"{fields.path}.regions overlap or do not ascend")
+        end = region.offset + region.stride * len(region.experts)
+    return variant
+
+
+def _region(fields: Fields) -> ExpertRegion:
+    region = ExpertRegion(
+        fields.integer("offset", 0, _MAX_TENSOR_BYTES),
+        fields.integer("stride", 1, _MAX_TENSOR_BYTES),
+        fields.integers("experts", -1, _MAX_ROWS, _MAX_ROWS),
+    )
+    fields.finish()
+    return region
+
+
+def _statistic(fields: Fields) -> Statistic:
+    row = fields.shape("row", 1, _MAX_ROWS)
+    statistic = Statistic(fields.choice("name", STATISTICS), fields.string("experts", _NAME), row)
+    fields.finish()
+    if len(row) != 1:
+        raise InvalidManifest(f"{fields.path}.row must be one number of experts")
+    return statistic
 
 
 def _token_tensor(fields: Fields) -> TokenTensor:
@@ -300,6 +388,7 @@ def _check_names(manifest: Manifest) -> None:
     groups = {
         "variants": [v.name for v in manifest.variants],
         "inputs and outputs": [t.name for t in (*manifest.inputs, *manifest.outputs)],
+        "statistics": [s.name for s in manifest.statistics],
         "parameters": [w.name for w in manifest.parameters],
     }
     if manifest.training is not None:
@@ -317,6 +406,7 @@ def _check_names(manifest: Manifest) -> None:
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise InvalidManifest(f"{kind}: {twice[0]!r} stands there twice")
+    _check_specialisation(manifest)
     check_weights(manifest.quantised, {w.name: (w.shape, w.dtype) for w in manifest.parameters})
     weights = set(groups["parameters"])
     for name in weights:
@@ -325,6 +415,19 @@ def _check_names(manifest: Manifest) -> None:
             outer = ".".join(parts[:depth])
             if outer in weights:
                 raise InvalidManifest(f"parameters: {name!r} lies inside the parameter {outer!r}")
+
+
+def _check_specialisation(manifest: Manifest) -> None:
+    if (manifest.specialisation is None) != (manifest.base is None):
+        raise InvalidManifest("specialisation and base belong together")
+    counts = {statistic.row[0] for statistic in manifest.statistics}
+    numbers = manifest.specialisation.numbers if manifest.specialisation is not None else ()
+    for what, experts in (
+        ("specialisation.quantised", numbers),
+        *((f"variants[{i}].regions", r.experts) for i, v in enumerate(manifest.variants) for r in v.regions),
+    ):
+        if counts and max(experts, default=-1) >= min(counts):
+            raise InvalidManifest(f"{what}: there are {min(counts)} routed experts, none with number {max(experts)}")
 
 
 def _nbytes(shape: tuple[int, ...], dtype: str) -> int:

@@ -16,6 +16,7 @@ from moec.artifact.container import Artifact, read
 from moec.artifact.host import host_features, host_machine, missing_features
 from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Manifest, Training, Weight
 from moec.artifact.quantised import Quantised
+from moec.artifact.specialisation import Specialisation
 from moec.cli.console import output_console
 
 
@@ -88,12 +89,15 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("weights", f"{_size(weight_bytes)} {_kept(manifest)}"),
         ("made for", "inference" if manifest.training is None else "inference and training"),
     )
+    if manifest.specialisation is not None:
+        _rows(about, *_specialisation(manifest.specialisation, manifest.base))
     yield about
 
     yield _rows(
         Table("tensor", "shape", "dtype", title="Calls", title_justify="left"),
         *((t.name, _shape((TOKENS, *t.row)), t.dtype) for t in manifest.inputs),
         *((f"→ {t.name}", _shape((TOKENS, *t.row)), t.dtype) for t in manifest.outputs),
+        *((f"→ {s.name} (of {s.experts}, where asked for)", _shape(s.row), "i32") for s in manifest.statistics),
     )
     if manifest.training is not None:
         yield _rows(
@@ -113,9 +117,9 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
     lacks = _lacks(artifact)
     used = _used(lacks)
     yield _rows(
-        Table("variant", "needs", "this processor", title="Variants, best first", title_justify="left"),
+        Table("variant", "needs", "packed form", "this processor", title="Variants, best first", title_justify="left"),
         *(
-            (v.name, " ".join(v.features) or "nothing special", _verdict(v.name, used, lacks[v.name]))
+            (v.name, " ".join(v.features) or "nothing special", v.layout, _verdict(v.name, used, lacks[v.name]))
             for v in manifest.variants
         ),
     )
@@ -128,6 +132,21 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("tokens do not influence each other", _yes(promises.isolated)),
         ("sums are kept in", promises.accumulation),
     )
+
+
+def _specialisation(made_for: Specialisation, base: str | None) -> list[tuple[str, str]]:
+    """What a variant is made for, and how it differs from the artifact that it is made from."""
+    quantised = (f"{one.experts} {_ranges(one.numbers)} as {one.format}" for one in made_for.quantised)
+    ways = [
+        *([f"{made_for.tokens[0]} to {made_for.tokens[1]} tokens"] if made_for.tokens is not None else []),
+        *([f"capacity {made_for.capacity:g}"] if made_for.capacity is not None else []),
+        *quantised,
+    ]
+    bits = "the same bits" if made_for.exact else "an approximation"
+    return [
+        ("specialised to", f"{made_for.name}: {', '.join(ways) or 'nothing'} ({bits})"),
+        ("made from", f"sha256 {(base or '')[:12]}…"),
+    ]
 
 
 def _kept(manifest: Manifest) -> str:

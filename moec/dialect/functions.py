@@ -1,5 +1,7 @@
 """The functions of a module: the layer itself and, where it is trained, its forward and backward."""
 
+from dataclasses import dataclass
+
 from torch_mlir import ir
 
 FORWARD, BACKWARD = "_forward", "_backward"
@@ -28,3 +30,32 @@ def is_plain(function: ir.Operation) -> bool:
 def has_training(module: ir.Module) -> bool:
     """Whether a module holds the functions that train its layer."""
     return any(is_plain(op) for op in functions(module))
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The routed experts of a layer: the name of their group in the file, and how many there are."""
+
+    name: str
+    count: int
+
+    @property
+    def attribute(self) -> ir.DictAttr:
+        """The value of a module's attribute `moe.routed`."""
+        count = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), self.count)
+        return ir.DictAttr.get({"experts": count, "name": ir.StringAttr.get(self.name)})
+
+
+def routed(module: ir.Module) -> Routed | None:
+    """What a module says about its routed experts; None where it says nothing."""
+    attributes = module.operation.attributes
+    if "moe.routed" not in attributes:
+        return None
+    record = ir.DictAttr(attributes["moe.routed"])
+    return Routed(str(ir.StringAttr(record["name"]).value), int(ir.IntegerAttr(record["experts"]).value))
+
+
+def is_statistic(attributes: ir.Attribute) -> bool:
+    """Whether a result with these attributes says what a call met, beside what it computed."""
+    given = ir.DictAttr(attributes)
+    return "moe.role" in given and ir.StringAttr(given["moe.role"]).value == "statistic"

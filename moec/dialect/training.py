@@ -118,7 +118,10 @@ class RowValuesOp(Moe.Operation, name="row_values", traits=[Pure]):
 
 
 class CountOp(Moe.Operation, name="count", traits=[Pure]):
-    """How often each expert is chosen: index tensor<?xKxi32> (-1 empty) to tensor<Exi32>."""
+    """How often each expert is chosen: index tensor<?xKxi32> to tensor<Exi32>.
+
+    Empty slots (-1) and numbers from E on are not counted.
+    """
 
     index: Operand[Any]
     out: Result[Any]

@@ -54,7 +54,8 @@ def _row_values(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Arr
 
 def _count(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
     (index,) = inputs
-    return [np.bincount(index[index >= 0], minlength=op.results[0].type.shape[0])]
+    experts = op.results[0].type.shape[0]
+    return [np.bincount(index[(index >= 0) & (index < experts)], minlength=experts)]
 
 
 def _put(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:

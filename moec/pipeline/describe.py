@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from torch_mlir import ir
 
-from moec.artifact.manifest import Guarantees, TokenTensor, Weight
-from moec.dialect.functions import layer_function
+from moec.artifact.manifest import Guarantees, Statistic, TokenTensor, Weight
+from moec.dialect.functions import is_statistic, layer_function, routed
 
 
 def layer_name(module: ir.Module) -> str:
@@ -41,7 +41,16 @@ def outputs(module: ir.Module) -> tuple[TokenTensor, ...]:
     return tuple(
         TokenTensor(str(ir.StringAttr(a["moe.name"]).value), tuple(t.shape)[1:], str(t.element_type))
         for t, a in zip(map(ir.RankedTensorType, types), function.attributes["res_attrs"], strict=True)
+        if not is_statistic(a)
     )
+
+
+def statistics(module: ir.Module) -> tuple[Statistic, ...]:
+    function, group = layer_function(module), routed(module)
+    if group is None:
+        return ()
+    given = (ir.DictAttr(a) for a in function.attributes["res_attrs"] if is_statistic(a))
+    return tuple(Statistic(str(ir.StringAttr(a["moe.name"]).value), group.name, (group.count,)) for a in given)
 
 
 def guarantees(module: ir.Module) -> Guarantees:

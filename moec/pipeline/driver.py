@@ -123,7 +123,8 @@ class Compilation:
             return ir_text.show(self.kernels)
         return self.backend.lower(self.kernels, stage)
 
-    def manifest(self) -> Manifest:
+    def manifest(self, variants: Sequence[Variant]) -> Manifest:
+        """The manifest of a library that has these variants."""
         _, sources, options = self._read
         name, text = next(iter(sources.items()))
         return Manifest(
@@ -132,11 +133,12 @@ class Compilation:
             source=Source(name, hashlib.sha256(text.encode()).hexdigest()),
             options=options,
             target=self.target,
-            variants=tuple(Variant(v.name, v.features) for v in self.backend.variants(self.kernels)),
+            variants=tuple(variants),
             inputs=describe.inputs(self.kernels),
             outputs=describe.outputs(self.kernels),
             parameters=describe.weights(self.kernels),
             guarantees=describe.guarantees(self.kernels),
+            statistics=describe.statistics(self.kernels),
             training=describe_training.training(self.kernels),
             quantised=quantised(layer_function(self.kernels)),
         )
@@ -153,7 +155,7 @@ class Compilation:
         with self._stage("artifact"):
             texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
             sources = {f"source/{name}": text for name, text in self._read[1].items()}
-            container.write(output, library, self.manifest(), texts | sources)
+            container.write(output, library.data, self.manifest(library.variants), texts | sources)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

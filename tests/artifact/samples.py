@@ -6,10 +6,12 @@ import struct
 from dataclasses import replace
 
 from moec.artifact.manifest import (
+    ExpertRegion,
     Guarantees,
     Loss,
     Manifest,
     Source,
+    Statistic,
     StepTensor,
     TokenTensor,
     Training,
@@ -26,7 +28,10 @@ def manifest() -> Manifest:
         source=Source("sample.moe", "ab" * 32),
         options={"ff": 16},
         target="cpu",
-        variants=(Variant("avx512", ("avx512f",)), Variant("generic", ())),
+        variants=(
+            Variant("avx512", ("avx512f",), "0123456789abcdef", (ExpertRegion(64, 512, tuple(range(8))),)),
+            Variant("generic", (), "fedcba9876543210"),
+        ),
         inputs=(TokenTensor("x", (32,), "bf16"), TokenTensor("task", (), "i32")),
         outputs=(TokenTensor("y", (32,), "bf16"),),
         parameters=(
@@ -35,6 +40,7 @@ def manifest() -> Manifest:
             Weight("router.bias", (8,), "f32", "buffer"),
         ),
         guarantees=Guarantees(True, True, True, True, "f32"),
+        statistics=(Statistic("chosen", "routed", (8,)), Statistic("kept", "routed", (8,))),
     )
 
 

@@ -101,15 +101,47 @@ def test_calls_have_no_codes(where: str) -> None:
         Manifest.from_json(json.dumps(data).encode())
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m["variants"][0].pop("layout"), r"variants\[0\]\.layout is missing"),
+        (lambda m: m["variants"][0].update(layout="xyz"), r"variants\[0\]\.layout is not well formed"),
+        (lambda m: m["variants"][0]["regions"][0].update(offset=-1), r"regions\[0\]\.offset must lie between"),
+        (lambda m: m["variants"][0]["regions"][0].update(stride=0), r"regions\[0\]\.stride must lie between"),
+        (
+            lambda m: m["variants"][0]["regions"][0].update(experts=[8]),
+            "there are 8 routed experts, none with number 8",
+        ),
+        (lambda m: m["variants"][0]["regions"].append(m["variants"][0]["regions"][0]), "overlap or do not ascend"),
+        (lambda m: m["statistics"][0].update(name="lost"), r"statistics\[0\]\.name must be one of chosen, kept"),
+        (lambda m: m["statistics"][0].update(row=[]), r"statistics\[0\]\.row must be one number"),
+        (lambda m: m["statistics"][1].update(name="chosen"), "statistics: 'chosen' stands there twice"),
+        (lambda m: m.pop("statistics"), "statistics is missing"),
+        (lambda m: m.update(abi=1), r"abi 1\); this moec reads schema 2, abi 2"),
+    ],
+)
+def test_what_is_wrong_with_variants_and_statistics_is_named(change: Change, says: str) -> None:
+    data = json.loads(manifest().to_json())
+    change(data)
+    with pytest.raises(ArtifactError, match=says):
+        Manifest.from_json(json.dumps(data).encode())
+
+
 def test_follows_the_documented_form() -> None:
     data = json.loads(manifest().to_json())
-    assert data["schema"] == 1
-    assert data["abi"] == 1
+    assert data["schema"] == 2
+    assert data["abi"] == 2
     assert data["inputs"] == [
         {"name": "x", "dtype": "bf16", "shape": ["T", 32]},
         {"name": "task", "dtype": "i32", "shape": ["T"]},
     ]
-    assert data["variants"][0] == {"name": "avx512", "features": ["avx512f"]}
+    assert data["variants"][0] == {
+        "name": "avx512",
+        "features": ["avx512f"],
+        "layout": "0123456789abcdef",
+        "regions": [{"offset": 64, "stride": 512, "experts": [0, 1, 2, 3, 4, 5, 6, 7]}],
+    }
+    assert data["statistics"][0] == {"name": "chosen", "experts": "routed", "row": [8]}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +178,7 @@ def test_what_is_wrong_is_named(change: Change, says: str) -> None:
         Manifest.from_json(json.dumps(data).encode())
 
 
-@pytest.mark.parametrize("change", [{"schema": 2}, {"abi": 2}, {"schema": 9, "layer": "unknown form"}])
+@pytest.mark.parametrize("change", [{"schema": 3}, {"abi": 3}, {"schema": 9, "layer": "unknown form"}])
 def test_newer(change: dict[str, Any]) -> None:
     data = json.loads(manifest().to_json()) | change
     with pytest.raises(NewerSchema, match=r"written by moec 0\.1\.0"):

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moec.artifact.container import GRAPH_IR, KERNEL_IR, write
+from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.cli import inspect
 from moec.cli.app import app
 from tests.artifact.samples import library, manifest, quantised, training
@@ -61,6 +62,16 @@ def test_json(artifact: Path) -> None:
     assert data["this_cpu"] == {"machine": "x86_64", "uses": "generic", "lacks": {"avx512": ["avx512f"], "generic": []}}
     assert data["memory"]["weight_bytes"] == 8 * 32 * 4 + 8 * 16 * 32 * 2 + 8 * 4
     assert json.loads(run(str(artifact), "--json", "--ir"))["texts"][GRAPH_IR] == "module { graph }"
+
+
+def test_what_it_is_specialised_to(artifact: Path) -> None:
+    assert "chosen (of routed, where asked for)" in run(str(artifact))
+    cold = QuantisedExperts("routed", (1, 2, 3, 7), "int4", 32, "bf16")
+    made = Specialisation("cold", (1, 16), 1.5, (cold,))
+    write(artifact, library(), replace(manifest(), specialisation=made, base="ab" * 32), {})
+    text = run(str(artifact))
+    assert "cold: 1 to 16 tokens, capacity 1.5, routed 1..3, 7 as int4 (an approximation)" in text
+    assert "sha256 abababababab…" in text
 
 
 def test_ir(artifact: Path) -> None:

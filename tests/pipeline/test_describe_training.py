@@ -29,7 +29,7 @@ GRADIENTS = ("x", "router.logits.weight", "routed.gate.weight", "routed.up.weigh
 def test_training_is_described(tmp_path: Path) -> None:
     path = tmp_path / "small.moe"
     path.write_text(LAYER)
-    record = Compilation(path, training=True).manifest().training
+    record = training(Compilation(path, training=True).kernels)
     assert record is not None
     assert sorted(record.step, key=lambda t: t.name) == sorted(SAVED, key=lambda t: t.name)
     assert record.losses == ()
@@ -39,7 +39,7 @@ def test_training_is_described(tmp_path: Path) -> None:
 def test_inference_has_no_such_record(tmp_path: Path) -> None:
     path = tmp_path / "small.moe"
     path.write_text(LAYER)
-    assert Compilation(path).manifest().training is None
+    assert training(Compilation(path).kernels) is None
 
 
 def test_what_was_differentiated_is_not_again(tmp_path: Path) -> None:

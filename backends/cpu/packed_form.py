@@ -1,0 +1,46 @@
+"""What is said of the packed weights: a name for their form, and which bytes belong to which expert."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+
+from moec.artifact.manifest import ExpertRegion
+from moec.backends.cpu.frame import Region
+from moec.backends.cpu.layer import Layer, Plan
+from moec.dialect.functions import Routed
+
+_DIGITS = 16
+
+
+def digest(layer: Layer, plan: Plan) -> str:
+    """Equal for two plans, of one module or of several, that pack the same weights into the same bytes."""
+    names = {tensor.value: tensor.name for tensor in layer.parameters}
+    lines = [f"moec {version('moec')}", f"{plan.frame.packed_bytes} bytes"]
+    for offset, region in plan.frame.regions:
+        lines.append(f"{offset} {region.bytes} {region.layout!r}")
+        lines += [f"{names[piece.parameter]} {piece.parameter.type} {piece.place!r}" for piece in region.pieces]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_DIGITS]
+
+
+def expert_regions(layer: Layer, plan: Plan, routed: Routed | None) -> tuple[ExpertRegion, ...]:
+    """Where routed experts lie."""
+    if routed is None:
+        return ()
+    of_group = {t.value for t in layer.parameters if t.name.startswith(f"{routed.name}.")}
+    found = []
+    for offset, region in plan.frame.regions:
+        numbers = _numbers(region, of_group)
+        if region.layout is not None and any(number >= 0 for number in numbers):
+            found.append(ExpertRegion(offset, region.layout.expert_bytes, tuple(numbers)))
+    return tuple(found)
+
+
+def _numbers(region: Region, of_group: set[object]) -> list[int]:
+    """For each expert of a region its number in the group, -1 for one of another."""
+    numbers = [-1] * (region.layout.experts if region.layout is not None else 0)
+    for piece in region.pieces:
+        if piece.parameter in of_group:
+            for n in range(piece.place.count if numbers else 0):
+                numbers[piece.place.first + n] = piece.place.source + n
+    return numbers
