@@ -23,6 +23,14 @@ class Number(Expr):
 
 
 @dataclass(frozen=True)
+class Quantity(Expr):
+    """A number and its unit, one of `KiB`, `MiB`, `GiB`, `TiB` (bytes), `s` and `min` (time)."""
+
+    number: int | float
+    unit: str
+
+
+@dataclass(frozen=True)
 class String(Expr):
     value: str
 
@@ -103,7 +111,7 @@ class Attribute(Expr):
 
 @dataclass(frozen=True)
 class Punctuation:
-    """A `,`, `=` or `:` between the words of a statement."""
+    """A `,`, `=`, `:` or `when` between the words of a statement."""
 
     span: Span = field(compare=False, repr=False)
     text: str

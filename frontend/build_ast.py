@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_letters
 from typing import Any
 
 from lark import Token, v_args
@@ -85,13 +86,19 @@ class BuildAst(Transformer_NonRecursive[Token, ast.File]):
         return ast.Argument(self._named(name), value)
 
     def number(self, meta: Meta, items: list[Any]) -> ast.Expr:
+        return ast.Number(self._span(meta), _number(str(items[0])))
+
+    def quantity(self, meta: Meta, items: list[Any]) -> ast.Expr:
         text = str(items[0])
-        if text.isdigit() and len(text) <= LONGEST_NUMBER:
-            return ast.Number(self._span(meta), int(text))
-        return ast.Number(self._span(meta), float(text))
+        number = text.rstrip(ascii_letters)
+        return ast.Quantity(self._span(meta), _number(number.rstrip()), text[len(number) :])
 
     def string(self, meta: Meta, items: list[Any]) -> ast.Expr:
         return ast.String(self._span(meta), str(items[0])[1:-1])
 
     def parenthesised(self, meta: Meta, items: list[Any]) -> Any:
         return items[0]
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.isdigit() and len(text) <= LONGEST_NUMBER else float(text)

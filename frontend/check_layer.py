@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from moec.diagnostics import Collector, Label, Source, Span, did_you_mean
@@ -35,9 +35,18 @@ MOST_EXPERTS = 1 << 20
 S = TypeVar("S")
 
 
+@dataclass(frozen=True)
+class CheckedLayer:
+    """A layer and what its layouts see of it: its numbers, and the parameters of a routed expert."""
+
+    layer: Layer
+    constants: Evaluator
+    owned: tuple[Parameter, ...]
+
+
 def check_layer(
     found: Collector, module: Module, layer: LayerDeclaration, defines: options.Defines, sources: Sequence[Source]
-) -> Layer | None:
+) -> CheckedLayer | None:
     """The checked layer, or None if `found` has got an error."""
     return _CheckLayer(found, module, layer).check(defines, sources)
 
@@ -53,7 +62,7 @@ class _CheckLayer:
         self._groups: dict[str, Span] = {}
         self._losses: tuple[Loss, ...] = ()
 
-    def check(self, defines: options.Defines, sources: Sequence[Source]) -> Layer | None:
+    def check(self, defines: options.Defines, sources: Sequence[Source]) -> CheckedLayer | None:
         resolved = options.resolve(self._found, self._layer, self._env, defines)
         for binding in self._all(Binding):
             self._constants.bind(binding)
@@ -91,7 +100,8 @@ class _CheckLayer:
         if self._found.has_errors or not (routed and router and width) or shared is None:
             return None
         layer = self._layer_of(resolved, width, router, routed, groups[1:], policy, [*sources, *files])
-        return replace(layer, int8_rows=int8_rows, losses=self._losses)
+        layer = replace(layer, int8_rows=int8_rows, losses=self._losses)
+        return CheckedLayer(layer, figured, tuple(routed[1].parameters.values()))
 
     def _all(self, kind: type[S]) -> list[S]:
         return [statement for statement in self._layer.body if isinstance(statement, kind)]

@@ -1,30 +1,33 @@
-"""Reads how often each expert was chosen, from a JSON file beside the layer's."""
+"""Reads how often each expert was chosen, from a file beside the layer's: a JSON array, or a trace."""
 
 from __future__ import annotations
 
 import json
 from math import isfinite
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from moec.diagnostics import Source, Span
 from moec.frontend import ast
 from moec.frontend.files import Unreadable, read_text
 from moec.frontend.mistake import Mistake
+from moec.frontend.traces import SUFFIX, beside, read_trace
 
 
 def read_counts(path: ast.String, folder: Path | None, experts: int) -> tuple[list[float], Source]:
     """The counts of `experts` experts, and the file.  Raises Mistake for everything that is no such file."""
-    written = PurePosixPath(path.value)
-    if folder is None or written.is_absolute() or written.suffix != ".json" or "\\" in path.value:
+    if path.value.endswith(SUFFIX):
+        return _of_trace(path, folder, experts)
+    place = beside(path, folder, ".json")
+    if place is None:
         raise _mistake(
             path.span,
             f"`{path.value}` is not a path of counts",
-            notes=["a path is relative to this file, ends in `.json`, and parts are separated by `/`"],
+            notes=["a path is relative to this file, ends in `.json` or `.trace`, and parts are separated by `/`"],
         )
     try:
-        source = Source(str(folder / written), read_text(folder / written))
+        source = Source(str(place), read_text(place))
     except Unreadable as why:
-        raise _mistake(path.span, f"cannot read `{folder / written}`: {why}", fix="check the path") from None
+        raise _mistake(path.span, f"cannot read `{place}`: {why}", fix="check the path") from None
     try:
         counts = json.loads(source.text)
     except json.JSONDecodeError as why:
@@ -43,6 +46,14 @@ def read_counts(path: ast.String, folder: Path | None, experts: int) -> tuple[li
             shown = said if len(said) <= 20 else said[:20] + "..."
             raise _mistake(path.span, f"`{path.value}` holds what is no count", f"element {number} is {shown}")
     return [float(count) for count in counts], source
+
+
+def _of_trace(path: ast.String, folder: Path | None, experts: int) -> tuple[list[float], Source]:
+    summary, source = read_trace(path, folder, "E0422")
+    if len(summary.counts) != experts:
+        said = f"`{path.value}` must be a trace of {experts:,} experts"
+        raise _mistake(path.span, said, f"it has {len(summary.counts):,}", fix="record one of this layer")
+    return [float(count) for count in summary.counts], source
 
 
 def coldest(counts: list[float], number: int) -> tuple[int, ...]:

@@ -124,6 +124,79 @@ class LayerDeclaration:
 
 
 @dataclass(frozen=True)
+class LoadDeclaration:
+    """`load name { bindings }`; `damage` counts the malformed statements left out of the body."""
+
+    span: Span
+    name: ast.Name
+    body: tuple[Binding, ...]
+    damage: int = 0
+
+
+@dataclass(frozen=True)
+class Option:
+    """`name value unit` behind a comma of a statement, such as `max 4 variants`."""
+
+    name: ast.Name
+    value: ast.Expr
+    unit: ast.Name | None
+
+
+@dataclass(frozen=True)
+class RecompileUse:
+    """`recompile when condition for window unit, options`; `unit` is None where the window carries its own."""
+
+    span: Span
+    when: ast.Expr
+    window: ast.Expr
+    unit: ast.Name | None
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class SpecialiseUse:
+    """`specialise call`, or `approx call` where results may change."""
+
+    span: Span
+    approx: bool
+    call: ast.Expr
+
+
+@dataclass(frozen=True)
+class ColdestUse:
+    """`approx quantize chosen as format`."""
+
+    span: Span
+    approx: bool
+    chosen: ast.Expr
+    format: ast.Expr
+
+
+@dataclass(frozen=True)
+class PageUse:
+    """`page group within bytes`."""
+
+    span: Span
+    group: ast.Name
+    bytes: ast.Expr
+
+
+LayoutStatement = RecompileUse | SpecialiseUse | ColdestUse | PageUse
+
+
+@dataclass(frozen=True)
+class LayoutDeclaration:
+    """`layout name for layer under load { body }`; `damage` counts the malformed statements left out of the body."""
+
+    span: Span
+    name: ast.Name
+    layer: ast.Name
+    load: ast.Name | None
+    body: tuple[LayoutStatement, ...]
+    damage: int = 0
+
+
+@dataclass(frozen=True)
 class Import:
     """`import names from "path"`."""
 
@@ -141,7 +214,9 @@ class Declarations:
     imports: tuple[Import, ...]
     definitions: tuple[Definition, ...]
     layers: tuple[LayerDeclaration, ...]
+    loads: tuple[LoadDeclaration, ...]
+    layouts: tuple[LayoutDeclaration, ...]
 
     @property
     def damage(self) -> int:
-        return sum(one.damage for one in self.definitions) + sum(one.damage for one in self.layers)
+        return sum(one.damage for one in (*self.definitions, *self.layers, *self.loads, *self.layouts))

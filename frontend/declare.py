@@ -17,12 +17,16 @@ from moec.frontend.declarations import (
     Import,
     InputDeclaration,
     LayerDeclaration,
+    LayoutDeclaration,
+    LayoutStatement,
+    LoadDeclaration,
     LossUse,
     Parameter,
     QuantizeUse,
     RouterUse,
     TokensUse,
 )
+from moec.frontend.declare_layout import LAYOUT_FORMS, LAYOUT_READ, LAYOUT_WORDS, read_statement
 from moec.frontend.words import Malformed, Words
 
 EDITION = 1
@@ -44,12 +48,15 @@ FORMS = {
     "assert": 'assert CONDITION, "text"',
     "input": "input NAME[SHAPE] : DTYPE",
     "binding": "NAME = EXPRESSION",
+    "load": "load NAME { batch = FIRST..LAST; routing = ROUTING }",
+    **LAYOUT_FORMS,
 }
 """The form of each statement, for messages and the reference; ` or ` joins two."""
 
-FILE_WORDS = ("edition", "import", "router", "expert", "layer")
+FILE_WORDS = ("edition", "import", "router", "expert", "layer", "load", "layout")
 LAYER_WORDS = ("router", "experts", "shared", "tokens", "quantize", "approx", "loss", "assert")
 BODY_WORDS = ("input", "assert")
+LOAD_WORDS = ("batch", "routing")
 
 LayerStatement = Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | LossUse | Assertion
 T = TypeVar("T")
@@ -69,6 +76,8 @@ class _Declare:
         imports: list[Import] = []
         definitions: list[Definition] = []
         layers: list[LayerDeclaration] = []
+        loads: list[LoadDeclaration] = []
+        layouts: list[LayoutDeclaration] = []
         for i, statement in enumerate(file.statements):
             match statement.head.text:
                 case "edition":
@@ -82,9 +91,15 @@ class _Declare:
                     definitions.extend(self._formed(kind, statement, self._definition))
                 case "layer":
                     layers.extend(self._formed("layer", statement, self._layer))
+                case "load":
+                    loads.extend(self._formed("load", statement, self._load))
+                case "layout":
+                    layouts.extend(self._formed("layout", statement, self._layout))
                 case _:
                     self._unknown(statement, FILE_WORDS, "a file")
-        return Declarations(file.source, tuple(imports), tuple(definitions), tuple(layers))
+        return Declarations(
+            file.source, tuple(imports), tuple(definitions), tuple(layers), tuple(loads), tuple(layouts)
+        )
 
     def _edition(self, file: ast.File) -> None:
         first = file.statements[0] if file.statements else None
@@ -132,7 +147,7 @@ class _Declare:
         head = statement.head
         listed = ", ".join(f"`{word}`" for word in known)
         notes = [f"the statements of {where} are {listed}"]
-        if where != "a file":
+        if where in ("a router", "an expert", "a layer"):
             notes[0] += ", and bindings `name = expression`"
         self._found.error(
             "E0105",
@@ -280,6 +295,38 @@ class _Declare:
                 made = ExpertsUse(statement.span, shared, name, count, value, words.optional(":"))
         words.end()
         return made
+
+    def _load(self, statement: ast.Statement) -> LoadDeclaration:
+        words = Words(statement)
+        name = words.name()
+        words.end(block=True)
+        body: list[Binding] = []
+        before = self._found.errors
+        for inner in statement.block or ():
+            if _binds(inner):
+                body.extend(self._formed("binding", inner, self._binding))
+            else:
+                self._unknown(inner, LOAD_WORDS, "a load")
+        return LoadDeclaration(statement.span, name, tuple(body), self._found.errors - before)
+
+    def _layout(self, statement: ast.Statement) -> LayoutDeclaration:
+        words = Words(statement)
+        name = words.name()
+        words.keyword("for")
+        layer = words.name("a layer")
+        load = None
+        if words.next_name():
+            words.keyword("under")
+            load = words.name("a load")
+        words.end(block=True)
+        body: list[LayoutStatement] = []
+        before = self._found.errors
+        for inner in statement.block or ():
+            if inner.head.text in LAYOUT_READ:
+                body.extend(self._formed(f"layout.{inner.head.text}", inner, read_statement))
+            else:
+                self._unknown(inner, LAYOUT_WORDS, "a layout")
+        return LayoutDeclaration(statement.span, name, layer, load, tuple(body), self._found.errors - before)
 
 
 def _binds(statement: ast.Statement) -> bool:

@@ -99,6 +99,8 @@ class Evaluator:
         match expr:
             case ast.Number():
                 return constants.bounded(expr.value, expr.span)
+            case ast.Quantity():
+                raise Mistake("E0302", "a number with a unit is not a value", expr.span, "units are for layouts")
             case ast.String():
                 raise Mistake("E0302", "a text is not a value", expr.span, "text is for `assert` and `import`")
             case ast.Name():
@@ -119,7 +121,8 @@ class Evaluator:
             case ast.Call():
                 return self._call(expr, hint, dtype)
             case ast.Range():
-                raise Mistake("E0302", "a range is not a value", expr.span, "ranges are for `quantize experts(...)`")
+                where = "ranges are for `quantize experts(...)`, loads and layouts"
+                raise Mistake("E0302", "a range is not a value", expr.span, where)
         raise TypeError(f"no meaning for {type(expr).__name__}")
 
     def _given(self, exprs: list[ast.Expr]) -> list[Given] | None:

@@ -21,7 +21,7 @@ _TOKEN = re.compile(
     r"|(?P<mark>==|!=|<=|>=|//|\.\.|[-+*/%<>=:,?;.()\[\]{}])"
 )
 _BINDING = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]* = ")
-KEYWORDS = frozenset({"over", "and", "or", "not"})
+KEYWORDS = frozenset({"over", "and", "or", "not", "when"})
 
 
 @dataclass
@@ -48,6 +48,12 @@ def format_source(source: Source) -> str:
         text = " " * (INDENT * line.depth) + line.code
         out.append((text + line.comment if line.code else " " * (INDENT * line.depth) + line.comment).rstrip())
     return "\n".join(out) + "\n" if out else ""
+
+
+def one_line(text: str) -> str:
+    """An expression on one line, without comments."""
+    kinds = ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(text))
+    return _join([one for one in kinds if one[0] not in ("space", "newline", "comment")], True)
 
 
 def _lines(text: str) -> list[_Line]:

@@ -94,7 +94,8 @@ class Lint:
                 self._expression(statement.value, names, later)
                 names.bind(statement.name)
         # the remaining expressions are checked where they are evaluated; here only their names count as used
-        for word in _expressions(layer):
+        layouts = [one for one in self._module.declarations.layouts if one.layer.text == layer.name.text]
+        for word in (*_expressions(layer.body), *(word for one in layouts for word in _expressions(one.body))):
             for node in ast.walk(word):
                 if isinstance(node, ast.Name):
                     names.used.add(node.text)
@@ -175,8 +176,10 @@ class _Names:
         return text in self.bound or text in self._implicit
 
 
-def _expressions(layer: LayerDeclaration) -> Iterable[ast.Expr]:
-    for statement in layer.body:
+def _expressions(body: Iterable[object]) -> Iterable[ast.Expr]:
+    for statement in body:
         for value in vars(statement).values():
             if isinstance(value, ast.Expr):
                 yield value
+            elif isinstance(value, tuple):  # the options of `recompile`
+                yield from _expressions(value)

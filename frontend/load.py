@@ -11,6 +11,7 @@ from moec.diagnostics import Collector, Diagnostic, Source, Span, did_you_mean
 from moec.errors import DiagnosticError
 from moec.frontend.check_layer import check_layer
 from moec.frontend.declarations import LayerDeclaration
+from moec.frontend.layouts.resolve import Layouts
 from moec.frontend.lint import Lint
 from moec.frontend.model import Layer
 from moec.frontend.modules import Module, Modules
@@ -19,28 +20,35 @@ from moec.frontend.options import Defines, unknown_defines
 NOTHING: Defines = {}
 
 
-def load_layer(path: str | PathLike[str], layer: str | None = None, defines: Defines = NOTHING) -> Layer:
+def load_layer(
+    path: str | PathLike[str], layer: str | None = None, defines: Defines = NOTHING, layout: str | None = None
+) -> Layer:
     """Read, check and resolve one layer of a file; `layer` may be left out where the file has only one.
 
-    `defines` sets parameters of the layer, as `-D name=value` does; strings are read as values.  Raises
-    DiagnosticError with everything that is wrong; warnings are kept on the layer.
+    `defines` sets parameters of the layer, as `-D name=value` does; strings are read as values.  `layout` may be left
+    out where the layer has one or none.  Raises DiagnosticError with everything that is wrong; warnings are kept on
+    the layer.
     """
     found = Collector()
     modules = Modules(found)
-    return _load(found, modules, modules.main(Path(path)), layer, defines)
+    return _load(found, modules, modules.main(Path(path)), layer, defines, layout)
 
 
 def load_layer_text(
-    source: Source, folder: Path = Path(), layer: str | None = None, defines: Defines = NOTHING
+    source: Source,
+    folder: Path = Path(),
+    layer: str | None = None,
+    defines: Defines = NOTHING,
+    layout: str | None = None,
 ) -> Layer:
     """As `load_layer`, of a text at hand; imports are relative to `folder`."""
     found = Collector()
     modules = Modules(found)
-    return _load(found, modules, modules.text(source, folder), layer, defines)
+    return _load(found, modules, modules.text(source, folder), layer, defines, layout)
 
 
 def check_file(path: str | PathLike[str], layer: str | None = None, defines: Defines = NOTHING) -> list[Diagnostic]:
-    """Everything that is to be said about a file; without `layer`, all its layers are checked."""
+    """Everything that is to be said about a file; without `layer`, all its layers and layouts are checked."""
     found = Collector()
     modules = Modules(found)
     module = modules.main(Path(path))
@@ -54,25 +62,38 @@ def check_file(path: str | PathLike[str], layer: str | None = None, defines: Def
         chosen = [one] if one else []
     if chosen or defines:
         unknown_defines(found, list(chosen), defines)
+    layouts = Layouts(module)
     for one in chosen:
         each = Collector()  # one layer's errors do not keep the next from being checked
-        check_layer(each, module, one, defines, modules.sources)
+        checked = check_layer(each, module, one, defines, modules.sources)
+        for layout in layouts.of(one.name.text) if checked else ():
+            layouts.apply(each, layout, checked)
         found.extend(each.diagnostics)
+    layouts.check_names(found)
     if not found.has_errors:
+        layouts.check_use(found)
         found.extend(unused.diagnostics)
     return found.diagnostics
 
 
-def _load(found: Collector, modules: Modules, module: Module | None, name: str | None, defines: Defines) -> Layer:
+def _load(
+    found: Collector, modules: Modules, module: Module | None, name: str | None, defines: Defines, layout: str | None
+) -> Layer:
     unused = Collector()
     if module is None or not _linted(found, unused, modules, module):
         raise DiagnosticError(found.diagnostics)
-    declaration = _choose(found, module, name)
+    layouts = Layouts(module)
+    asked = layouts.named(layout) if layout is not None and name is None else None
+    declaration = _choose(found, module, asked.layer.text if asked else name)
     if declaration is not None:
         unknown_defines(found, [declaration], defines)
-        layer = check_layer(found, module, declaration, defines, modules.sources)
-        if layer is not None:
-            return replace(layer, warnings=tuple(unused.diagnostics))
+        checked = check_layer(found, module, declaration, defines, modules.sources)
+        laid_out = layouts.choose(found, declaration.name.text, layout) if checked else None
+        if checked and laid_out:
+            applied = layouts.apply(found, laid_out, checked)
+            checked = replace(checked, layer=applied) if applied else None
+        if checked and not found.has_errors:
+            return replace(checked.layer, warnings=(*unused.diagnostics, *found.diagnostics))
     raise DiagnosticError(found.diagnostics)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moec.artifact.policy import Policy
 from moec.diagnostics import Diagnostic, Source, Span
 from moec.frontend.graph import DType, Node
 
@@ -108,13 +109,22 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where and when a layer runs.  `policy`: how it may follow its load."""
+
+    name: str
+    policy: Policy
+    span: Span = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Layer:
     """A layer with all parameters resolved.
 
     `sources` holds the main file first, then every file that was imported, the standard library's included.
     `options` are the layer's own parameters (dtypes as their names).  `parameters` holds buffers too; those of a group
     have the number of its experts as their first axis.  `tokens` is None where no token is ever dropped.  `int8_rows`:
-    what quantised linears multiply is rounded to int8, row by row.
+    what quantised linears multiply is rounded to int8, row by row.  `layout` is the one that was chosen, if any.
     """
 
     name: str
@@ -131,6 +141,7 @@ class Layer:
     span: Span = field(repr=False)
     int8_rows: bool = False
     losses: tuple[Loss, ...] = ()
+    layout: Layout | None = None
 
     @property
     def width(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from moec.diagnostics import Collector, Source, Span, did_you_mean
 from moec.errors import DiagnosticError
-from moec.frontend.declarations import Declarations, Definition, Import, LayerDeclaration
+from moec.frontend.declarations import Declarations, Definition, Import
 from moec.frontend.declare import declare
 from moec.frontend.files import Unreadable, read_source, read_text
 from moec.frontend.names import duplicate, reserved
@@ -94,8 +94,8 @@ class Modules:
 
     def _define(self, module: Module) -> None:
         first: dict[str, Span] = {}
-        declared: list[Definition | LayerDeclaration] = [*module.declarations.definitions, *module.declarations.layers]
-        for declaration in declared:
+        own = module.declarations
+        for declaration in (*own.definitions, *own.layers, *own.loads, *own.layouts):
             name = declaration.name
             if reserved(self._found, name):
                 continue

@@ -86,6 +86,37 @@ def _all_of_them(experts: Experts, span: Span) -> Mistake:
     )
 
 
+def require_routed(group: ast.Expr, experts: Experts) -> None:
+    """Raises Mistake unless this names the routed experts, and they are not given quantised."""
+    if not isinstance(group, ast.Name) or group.text != experts.name:
+        raise Mistake(
+            "E0423",
+            "only the routed experts have formats one by one",
+            group.span,
+            f"this is not `{experts.name}`",
+            also=[Label(experts.span, "the routed experts")],
+            fix=did_you_mean(group.text, (experts.name,), group.span) if isinstance(group, ast.Name) else None,
+        )
+    if experts.format is not None and experts.format.given:
+        raise Mistake(
+            "E0423",
+            f"the experts of `{experts.name}` are given quantised, so they cannot be quantised otherwise",
+            group.span,
+            also=[Label(experts.span, "`prequantized = true`")],
+        )
+
+
+def whole_number(expr: ast.Expr, constants: Evaluator) -> int | None:
+    """A whole number from 0; None if it is unknown.  Raises Mistake for what is none."""
+    value = constants.value(expr)
+    if isinstance(value, Unknown):
+        return None
+    number = value.value if isinstance(value, Constant) else None
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise Mistake("E0423", "this must be a whole number from 0", expr.span, f"this is {describe(value)}")
+    return number
+
+
 @dataclass
 class _Reader:
     """Reads which experts a statement chooses."""
@@ -112,28 +143,12 @@ class _Reader:
             )
         if not chosen.arguments:
             raise self._form(chosen.span, chosen.function.text, "the group is missing")
-        self._group(chosen.arguments[0])
+        group = chosen.arguments[0]
+        if group.name is not None:
+            raise self._form(group.name.span, chosen.function.text, "the group has no name")
+        require_routed(group.value, self.experts)
         rest = chosen.arguments[1:]
         return self._coldest(chosen, rest) if chosen.function.text == "coldest" else self._named(chosen, rest)
-
-    def _group(self, argument: ast.Argument) -> None:
-        value = argument.value
-        if argument.name is not None or not isinstance(value, ast.Name) or value.text != self.experts.name:
-            raise Mistake(
-                "E0423",
-                "only the routed experts have formats one by one",
-                value.span,
-                f"this is not `{self.experts.name}`",
-                also=[Label(self.experts.span, "the routed experts")],
-                fix=did_you_mean(value.text, (self.experts.name,), value.span) if isinstance(value, ast.Name) else None,
-            )
-        if self.experts.format is not None and self.experts.format.given:
-            raise Mistake(
-                "E0423",
-                f"the experts of `{self.experts.name}` are given quantised, so they cannot be quantised otherwise",
-                value.span,
-                also=[Label(self.experts.span, "`prequantized = true`")],
-            )
 
     def _coldest(self, call: ast.Call, rest: Sequence[ast.Argument]) -> tuple[int, ...] | None:
         positional = [one.value for one in rest if one.name is None]
@@ -153,7 +168,7 @@ class _Reader:
         path = named["by"].value
         if not isinstance(path, ast.String):
             raise self._form(path.span, "coldest", "the file is a path in quotes")
-        many = self._whole(positional[0])
+        many = whole_number(positional[0], self.constants)
         counts, source = read_counts(path, self.folder, self.experts.count)
         self.sources.append(source)
         if many is None:
@@ -188,7 +203,7 @@ class _Reader:
         return tuple(sorted(places)) if known else None
 
     def _expert(self, expr: ast.Expr) -> int | None:
-        number = self._whole(expr)
+        number = whole_number(expr, self.constants)
         if number is not None and number >= self.experts.count:
             last = self.experts.count - 1
             raise Mistake(
@@ -198,15 +213,6 @@ class _Reader:
                 f"the last is {last}",
                 also=[Label(self.experts.span, f"{self.experts.count:,} experts")],
             )
-        return number
-
-    def _whole(self, expr: ast.Expr) -> int | None:
-        value = self.constants.value(expr)
-        if isinstance(value, Unknown):
-            return None
-        number = value.value if isinstance(value, Constant) else None
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise Mistake("E0423", "this must be a whole number from 0", expr.span, f"this is {describe(value)}")
         return number
 
     def _form(self, span: Span, name: str, label: str) -> Mistake:

@@ -8,7 +8,7 @@ from moec.diagnostics import Collector, Fix, Label, Source, Span
 from moec.frontend.tokens import DEEPEST as DEEPEST_BRACKETS
 from moec.frontend.tokens import BracketError, TooDeep
 
-KEYWORDS = ("over", "and", "or", "not")
+KEYWORDS = ("over", "and", "or", "not", "when")
 BRACKETS = {"LPAR": "(", "LSQB": "[", "LBRACE": "{", "RPAR": ")", "RSQB": "]", "RBRACE": "}"}
 
 _INSTEAD = {
@@ -173,7 +173,7 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
 
 
 def _keyword_fix(text: str, starts_line: bool) -> str:
-    if starts_line:
+    if starts_line or text == "when":
         return f"choose another name, such as `{text}_`"
     return "put it and its operand in parentheses" if text == "not" else "put an operand on both sides of it"
 

@@ -71,6 +71,16 @@ class Words:
             self.fail(f"expected `{text}` here")
         self._at += 1
 
+    def next_expression(self) -> ast.Expr | None:
+        """The next word if it is an expression, which is not taken."""
+        word = self._words[self._at] if self._at < len(self._words) else None
+        return word if isinstance(word, ast.Expr) else None
+
+    def next_name(self) -> str:
+        """The text of the next word if it is a name; empty elsewhere."""
+        word = self.next_expression()
+        return word.text if isinstance(word, ast.Name) else ""
+
     def optional(self, mark: str) -> ast.Expr | None:
         """The expression behind this punctuation, if it comes next."""
         return self.expression() if self.skip(mark) else None

@@ -17,14 +17,16 @@ class CountLoad(Pass):
     """Adds statistics to the results of the layer's own function, behind its outputs, each tensor<Exi32>.
 
     `chosen` counts the slots that chose each routed expert, before any limit; where the layer has a capacity, `kept`
-    counts those that it kept.  The module's attribute `moe.routed` says how many experts there are; one without it is
-    left as it is.
+    counts those that it kept.  The module's attribute `moe.routed` says how many experts there are; one without it, and
+    one that has statistics, is left as it is.
     """
 
     name: ClassVar[str] = "count-load"
 
     def apply(self, module: ir.Module, remarks: Remarks) -> None:
         function = layer_function(module)
+        if any("moe.role" in named and _role(named) == "statistic" for named in function.attributes["res_attrs"]):
+            return
         experts = routed(module)
         block = function.regions[0].blocks[0]
         routers = operations(block, "moe.route")
@@ -42,6 +44,10 @@ class CountLoad(Pass):
                 counts[name] = CountOp(index, type_).out
         _add_results(function, counts)
         remarks.add(self, f"counted: {', '.join(counts)} of {experts.count} experts", function.location)
+
+
+def _role(named: ir.DictAttr) -> str:
+    return str(ir.StringAttr(named["moe.role"]).value)
 
 
 def _add_results(function: ir.Operation, values: dict[str, ir.Value]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func
 
+from moec.artifact.policy import policy_data
 from moec.dialect import (
     CapacityOp,
     CombineOp,
@@ -21,6 +22,7 @@ from moec.dialect import (
     YieldOp,
 )
 from moec.dialect.functions import Routed
+from moec.dialect.json_attributes import to_attribute
 from moec.frontend.graph import DType, Node, PickType, TensorType
 from moec.frontend.lowering import emit, losses, stored
 from moec.frontend.lowering.rows import Row
@@ -35,6 +37,8 @@ def lower_layer(layer: Layer, context: ir.Context) -> ir.Module:
         module.operation.attributes["moe.routed"] = Routed(layer.routed.name, layer.routed.count).attribute
         if layer.losses:
             module.operation.attributes["moe.losses"] = losses.attribute(layer.losses)
+        if layer.layout:
+            module.operation.attributes["moe.policy"] = to_attribute(policy_data(layer.layout.policy))
         with ir.InsertionPoint(module.body):
             _Lower(layer, context).function()
         module.operation.verify()

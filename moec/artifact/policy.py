@@ -14,7 +14,7 @@ from moec.artifact.traffic import MOST_EXPERTS, MOST_TOKENS, Load, load_data, re
 from moec.formats import FORMATS
 
 MEASURES: Mapping[str, str] = {
-    "tokens": "tokens of a call",
+    "tokens": "number of tokens of a call",
     "imbalance": "load of the most chosen expert over the mean load",
     "share": "share of all choices that falls on the most chosen expert",
     "empty": "share of the experts that no token chose",

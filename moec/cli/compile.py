@@ -24,6 +24,7 @@ def command(
     define: Annotated[
         list[str] | None, typer.Option("--define", "-D", metavar="NAME=VALUE", help="Set a parameter of the layer.")
     ] = None,
+    layout: Annotated[str | None, typer.Option(help="Which layout of the layer, where it has several.")] = None,
     target: Annotated[str, typer.Option(help="What to compile for.")] = "cpu",
     emit: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Print a stage instead: graph, kernels, cpu, llvm.")
@@ -38,16 +39,19 @@ def command(
 ) -> None:
     """Compile a layer to one file that PyTorch calls."""
     from moec.cli.defines import parse_defines
+    from moec.diagnostics import render_text
     from moec.pipeline import Compilation
 
     seconds: dict[str, float] = {}
     with _progress(seconds, shown=not quiet and emit is None) as observe:
-        compilation = Compilation(file, layer, parse_defines(define or []), target, passes, observe, training)
+        compilation = Compilation(file, layer, parse_defines(define or []), target, passes, observe, training, layout)
         if emit is not None:
             _write_text(compilation.emit(emit), output)
         else:
             path = output or file.with_suffix(".so")
             compilation.write(path)
+    if not quiet and compilation.warnings:
+        typer.echo(render_text(compilation.warnings, color=error_console().is_terminal) + "\n", err=True, color=True)
     if not quiet and emit is None:
         error_console().print(f"wrote {path}: {path.stat().st_size:,} bytes in {sum(seconds.values()):.2f} s")
     if remarks:

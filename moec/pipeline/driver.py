@@ -19,7 +19,7 @@ from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
 from moec.dialect.functions import has_training, layer_function
 from moec.errors import DiagnosticError
-from moec.pipeline import describe, describe_training, ir_text
+from moec.pipeline import describe, describe_policy, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Compilation:
     target    a name of `moec.backends.registry.BACKENDS`
     passes    pass specifications instead of the default pipeline
     training  also compile the functions that train the layer
+    layout    which layout of the layer, where it has several
     """
 
     path: Path
@@ -55,6 +56,8 @@ class Compilation:
     passes: Sequence[str] | None = None
     observe: Observer = _nobody
     training: bool = False
+    layout: str | None = None
+    _warnings: list[Diagnostic] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
     def backend(self) -> "Backend":
@@ -67,12 +70,26 @@ class Compilation:
         """The graph-level module, the sources by name (the main one first), the resolved options."""
         with self._stage("graph"):
             if self.path.suffix == ".mlir":
+                self._refuse_layout()
                 text = self.path.read_text()
                 return ir_text.parse(text, str(self.path), context()), {self.path.name: text}, {}
             from moec import frontend
 
-            layer = frontend.load_layer(self.path, self.layer, self.defines)
+            layer = frontend.load_layer(self.path, self.layer, self.defines, self.layout)
+            self._warnings.extend(layer.warnings)
             return frontend.lower(layer, context()), {s.name: s.text for s in layer.sources}, layer.options
+
+    def _refuse_layout(self) -> None:
+        if self.layout is not None:
+            said = f"`{self.path}` is IR, which holds the layout that it was made with"
+            fix = Fix("leave the layout out, or compile the `.moe` file")
+            raise DiagnosticError([Diagnostic("E0452", Severity.ERROR, said, (), (), fix)])
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is odd in the file, though it can be compiled."""
+        self._read  # noqa: B018 - it is read when it is needed
+        return tuple(self._warnings)
 
     @property
     def graph(self) -> ir.Module:
@@ -141,6 +158,7 @@ class Compilation:
             statistics=describe.statistics(self.kernels),
             training=describe_training.training(self.kernels),
             quantised=quantised(layer_function(self.kernels)),
+            policy=describe_policy.policy(self.kernels),
         )
 
     def write(self, output: Path) -> None:
@@ -189,14 +207,16 @@ def compile(
     passes: Sequence[str] | None = None,
     observe: Observer = _nobody,
     training: bool = False,
+    layout: str | None = None,
 ) -> Path:
     """Compile a layer of a `.moe` (or `.mlir`) file to an artifact; returns where it was written.
 
     `output` defaults to the file's name with the suffix `.so`, beside it.  With `training` the artifact can also be
-    trained (`moec.load(path, training=True)`).  Raises DiagnosticError for what is wrong
-    with the file, ToolchainError where no linker is found.
+    trained (`moec.load(path, training=True)`).  `layout` says by which of its layouts the layer follows its load; it
+    may be left out where the layer has one or none.  Raises DiagnosticError for what is wrong with the file,
+    ToolchainError where no linker is found.
     """
     path = Path(path)
     target_path = Path(output) if output is not None else path.with_suffix(".so")
-    Compilation(path, layer, dict(defines or {}), target, passes, observe, training).write(target_path)
+    Compilation(path, layer, dict(defines or {}), target, passes, observe, training, layout).write(target_path)
     return target_path

@@ -111,3 +111,83 @@ layer L(d = 64, ff = 32) {
     "index_by_score": "edition 1\n\nrouter mine(k) {\n  p = softmax(linear(x, count))\n  pick = top_k(p, k)\n"
     "  weight = p[sum(p)]\n}\n" + USE,
 }
+
+LOADED = layer(ROUTER + EXPERTS) + "\nload Chat {\n  batch = 1..512\n  routing = zipf(1.2)\n}\n"
+CAPPED = layer(ROUTER + EXPERTS + "  tokens capacity(1.25)")
+MAY = "  specialise tokens(1..16, 17..512)\n"
+
+
+def layout(body: str, of: str = LOADED) -> str:
+    under = " under Chat" if of == LOADED else ""
+    return f"{of}\nlayout Serve for Demo{under} {{\n{body}\n}}\n"
+
+
+def when(condition: str, rest: str = "for 200 calls") -> str:
+    return layout(f"{MAY}  recompile when {condition} {rest}")
+
+
+LAYOUTS: dict[str, str] = {
+    "layout_typos": LOADED.replace("batch", "bacth").replace("zipf", "zifp")
+    + "\nlayout Serve for Dmo under Caht {\n  specialize tokens(1..16)\n  aprox capacity(1..2)\n}\n",
+    "layout_of_what": LOADED + "\nlayout Serve Demo {\n}\n",
+    "layout_of_other_layer": LOADED + "\nlayout Serve for Dmo under Caht {\n" + MAY + "}\n",
+    "load_without_batch": layer(ROUTER + EXPERTS) + "\nload Chat { routing = uniform }\n",
+    "load_backwards": layer(ROUTER + EXPERTS) + "\nload Chat { batch = 512..1 }\n",
+    "load_twice": layer(ROUTER + EXPERTS) + "\nload Chat { batch = 1..5; batch = 3; routing = zipf }\n",
+    "trace_is_missing": layer(ROUTER + EXPERTS) + '\nload Chat { batch = 1..5; routing = trace("chat.trace") }\n',
+    "trace_without_suffix": layer(ROUTER + EXPERTS) + '\nload Chat { batch = 1..5; routing = trace("/a/chat.json") }\n',
+    "unknown_measure": when("imbalnce > 1.5 and not (tokens < 64)"),
+    "measure_alone": when("tokens > 64 and imbalance"),
+    "measures_compared": when("share > empty"),
+    "measure_multiplied": when("2 * imbalance > 3"),
+    "no_measure": when("d > 64"),
+    "unit_of_share": when("share > 2 GiB"),
+    "unit_of_time": when("memory > 2 s"),
+    "unknown_unit": when("memory > 2 GB and tokens > 4"),
+    "no_window": when("imbalance > 1.5", ""),
+    "window_of_steps": when("imbalance > 1.5", "for 200 steps"),
+    "window_without_unit": when("imbalance > 1.5", "for 200"),
+    "window_of_bytes": when("imbalance > 1.5", "for 2 GiB"),
+    "unknown_option": when("imbalance > 1.5", "for 200 calls, hystersis 0.1"),
+    "option_out_of_range": when("imbalance > 1.5", "for 200 calls, gain 0.5"),
+    "max_of_what": when("imbalance > 1.5", "for 200 calls, max 4"),
+    "two_limits": layout(
+        MAY + "  recompile when tokens > 64 for 9 calls, max 4 variants\n"
+        "  recompile when imbalance > 2 for 5 s, max 3 variants"
+    ),
+    "tokens_overlap": layout("  specialise tokens(17..512, 1..17)"),
+    "tokens_backwards": layout("  specialise tokens(16..1)"),
+    "tokens_twice": layout(MAY + MAY),
+    "tokens_beyond_load": layout("  specialise tokens(1..16, 600..900)"),
+    "approx_tokens": layout("  approx tokens(1..16)"),
+    "specialise_capacity": layout("  specialise capacity(1.0..2.0)", CAPPED),
+    "specialise_what": layout("  specialise token(1..16)"),
+    "capacity_of_dropless": layout("  approx capacity(1.0..2.0)"),
+    "capacity_elsewhere": layout("  approx capacity(1.5..2.0)", CAPPED),
+    "capacity_without_range": layout("  approx capacity(1.5)", CAPPED),
+    "quantize_without_approx": layout("  quantize coldest(routed, 4) as int4"),
+    "quantize_by_file": layout('  approx quantize coldest(routed, 4, by = "c.json") as int4'),
+    "quantize_numbered": layout("  approx quantize experts(routed, 4) as int4"),
+    "quantize_all_coldest": layout("  approx quantize coldest(routed, 8) as int4"),
+    "quantize_as_it_is": layout("  approx quantize coldest(routed, 4) as int8", layer(ROUTER + INT8)),
+    "page_of_what": layout("  page routd within 512 KiB"),
+    "page_everything": layout("  page routed within 2 GiB"),
+    "page_too_little": layout("  page routed within 2 KiB"),
+    "never_by_range": when("imbalance > 5 and tokens > 64"),
+    "never_by_load": when("tokens > 512"),
+    "never_drops": when("overflow > 0.1"),
+    "contradiction": when("tokens > 64 and (imbalance > 2 or empty > 0.5) and tokens <= 64"),
+    "contradiction_of_shares": when("imbalance > 2 and share < 0.25"),
+    "always": when("tokens >= 1"),
+    "always_in_part": when("imbalance > 2 and (share > 0.1 or tokens < 9)"),
+    "idle_part": when("tokens > 64 and imbalance > 1.5 and not (imbalance <= 2)"),
+    "idle_alternative": when("imbalance > 1.5 or imbalance > 2 and tokens > 64"),
+    "shadowed": layout(
+        MAY + "  recompile when imbalance > 2 for 200 calls\n  recompile when imbalance > 1.5 for 100 calls\n"
+        "  recompile when imbalance > 1.5 for 100 calls, gain 1.2"
+    ),
+    "nothing_may_change": layout("  recompile when imbalance > 2 for 200 calls\n  page routed within 256 KiB"),
+    "nothing_asks": layout("  approx quantize coldest(routed, 4) as int4"),
+    "unused_load": LOADED,
+}
+MISTAKES |= LAYOUTS

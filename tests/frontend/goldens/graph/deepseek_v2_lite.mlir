@@ -1,4 +1,4 @@
-module attributes {moe.layer = "DeepSeekV2Lite"} {
+module attributes {moe.layer = "DeepSeekV2Lite", moe.routed = {experts = 64 : i64, name = "routed"}} {
   func.func @DeepSeekV2Lite(%arg0: tensor<?x2048xbf16> {moe.name = "x", moe.role = "input"}, %arg1: tensor<64x2048xf32> {moe.name = "router.logits.weight", moe.role = "parameter"}, %arg2: tensor<64x1408x2048xbf16> {moe.name = "routed.gate.weight", moe.role = "parameter"}, %arg3: tensor<64x1408x2048xbf16> {moe.name = "routed.up.weight", moe.role = "parameter"}, %arg4: tensor<64x2048x1408xbf16> {moe.name = "routed.down.weight", moe.role = "parameter"}, %arg5: tensor<2x1408x2048xbf16> {moe.name = "common.gate.weight", moe.role = "parameter"}, %arg6: tensor<2x1408x2048xbf16> {moe.name = "common.up.weight", moe.role = "parameter"}, %arg7: tensor<2x2048x1408xbf16> {moe.name = "common.down.weight", moe.role = "parameter"}) -> (tensor<?x2048xbf16> {moe.name = "y"}) {
     %0:2 = "moe.route"(%arg0) ({
     ^bb0(%arg8: tensor<2048xbf16>):

@@ -1,4 +1,4 @@
-module attributes {moe.layer = "Mixtral"} {
+module attributes {moe.layer = "Mixtral", moe.routed = {experts = 8 : i64, name = "routed"}} {
   func.func @Mixtral(%arg0: tensor<?x4096xbf16> {moe.name = "x", moe.role = "input"}, %arg1: tensor<8x4096xf32> {moe.name = "router.logits.weight", moe.role = "parameter"}, %arg2: tensor<8x14336x4096xbf16> {moe.name = "routed.gate.weight", moe.role = "parameter"}, %arg3: tensor<8x14336x4096xbf16> {moe.name = "routed.up.weight", moe.role = "parameter"}, %arg4: tensor<8x4096x14336xbf16> {moe.name = "routed.down.weight", moe.role = "parameter"}) -> (tensor<?x4096xbf16> {moe.name = "y"}) {
     %0:2 = "moe.route"(%arg0) ({
     ^bb0(%arg5: tensor<4096xbf16>):

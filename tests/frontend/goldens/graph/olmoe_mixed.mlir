@@ -1,4 +1,4 @@
-module attributes {moe.layer = "OLMoEMixed"} {
+module attributes {moe.layer = "OLMoEMixed", moe.routed = {experts = 64 : i64, name = "routed"}} {
   func.func @OLMoEMixed(%arg0: tensor<?x2048xbf16> {moe.name = "x", moe.role = "input"}, %arg1: tensor<64x2048xf32> {moe.name = "router.logits.weight", moe.role = "parameter"}, %arg2: tensor<64x1024x2048xbf16> {moe.name = "routed.gate.weight", moe.role = "parameter"}, %arg3: tensor<64x1024x2048xbf16> {moe.name = "routed.up.weight", moe.role = "parameter"}, %arg4: tensor<64x2048x1024xbf16> {moe.name = "routed.down.weight", moe.role = "parameter"}) -> (tensor<?x2048xbf16> {moe.name = "y"}) {
     %0:2 = "moe.route"(%arg0) ({
     ^bb0(%arg5: tensor<2048xbf16>):

@@ -1,4 +1,4 @@
-module attributes {moe.layer = "Qwen3MoE"} {
+module attributes {moe.layer = "Qwen3MoE", moe.routed = {experts = 128 : i64, name = "routed"}} {
   func.func @Qwen3MoE(%arg0: tensor<?x2048xbf16> {moe.name = "x", moe.role = "input"}, %arg1: tensor<128x2048xf32> {moe.name = "router.logits.weight", moe.role = "parameter"}, %arg2: tensor<128x768x2048xbf16> {moe.name = "routed.gate.weight", moe.role = "parameter"}, %arg3: tensor<128x768x2048xbf16> {moe.name = "routed.up.weight", moe.role = "parameter"}, %arg4: tensor<128x2048x768xbf16> {moe.name = "routed.down.weight", moe.role = "parameter"}) -> (tensor<?x2048xbf16> {moe.name = "y"}) {
     %0:2 = "moe.route"(%arg0) ({
     ^bb0(%arg5: tensor<2048xbf16>):

@@ -1,4 +1,4 @@
-module attributes {moe.layer = "SwitchBase"} {
+module attributes {moe.layer = "SwitchBase", moe.routed = {experts = 8 : i64, name = "routed"}} {
   func.func @SwitchBase(%arg0: tensor<?x768xbf16> {moe.name = "x", moe.role = "input"}, %arg1: tensor<8x768xf32> {moe.name = "router.logits.weight", moe.role = "parameter"}, %arg2: tensor<8x3072x768xbf16> {moe.name = "routed.up.weight", moe.role = "parameter"}, %arg3: tensor<8x768x3072xbf16> {moe.name = "routed.down.weight", moe.role = "parameter"}) -> (tensor<?x768xbf16> {moe.name = "y"}) {
     %0:2 = "moe.route"(%arg0) ({
     ^bb0(%arg4: tensor<768xbf16>):

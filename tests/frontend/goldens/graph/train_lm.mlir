@@ -1,4 +1,4 @@
-module attributes {moe.layer = "TrainLM", moe.losses = [{kind = "balance", over = "batch", weight = 1.000000e-02 : f64}, {kind = "z", over = "batch", weight = 1.000000e-03 : f64}]} {
+module attributes {moe.layer = "TrainLM", moe.losses = [{kind = "balance", over = "batch", weight = 1.000000e-02 : f64}, {kind = "z", over = "batch", weight = 1.000000e-03 : f64}], moe.routed = {experts = 8 : i64, name = "routed"}} {
   func.func @TrainLM(%arg0: tensor<?x64xf32> {moe.name = "x", moe.role = "input"}, %arg1: tensor<8x64xf32> {moe.name = "router.logits.weight", moe.role = "parameter"}, %arg2: tensor<8x96x64xf32> {moe.name = "routed.gate.weight", moe.role = "parameter"}, %arg3: tensor<8x96x64xf32> {moe.name = "routed.up.weight", moe.role = "parameter"}, %arg4: tensor<8x64x96xf32> {moe.name = "routed.down.weight", moe.role = "parameter"}) -> (tensor<?x64xf32> {moe.name = "y"}, tensor<?x8xf32> {moe.name = "probability", moe.role = "loss"}, tensor<8xi32> {moe.name = "count", moe.role = "loss"}, tensor<?x1xf32> {moe.name = "z", moe.role = "loss"}) {
     %0:2 = "moe.route"(%arg0) ({
     ^bb0(%arg5: tensor<64xf32>):
