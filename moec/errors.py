@@ -90,6 +90,10 @@ class WeightsError(MoecError):
     """A layer's weights were never given, or lie packed where ordinary tensors were expected."""
 
 
+class AdaptationError(MoecError):
+    """A layer cannot adapt to its load, or a variant of it cannot be used."""
+
+
 class TraceError(MoecError):
     """A file is no trace of a layer's load."""
 

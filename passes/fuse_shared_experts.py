@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import tensor
 
 from moec.dialect import (
     CombineOp,
@@ -23,6 +22,8 @@ from moec.passes.base import Pass, Remarks
 from moec.passes.rewriting import (
     body,
     clone,
+    concat,
+    constant,
     defining,
     dims,
     element_type,
@@ -30,6 +31,7 @@ from moec.passes.rewriting import (
     inline,
     integer,
     operations,
+    row_type,
     terminator,
     users,
     yield_value,
@@ -143,15 +145,6 @@ def route_op(x: ir.Value, slots: int) -> RouteOp:
     return RouteOp(x, *(ir.RankedTensorType.get([DYNAMIC(), slots], t) for t in (i32, f32)))
 
 
-def row_type(value: ir.Value) -> ir.Type:
-    return ir.RankedTensorType.get(dims(value)[1:], element_type(value))
-
-
-def constant(values: np.ndarray) -> ir.Value:
-    attribute = ir.DenseElementsAttr.get(values)
-    return ir.Operation.create("arith.constant", [attribute.type], [], {"value": attribute}).result
-
-
 def _experts(routed: Routed, shared: SharedOp, index: ir.Value, weight: ir.Value, count: int) -> ir.Value:
     """The dispatch, experts and combine of all experts; returns the combined tokens."""
     i32 = ir.IntegerType.get_signless(32)
@@ -195,11 +188,6 @@ def stack(first: ir.Value, second: ir.Value) -> ir.Value:
         codes, scales = made.codes, made.scales
     weights = ir.RankedTensorType.get(dims(codes), element_type(first))
     return DequantizeOp(codes, scales, name, weights).weights
-
-
-def concat(first: ir.Value, second: ir.Value) -> ir.Value:
-    shape = [dims(first)[0] + dims(second)[0], *dims(first)[1:]]
-    return tensor.concat(ir.RankedTensorType.get(shape, element_type(first)), 0, [first, second])
 
 
 def route_constantly(shared: SharedOp) -> None:

@@ -20,6 +20,8 @@ PASSES = {
     "fuse-shared-experts": "moec.passes.fuse_shared_experts:FuseSharedExperts",
     "hoist-router": "moec.passes.hoist_router:HoistRouter",
     "interleave-weights": "moec.passes.interleave_weights:InterleaveWeights",
+    "quantise-experts": "moec.passes.quantise_experts:QuantiseExperts",
+    "refit-capacity": "moec.passes.refit_capacity:RefitCapacity",
 }
 
 DEFAULT_PIPELINE = (

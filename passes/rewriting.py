@@ -1,8 +1,11 @@
 """Small tools that every rewrite of the `moe` dialect needs."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any
 
+from numpy.typing import NDArray
 from torch_mlir import ir
+from torch_mlir.dialects import tensor
 
 from moec.dialect import YieldOp
 from moec.dialect.functions import layer_function
@@ -106,3 +109,40 @@ def count_axis(value: ir.Value) -> ir.Value:
         "static_output_shape": ir.DenseI64ArrayAttr.get([1, *type_.shape]),
     }
     return ir.Operation.create("tensor.expand_shape", [grown], [value], attributes).result
+
+
+def row_type(value: ir.Value) -> ir.Type:
+    """The type of a tensor's row: all but its leading dimension."""
+    return ir.RankedTensorType.get(dims(value)[1:], element_type(value))
+
+
+def constant(values: NDArray[Any]) -> ir.Value:
+    attribute = ir.DenseElementsAttr.get(values)
+    return ir.Operation.create("arith.constant", [attribute.type], [], {"value": attribute}).result
+
+
+def concat(*values: ir.Value) -> ir.Value:
+    """Tensors behind each other along the leading axis."""
+    shape = [sum(dims(value)[0] for value in values), *dims(values[0])[1:]]
+    return tensor.concat(ir.RankedTensorType.get(shape, element_type(values[0])), 0, list(values))
+
+
+def take_experts(parameter: ir.Value, places: Sequence[int]) -> ir.Value:
+    """Some experts of a parameter, in the order of their places, which ascend: slices that packing resolves."""
+    if list(places) == list(range(dims(parameter)[0])):
+        return parameter
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][1] == place:
+            runs[-1][1] = place + 1
+        else:
+            runs.append([place, place + 1])
+    slices = [_slice(parameter, begin, end) for begin, end in runs]
+    return slices[0] if len(slices) == 1 else concat(*slices)
+
+
+def _slice(parameter: ir.Value, begin: int, end: int) -> ir.Value:
+    rest = dims(parameter)[1:]
+    sizes, offsets = [end - begin, *rest], [begin, *[0] * len(rest)]
+    type_ = ir.RankedTensorType.get(sizes, element_type(parameter))
+    return tensor.ExtractSliceOp(type_, parameter, [], [], [], offsets, sizes, [1] * len(sizes)).result

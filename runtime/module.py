@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 
@@ -23,6 +23,9 @@ from moec.runtime.random_values import RandomValues
 from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
 from moec.runtime.workspace import WORKSPACES
+
+if TYPE_CHECKING:
+    from moec.runtime.adapt.statistics import LoadStatistics
 
 _PLACEHOLDERS = (PackedParameter, PackedBuffer)
 
@@ -86,6 +89,20 @@ class Layer(Weights):
     def packed_bytes(self) -> int:
         """Size of the packed weights in bytes (0 before the first weight is given)."""
         return self._store.buffer.numel()
+
+    @property
+    def statistics(self) -> LoadStatistics:
+        """Which experts calls choose, and how many tokens they have, from the first time on that this is asked for.
+
+        Calls that go the way of training are not counted.  Raises AdaptationError where the artifact does not count:
+        it was compiled from IR that does not say which experts are routed.
+        """
+        found = self._store.statistics
+        if found is None:
+            from moec.runtime.adapt.statistics import LoadStatistics
+
+            found = self._store.statistics = LoadStatistics.of(self.manifest)
+        return found
 
     def forward(self, *inputs: torch.Tensor | int, **named: torch.Tensor | int) -> Any:
         """Run the layer on tokens of any leading shape.

@@ -60,18 +60,26 @@ def _run(
                 raise InputError("moec::run: weights were given, but the packed buffer belongs to no layer")
             store.refresh(weights)
     tokens = inputs[0].shape[0]
-    probe = None
+    probe, number = None, 0
     if store is not None and (published := store.published) is not None:
         build = published.choose(tokens)
-        code, packed, probe = build.kernel, build.packed, build.probe
+        code, packed, probe, number = build.kernel, build.packed, build.probe, build.number
     outputs = [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
     threads = torch.get_num_threads()
-    begin = perf_counter_ns() if probe is not None else 0
+    observed = store.statistics if store is not None else None
+    row = observed.take() if observed is not None else None
+    begin = perf_counter_ns() if row is not None or probe is not None else 0
     workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads))
     try:
-        code.run(threads, packed, workspace, *inputs, *outputs, *code.unobserved)
+        code.run(threads, packed, workspace, *inputs, *outputs, *(code.unobserved if row is None else row.tensors))
+    except BaseException:
+        if observed is not None and row is not None:
+            observed.cancel(row)
+        raise
     finally:
         WORKSPACES.give(workspace)
+    if observed is not None and row is not None:
+        observed.give(row, tokens, perf_counter_ns() - begin, number)
     if probe is not None:
         probe.seen(inputs, perf_counter_ns() - begin)
     return outputs

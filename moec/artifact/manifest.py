@@ -95,10 +95,12 @@ class Statistic:
 
     name     "chosen": slots that chose each expert, before any capacity; "kept": those that the capacity kept
     experts  the group whose experts are counted, in the file's numbering
+    slots    how many of them a token chooses at most
     """
 
     name: str
     experts: str
+    slots: int
     row: tuple[int, ...]
 
 
@@ -325,7 +327,8 @@ def _region(fields: Fields) -> ExpertRegion:
 
 def _statistic(fields: Fields) -> Statistic:
     row = fields.shape("row", 1, _MAX_ROWS)
-    statistic = Statistic(fields.choice("name", STATISTICS), fields.string("experts", _NAME), row)
+    name, experts = fields.choice("name", STATISTICS), fields.string("experts", _NAME)
+    statistic = Statistic(name, experts, fields.integer("slots", 1, _MAX_ROWS), row)
     fields.finish()
     if len(row) != 1:
         raise InvalidManifest(f"{fields.path}.row must be one number of experts")

@@ -14,6 +14,9 @@ from moec.errors import DiagnosticError, MoecError
 # Modules of moec.cli, in the order of `moec --help`.
 COMMANDS = ("compile", "check", "fmt", "explain", "opt", "inspect", "doctor")
 
+HIDDEN = ("respecialise",)
+"""Commands that other processes of moec call."""
+
 BUG = (
     "This is a bug in moec: please report it with this traceback, the file you compiled, and what `moec doctor` prints."
 )
@@ -27,7 +30,7 @@ class CommandTable(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        if name not in COMMANDS:
+        if name not in (*COMMANDS, *HIDDEN):
             return None
         single = typer.Typer(add_completion=False)
         single.command(name=name)(import_module(f"moec.cli.{name}").command)

@@ -49,8 +49,16 @@ def statistics(module: ir.Module) -> tuple[Statistic, ...]:
     function, group = layer_function(module), routed(module)
     if group is None:
         return ()
-    given = (ir.DictAttr(a) for a in function.attributes["res_attrs"] if is_statistic(a))
-    return tuple(Statistic(str(ir.StringAttr(a["moe.name"]).value), group.name, (group.count,)) for a in given)
+    results = list(function.regions[0].blocks[0].operations)[-1].operation.operands
+    counted = (
+        (ir.DictAttr(attributes), value.owner.operands[0])
+        for attributes, value in zip(function.attributes["res_attrs"], results, strict=True)
+        if is_statistic(attributes)
+    )
+    return tuple(
+        Statistic(str(ir.StringAttr(a["moe.name"]).value), group.name, index.type.get_dim_size(1), (group.count,))
+        for a, index in counted
+    )
 
 
 def guarantees(module: ir.Module) -> Guarantees:

@@ -22,10 +22,10 @@ class Recorder:
     What fails (a full disk) does not touch the calls: recording ends, and `stop` raises it.
     """
 
-    def __init__(self, statistics: LoadStatistics, path: str | Path, layer: str, interval: float = _INTERVAL) -> None:
+    def __init__(self, statistics: LoadStatistics, path: str | Path, interval: float = _INTERVAL) -> None:
         self._statistics = statistics
         self._interval = interval
-        self._writer = TraceWriter(path, Header(layer, statistics.experts, statistics.slots))
+        self._writer = TraceWriter(path, Header(statistics.layer, statistics.experts, statistics.slots))
         self._lock = threading.Lock()
         self._failure: OSError | None = None
         self._clear(time.monotonic())

@@ -9,11 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moec.artifact.manifest import Manifest
+from moec.errors import AdaptationError
 from moec.runtime.adapt.ring import Batch, Ring, Row
+
+if TYPE_CHECKING:
+    from moec.runtime.adapt.recorder import Recorder
 
 HALF_LIFE = 64
 """Calls, after which one counts half."""
@@ -64,9 +71,18 @@ class Snapshot:
 
 
 class LoadStatistics:
-    """Statistics of one layer.  Reading them folds in all calls that have ended."""
+    """Statistics of one layer.  Reading them folds in all calls that have ended.
 
-    def __init__(self, experts: int, slots: int, capacity: bool, half_life: int = HALF_LIFE) -> None:
+    experts   how many are routed
+    slots     how many of them a token chooses at most
+    capacity  whether the layer can drop slots
+    layer     its name
+    """
+
+    def __init__(
+        self, experts: int, slots: int, capacity: bool, layer: str = "layer", half_life: int = HALF_LIFE
+    ) -> None:
+        self.layer = layer
         self.experts = experts
         self.slots = slots
         self.ring = Ring(experts, capacity)
@@ -80,6 +96,18 @@ class LoadStatistics:
         self._calls = self._tokens = self._dropped = self._uncounted = 0
         self._histogram = np.zeros(65, np.int64)  # by bit length
         self._listeners: list[Listener] = []
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> LoadStatistics:
+        """Those of a layer.  Raises AdaptationError where its artifact does not count."""
+        counted = {statistic.name: statistic for statistic in manifest.statistics}
+        chosen = counted.get("chosen")
+        if chosen is None:
+            raise AdaptationError(
+                f"{manifest.layer} does not count its load: its IR does not say how many experts are routed. "
+                "Compile it from its .moe file."
+            )
+        return cls(chosen.row[0], chosen.slots, "kept" in counted, manifest.layer)
 
     def take(self) -> Row | None:
         """Memory for what a call counts; None when too many calls run at once."""
@@ -95,6 +123,10 @@ class LoadStatistics:
         """A call has ended."""
         if self.ring.give(row, tokens, nanoseconds, variant):
             self.fold()
+
+    def cancel(self, row: Row) -> None:
+        """A call has failed and counts for nothing."""
+        self.ring.cancel(row)
 
     def listen(self, listener: Listener) -> None:
         """`listener` is called with every batch that is folded in, by whichever thread folds."""
@@ -132,6 +164,22 @@ class LoadStatistics:
                 empty=float((self._recent < _GONE).mean()) if self._calls else 0.0,
                 overflow=1 - self._recent_kept / total if total else 0.0,
             )
+
+    def prometheus(self, labels: Mapping[str, str] | None = None) -> str:
+        """The figures as Prometheus scrapes them.  `labels` stand on every line beside the layer's name."""
+        from moec.runtime.adapt.prometheus import exposition
+
+        return exposition(self.snapshot(), {"layer": self.layer, **(labels or {})})
+
+    def record(self, path: str | Path) -> Recorder:
+        """Write the load to a trace file until `stop`, or until the end of a `with`.
+
+        The compiler takes such a file as `routing = trace("...")` and as `by = "..."` of `coldest(...)`.
+        Raises OSError where it cannot be written.
+        """
+        from moec.runtime.adapt.recorder import Recorder
+
+        return Recorder(self, path)
 
     def _add(self, batch: Batch) -> None:
         calls = len(batch)

@@ -20,6 +20,7 @@ from moec.runtime.native import Kernel
 
 if TYPE_CHECKING:  # loaded only by a layer that adapts
     from moec.runtime.adapt.published import Published
+    from moec.runtime.adapt.statistics import LoadStatistics
 
 _Stamp = tuple[int, int]
 
@@ -32,6 +33,7 @@ class PackedWeights:
     blank       ordinary tensors that were made without values, by number, each as it was then
     keep        whether the layer keeps ordinary tensors beside the packed ones
     published   what calls run instead of `kernel`; None: nothing else
+    statistics  where calls leave what they count; None: nobody asks
     generation  counts the changes of weights
     """
 
@@ -50,6 +52,7 @@ class PackedWeights:
         self._packed_from: list[torch.Tensor | None] = [None] * len(self.weights)
         self._lock = threading.Lock()
         self.published: Published | None = None
+        self.statistics: LoadStatistics | None = None
         self.generation = 0
         self._publishing = threading.Lock()
 

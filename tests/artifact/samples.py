@@ -40,7 +40,7 @@ def manifest() -> Manifest:
             Weight("router.bias", (8,), "f32", "buffer"),
         ),
         guarantees=Guarantees(True, True, True, True, "f32"),
-        statistics=(Statistic("chosen", "routed", (8,)), Statistic("kept", "routed", (8,))),
+        statistics=(Statistic("chosen", "routed", 2, (8,)), Statistic("kept", "routed", 2, (8,))),
     )
 
 

@@ -114,6 +114,7 @@ def test_calls_have_no_codes(where: str) -> None:
         ),
         (lambda m: m["variants"][0]["regions"].append(m["variants"][0]["regions"][0]), "overlap or do not ascend"),
         (lambda m: m["statistics"][0].update(name="lost"), r"statistics\[0\]\.name must be one of chosen, kept"),
+        (lambda m: m["statistics"][0].update(slots=0), r"statistics\[0\]\.slots must"),
         (lambda m: m["statistics"][0].update(row=[]), r"statistics\[0\]\.row must be one number"),
         (lambda m: m["statistics"][1].update(name="chosen"), "statistics: 'chosen' stands there twice"),
         (lambda m: m.pop("statistics"), "statistics is missing"),
@@ -141,7 +142,7 @@ def test_follows_the_documented_form() -> None:
         "layout": "0123456789abcdef",
         "regions": [{"offset": 64, "stride": 512, "experts": [0, 1, 2, 3, 4, 5, 6, 7]}],
     }
-    assert data["statistics"][0] == {"name": "chosen", "experts": "routed", "row": [8]}
+    assert data["statistics"][0] == {"name": "chosen", "experts": "routed", "slots": 2, "row": [8]}
 
 
 @pytest.mark.parametrize(

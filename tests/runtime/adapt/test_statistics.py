@@ -135,7 +135,7 @@ def test_prometheus_reads_it() -> None:
 def test_a_recording_is_a_trace_of_what_it_saw(tmp_path: Path) -> None:
     statistics = LoadStatistics(E, 2, capacity=False)
     run(statistics, 1, [1, 1, 0, 0])
-    with Recorder(statistics, tmp_path / "a.trace", "Tiny", interval=0):
+    with Recorder(statistics, tmp_path / "a.trace", interval=0):
         run(statistics, 3, [3, 2, 1, 0])
         statistics.fold()
         run(statistics, 0, [0, 0, 0, 0])
@@ -148,7 +148,7 @@ def test_a_recording_is_a_trace_of_what_it_saw(tmp_path: Path) -> None:
 
 def test_a_recording_that_cannot_be_written_ends_without_touching_calls(tmp_path: Path) -> None:
     statistics = LoadStatistics(E, 2, capacity=False)
-    recorder = Recorder(statistics, tmp_path / "a.trace", "Tiny", interval=0)
+    recorder = Recorder(statistics, tmp_path / "a.trace", interval=0)
 
     def full(sample: object) -> None:
         raise OSError(28, "No space left on device")

@@ -1,0 +1,74 @@
+"""`moec respecialise`: the compiler as a process that adaptation gives its jobs to.  People do not call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import IO, Any
+
+from moec.artifact.fields import Fields, InvalidManifest
+from moec.artifact.specialisation import read_specialisation
+from moec.errors import MoecError
+
+
+def command() -> None:
+    """Compile what each line of standard input asks for, and answer with a line of standard output; until its end."""
+    # Answers alone go to standard output: what libraries print there goes to standard error.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        serve(sys.stdin, answers)
+
+
+def serve(jobs: IO[str], answers: IO[str]) -> None:
+    """Answer `jobs`, lines of JSON, until they end.
+
+    {"id": 1, "artifact": path, "specialisation": {…}, "variant": name or null, "output": path} is answered by
+    {"id": 1, "ok": true, "seconds": 0.6} or {"id": 1, "ok": false, "error": "…"}, a line each.  A bug ends the process.
+    """
+    _warm_up()
+    _say(answers, {"ready": True, "moec": version("moec")})
+    for line in jobs:
+        if line.strip():
+            _say(answers, _answer(line))
+
+
+def _say(answers: IO[str], what: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(what) + "\n")
+    answers.flush()
+
+
+def _answer(line: str) -> Mapping[str, Any]:
+    from moec.pipeline.respecialise import respecialise
+
+    number = None
+    try:
+        job = Fields.of(json.loads(line), "job")
+        number = job.integer("id", 0)
+        path, output = job.string("artifact"), job.string("output")
+        variant = job.string("variant") if job.given("variant") else None
+        wanted = read_specialisation(job.record("specialisation"))
+        job.finish()
+        begin = time.perf_counter()
+        respecialise(path, wanted, output, variant)
+        return {"id": number, "ok": True, "seconds": time.perf_counter() - begin}
+    except (MoecError, InvalidManifest, OSError, ValueError) as error:
+        return {"id": number, "ok": False, "error": str(error)}
+
+
+def _warm_up() -> None:
+    """Import what every job needs, so that the first one need not."""
+    from importlib import import_module
+
+    from moec.backends.cpu.layer import EMITTERS
+    from moec.dialect import context
+    from moec.passes.registry import PASSES
+
+    for place in (*EMITTERS.values(), *PASSES.values()):
+        import_module(place.partition(":")[0])
+    import_module("moec.pipeline.respecialise")
+    import_module("moec.backends.cpu.backend")
+    context()

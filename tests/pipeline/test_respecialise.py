@@ -1,0 +1,136 @@
+"""An artifact that is compiled anew from its base alone: the same bits, or what a file that says so gives."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import moec
+from moec.artifact.container import Artifact, read, write
+from moec.artifact.specialisation import QuantisedExperts, Specialisation
+from moec.cli.respecialise import serve
+from moec.errors import ArtifactError, DiagnosticError
+from moec.pipeline.respecialise import respecialise
+
+LAYER = """edition 1
+layer L(d = 48, ff = 32) {{
+  router softmax_top(2)
+  experts routed[6] = swiglu(d, ff) : bf16
+  shared common[1] = swiglu(d, ff) : bf16
+  tokens capacity({factor})
+  {more}
+}}
+"""
+COLD = QuantisedExperts("routed", (1, 4, 5), "int8", 16, "f32")
+
+
+def compiled(folder: Path, factor: float = 1.0, more: str = "", training: bool = False) -> Path:
+    path = folder / f"layer_{factor}_{len(more)}.moe"
+    path.write_text(LAYER.format(factor=factor, more=more))
+    return moec.compile(path, training=training)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("base"), training=True)
+
+
+@pytest.fixture(scope="module")
+def best(base: Path) -> str:
+    return moec.load(base).variant
+
+
+def results(path: Path, tokens: int = 50) -> torch.Tensor:
+    layer = moec.load(path)
+    layer.reset_parameters(0)
+    return layer(torch.randn(tokens, 48, generator=torch.Generator().manual_seed(tokens)).bfloat16())
+
+
+def test_a_range_of_tokens_keeps_every_bit(base: Path, best: str, tmp_path: Path) -> None:
+    few = Specialisation("few", (1, 16))
+    path = respecialise(base, few, tmp_path / "few.so", best)
+    for tokens in (0, 1, 16, 17, 300):
+        assert torch.equal(results(path, tokens), results(base, tokens))
+    made, of = read(path), read(base)
+    assert (made.manifest.specialisation, made.manifest.base) == (few, of.sha256)
+    assert [v.name for v in made.manifest.variants] == [best]
+    alike = [v for v in of.manifest.variants if v.name == best]
+    assert made.manifest.variants[0].layout == alike[0].layout
+    assert made.manifest.training is None
+    assert made.manifest.statistics == of.manifest.statistics
+    assert "_backward" not in made.texts["ir/kernels.mlir"]
+
+
+def test_a_capacity_is_that_of_a_file(base: Path, best: str, tmp_path: Path) -> None:
+    path = respecialise(base, Specialisation("narrow", None, 0.5), tmp_path / "narrow.so", best)
+    assert torch.equal(results(path), results(compiled(tmp_path, 0.5)))
+    assert not torch.equal(results(path), results(base))
+    assert "factor = 5.000000e-01" in read(path).texts["ir/graph.mlir"]
+
+
+def test_quantised_experts_are_those_of_a_file(base: Path, best: str, tmp_path: Path) -> None:
+    path = respecialise(base, Specialisation("cold", None, None, (COLD,)), tmp_path / "cold.so", best)
+    statement = "quantize experts(routed, 1, 4..5) as int8(group = 16, scale = f32)"
+    assert torch.equal(results(path), results(compiled(tmp_path, more=statement)))
+    stored = read(path).manifest.quantised
+    assert stored is not None
+    assert stored.stored[0].experts == (1, 4, 5)
+    numbers = [n for region in read(path).manifest.variants[0].regions for n in region.experts if n >= 0]
+    assert sorted(numbers) == sorted(2 * list(range(6)))
+
+
+def test_all_variants(base: Path, tmp_path: Path) -> None:
+    path = respecialise(base, Specialisation("all"), tmp_path / "all.so")
+    assert [v.layout for v in read(path).manifest.variants] == [v.layout for v in read(base).manifest.variants]
+
+
+def test_what_cannot_be_is_refused(base: Path, best: str, tmp_path: Path) -> None:
+    output = tmp_path / "made.so"
+    with pytest.raises(ArtifactError, match="has no variant 'sse9'"):
+        respecialise(base, Specialisation("few", (1, 16)), output, "sse9")
+    with pytest.raises(DiagnosticError, match=r"has experts 0\.\.5"):
+        respecialise(base, Specialisation("cold", quantised=(replace(COLD, numbers=(6,)),)), output, best)
+    few = respecialise(base, Specialisation("few", (1, 16)), tmp_path / "few.so", best)
+    with pytest.raises(ArtifactError, match="specialised already"):
+        respecialise(few, Specialisation("fewer", (1, 4)), output, best)
+    assert not output.exists()
+
+
+def test_a_process_answers_line_by_line(base: Path, best: str, tmp_path: Path) -> None:
+    output = tmp_path / "made.so"
+    job = {"id": 7, "artifact": str(base), "variant": best, "output": str(output)}
+    wide = Specialisation("wide", None, 2.0)
+    lines = [
+        json.dumps(job | {"specialisation": wide.to_data()}),
+        json.dumps(job | {"specialisation": wide.to_data(), "artifact": str(tmp_path / "none.so")}),
+        json.dumps(job | {"specialisation": {}}),
+        "nonsense",
+        "",
+    ]
+    answers = io.StringIO()
+    serve(io.StringIO("\n".join(lines)), answers)
+    ready, made, *wrong = map(json.loads, answers.getvalue().splitlines())
+    assert ready["ready"] is True
+    assert made["id"] == 7
+    assert made["ok"] is True
+    assert made["seconds"] > 0
+    assert read(output).manifest.specialisation == wide
+    assert [answer["ok"] for answer in wrong] == [False, False, False]
+    assert "No such file" in wrong[0]["error"]
+    assert "specialisation.name is missing" in wrong[1]["error"]
+
+
+def test_ir_that_is_none_is_refused(base: Path, tmp_path: Path) -> None:
+    artifact: Artifact = read(base)
+    path = tmp_path / "broken.so"
+    write(path, artifact.library, artifact.manifest, {**artifact.texts, "ir/kernels.mlir": "nonsense"})
+    with pytest.raises(DiagnosticError, match="E0605"):
+        respecialise(path, Specialisation("few", (1, 16)), tmp_path / "made.so")
+    write(path, artifact.library, artifact.manifest, {})
+    with pytest.raises(ArtifactError, match=r"holds no ir/graph\.mlir"):
+        respecialise(path, Specialisation("few", (1, 16)), tmp_path / "made.so")
