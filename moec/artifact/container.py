@@ -1,6 +1,6 @@
 """Reading and writing artifacts: an ELF shared library followed by a ZIP archive whose comment seals both.
 
-    [ELF shared library][ZIP: manifest.json, ir/…, source/…][end record, comment "moec1 sha256:<hex>"]
+    [ELF shared library][ZIP: manifest.json, ir/…, source/…, variants/…][end record, comment "moec1 sha256:<hex>"]
 
 The SHA-256 is over every byte before the end record, and the end record has one valid form only, so that any changed
 byte is noticed.  `read` reads the file once, into memory that nobody else can change, and executes nothing.
@@ -17,9 +17,10 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from moec.artifact.elf import library_end, machine, require_library
 from moec.artifact.manifest import Manifest
@@ -32,6 +33,7 @@ MAX_MEMBERS = 256
 MANIFEST = "manifest.json"
 GRAPH_IR = "ir/graph.mlir"
 KERNEL_IR = "ir/kernels.mlir"
+VARIANTS = "variants/"
 
 _END = struct.Struct("<4sHHHHIIH")
 _END_MAGIC = b"PK\x05\x06"
@@ -53,7 +55,8 @@ class Artifact:
     sha256    names it: hexadecimal digest over all but the end record
     manifest  the checked manifest
     library   the ELF shared library
-    texts     every other member of the archive by its name: IR and sources
+    texts     IR and sources by their names in the archive
+    variants  specialisations that were compiled ahead, each a whole artifact, by their names
     """
 
     path: str
@@ -61,6 +64,26 @@ class Artifact:
     manifest: Manifest
     library: bytes
     texts: Mapping[str, str]
+    variants: Mapping[str, bytes] = field(default_factory=dict)
+
+    def prebuilt(self) -> Iterator[Artifact]:
+        """The specialisations that were compiled ahead, each verified when it is reached; this artifact is their base.
+
+        Raises ArtifactError for one that is damaged, or made of another layer.
+        """
+        for name, data in self.variants.items():
+            one = parse(data, f"{self.path}, {VARIANTS}{name}.so")
+            made = one.manifest
+            same = (made.layer, made.inputs, made.outputs, made.parameters)
+            ours = self.manifest
+            if (
+                one.variants
+                or made.specialisation is None
+                or made.specialisation.name != name
+                or same != (ours.layer, ours.inputs, ours.outputs, ours.parameters)
+            ):
+                raise ArtifactError(f"{one.path} is no specialisation {name!r} of the artifact that it lies in")
+            yield replace(one, manifest=replace(made, base=self.sha256))
 
     @property
     def machine(self) -> str:
@@ -68,16 +91,38 @@ class Artifact:
         return machine(self.library)
 
 
-def write(path: str | os.PathLike[str], library: bytes, manifest: Manifest, texts: Mapping[str, str]) -> None:
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
+
+
+def write(
+    path: str | os.PathLike[str],
+    library: bytes,
+    manifest: Manifest,
+    texts: Mapping[str, str],
+    variants: Mapping[str, bytes] = NOTHING,
+) -> None:
     """Write an artifact; an existing file is replaced in one step, so that a reader sees the old or the new one.
 
-    library: a linked ELF shared library.  texts: archive members such as `GRAPH_IR`, "source/layer.moe".
+    library   a linked ELF shared library
+    texts     archive members such as `GRAPH_IR`, "source/layer.moe"
+    variants  what `packed` made of specialisations, by their names
     """
-    where = os.fspath(path)
+    _replace(Path(path), packed(library, manifest, texts, variants, os.fspath(path)))
+
+
+def packed(
+    library: bytes,
+    manifest: Manifest,
+    texts: Mapping[str, str],
+    variants: Mapping[str, bytes] = NOTHING,
+    where: str = "the artifact",
+) -> bytes:
+    """The bytes of an artifact's file; `where` stands in messages."""
     require_library(library, where)
     content = manifest.to_json()
     Manifest.from_json(content)
     members = {MANIFEST: content, **{name: text.encode() for name, text in sorted(texts.items())}}
+    members |= {f"{VARIANTS}{name}.so": data for name, data in variants.items()}
     _check_sizes({name: len(data) for name, data in members.items()}, where)
     stream = io.BytesIO(library)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -89,7 +134,7 @@ def write(path: str | os.PathLike[str], library: bytes, manifest: Manifest, text
     data = stream.getvalue()
     body, end = data[: -_END.size], data[-_END.size :]
     seal = _SEAL + hashlib.sha256(body).hexdigest().encode()
-    _replace(Path(path), body + end[:-2] + struct.pack("<H", len(seal)) + seal)
+    return body + end[:-2] + struct.pack("<H", len(seal)) + seal
 
 
 def read(path: str | os.PathLike[str]) -> Artifact:
@@ -114,6 +159,7 @@ def parse(data: bytes, where: str) -> Artifact:
                 raise ArtifactError(f"{where}: its archive holds a name twice")
             members = {e.filename: archive.read(e) for e in entries}
             start = min((e.header_offset for e in entries), default=end)
+            variants = {n[len(VARIANTS) : -3]: members.pop(n) for n in list(members) if _is_variant(n)}
             texts = {name: content.decode() for name, content in members.items()}
     except _MALFORMED_ZIP as error:
         raise ArtifactError(f"{where}: its archive is malformed: {error}") from error
@@ -125,7 +171,11 @@ def parse(data: bytes, where: str) -> Artifact:
         manifest = Manifest.from_json(texts.pop(MANIFEST).encode())
     except ArtifactError as error:
         raise type(error)(f"{where}: {error}") from error
-    return Artifact(where, digest, manifest, data[:start], texts)
+    return Artifact(where, digest, manifest, data[:start], texts, variants)
+
+
+def _is_variant(name: str) -> bool:
+    return name.startswith(VARIANTS) and name.endswith(".so")
 
 
 def _contents(where: str) -> bytes:

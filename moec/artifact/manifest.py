@@ -198,7 +198,7 @@ class Manifest:
     quantised       None where no weights are quantised
     policy          None where no layout says how the layer may follow its load
     specialisation  what it is specialised to; None where it is made from the file alone
-    base            the SHA-256 of the artifact that it is specialised from; None where `specialisation` is
+    base            the SHA-256 of the artifact that it is specialised from; None where it lies in that one
     """
 
     compiler: str
@@ -421,8 +421,8 @@ def _check_names(manifest: Manifest) -> None:
 
 
 def _check_specialisation(manifest: Manifest) -> None:
-    if (manifest.specialisation is None) != (manifest.base is None):
-        raise InvalidManifest("specialisation and base belong together")
+    if manifest.specialisation is None and manifest.base is not None:
+        raise InvalidManifest("base: what is not specialised has none")
     counts = {statistic.row[0] for statistic in manifest.statistics}
     numbers = manifest.specialisation.numbers if manifest.specialisation is not None else ()
     for what, experts in (

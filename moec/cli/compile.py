@@ -33,6 +33,9 @@ def command(
         list[str] | None, typer.Option("--pass", metavar="PASS", help="Run these passes instead of the default ones.")
     ] = None,
     training: Annotated[bool, typer.Option("--training", help="Also compile what trains the layer.")] = False,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Also compile ahead what the layer's layout allows it to become.")
+    ] = False,
     remarks: Annotated[bool, typer.Option("--remarks", help="Say what every pass decided and why.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="Say how long every stage and pass took.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
@@ -44,7 +47,8 @@ def command(
 
     seconds: dict[str, float] = {}
     with _progress(seconds, shown=not quiet and emit is None) as observe:
-        compilation = Compilation(file, layer, parse_defines(define or []), target, passes, observe, training, layout)
+        defines = parse_defines(define or [])
+        compilation = Compilation(file, layer, defines, target, passes, observe, training, layout, variants)
         if emit is not None:
             _write_text(compilation.emit(emit), output)
         else:

@@ -54,6 +54,7 @@ def description(artifact: Artifact) -> dict[str, Any]:
             "machine": artifact.machine,
             "library_bytes": len(artifact.library),
             "members": {name: len(text.encode()) for name, text in artifact.texts.items()},
+            "variants": {name: len(data) for name, data in artifact.variants.items()},
         },
         "manifest": loads(artifact.manifest.to_json()),
         "this_cpu": {"machine": host_machine(), "uses": _used(lacks), "lacks": lacks},
@@ -89,6 +90,8 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("weights", f"{_size(weight_bytes)} {_kept(manifest)}"),
         ("made for", "inference" if manifest.training is None else "inference and training"),
     )
+    if artifact.variants:
+        _rows(about, ("compiled ahead", ", ".join(artifact.variants)))
     if manifest.specialisation is not None:
         _rows(about, *_specialisation(manifest.specialisation, manifest.base))
     yield about
@@ -145,7 +148,7 @@ def _specialisation(made_for: Specialisation, base: str | None) -> list[tuple[st
     bits = "the same bits" if made_for.exact else "an approximation"
     return [
         ("specialised to", f"{made_for.name}: {', '.join(ways) or 'nothing'} ({bits})"),
-        ("made from", f"sha256 {(base or '')[:12]}…"),
+        ("made from", "the artifact that it lies in" if base is None else f"sha256 {base[:12]}…"),
     ]
 
 

@@ -47,6 +47,7 @@ class Compilation:
     passes    pass specifications instead of the default pipeline
     training  also compile the functions that train the layer
     layout    which layout of the layer, where it has several
+    variants  also compile what the layer's policy allows it to become, into the same artifact
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Compilation:
     observe: Observer = _nobody
     training: bool = False
     layout: str | None = None
+    variants: bool = False
     _warnings: list[Diagnostic] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
@@ -170,10 +172,18 @@ class Compilation:
         kernels = self.kernels
         with self._stage("machine code"):
             library = self.backend.compile(kernels)
+        texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
+        texts |= {f"source/{name}": text for name, text in self._read[1].items()}
+        manifest = self.manifest(library.variants)
+        ahead: Mapping[str, bytes] = {}
+        if self.variants:
+            from moec.pipeline.prebuild import prebuild
+
+            with self._stage("variants"):
+                base = container.Artifact(str(output), "", manifest, library.data, texts)
+                ahead = prebuild(base, lambda one: self.observe(f"variant {one.name}", 0.0))
         with self._stage("artifact"):
-            texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
-            sources = {f"source/{name}": text for name, text in self._read[1].items()}
-            container.write(output, library.data, self.manifest(library.variants), texts | sources)
+            container.write(output, library.data, manifest, texts, ahead)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -208,15 +218,18 @@ def compile(
     observe: Observer = _nobody,
     training: bool = False,
     layout: str | None = None,
+    variants: bool = False,
 ) -> Path:
     """Compile a layer of a `.moe` (or `.mlir`) file to an artifact; returns where it was written.
 
     `output` defaults to the file's name with the suffix `.so`, beside it.  With `training` the artifact can also be
     trained (`moec.load(path, training=True)`).  `layout` says by which of its layouts the layer follows its load; it
-    may be left out where the layer has one or none.  Raises DiagnosticError for what is wrong with the file,
-    ToolchainError where no linker is found.
+    may be left out where the layer has one or none.  With `variants` the artifact also holds what its layout allows it
+    to become, compiled ahead for machines without the compiler.  Raises DiagnosticError for what is wrong with the
+    file, ToolchainError where no linker is found.
     """
     path = Path(path)
     target_path = Path(output) if output is not None else path.with_suffix(".so")
-    Compilation(path, layer, dict(defines or {}), target, passes, observe, training, layout).write(target_path)
+    given = dict(defines or {})
+    Compilation(path, layer, given, target, passes, observe, training, layout, variants).write(target_path)
     return target_path

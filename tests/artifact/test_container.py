@@ -7,6 +7,7 @@ import hashlib
 import io
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moec.artifact import container
-from moec.artifact.container import GRAPH_IR, parse, read, write
+from moec.artifact.container import GRAPH_IR, packed, parse, read, write
+from moec.artifact.specialisation import Specialisation
 from moec.errors import ArtifactError, NewerSchema, NotAnArtifact, TamperedArtifact, TruncatedArtifact
 from tests.artifact.samples import library, manifest
 
@@ -212,3 +214,34 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, monkeypatch: py
     with pytest.raises(ArtifactError, match="the limits are"):
         write(tmp_path / "a.so", library(), manifest(), TEXTS)
     assert list(tmp_path.iterdir()) == []
+
+
+AHEAD = Specialisation("few", (1, 16))
+
+
+def test_variants_come_back_with_their_base(tmp_path: Path) -> None:
+    inner = packed(library(), replace(manifest(), specialisation=AHEAD), TEXTS)
+    write(tmp_path / "a.so", library(), manifest(), TEXTS, {"few": inner})
+    outer = read(tmp_path / "a.so")
+    assert dict(outer.texts) == TEXTS
+    (made,) = outer.prebuilt()
+    assert made.manifest == replace(manifest(), specialisation=AHEAD, base=outer.sha256)
+    assert made.library == library()
+    assert list(read(tmp_path / "a.so").variants) == ["few"]
+
+
+@pytest.mark.parametrize("wrong", ["name", "layer", "base", "nested", "damaged"])
+def test_a_variant_of_another_artifact_is_refused(tmp_path: Path, wrong: str) -> None:
+    described = replace(manifest(), specialisation=AHEAD)
+    name = "many" if wrong == "name" else "few"
+    if wrong == "layer":
+        described = replace(described, layer="Other")
+    if wrong == "base":
+        described = manifest()
+    nested = {"few": packed(library(), described, TEXTS)} if wrong == "nested" else {}
+    inner = packed(library(), described, TEXTS, nested)
+    if wrong == "damaged":
+        inner = inner[:100] + bytes([inner[100] ^ 1]) + inner[101:]
+    write(tmp_path / "a.so", library(), manifest(), TEXTS, {name: inner})
+    with pytest.raises(ArtifactError, match=f"variants/{name}.so"):
+        list(read(tmp_path / "a.so").prebuilt())

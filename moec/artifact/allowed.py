@@ -1,0 +1,62 @@
+"""The specialisations that a policy allows, by one rule for what is compiled ahead and what while a layer runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from moec.artifact.policy import Coldest, Policy
+from moec.artifact.specialisation import QuantisedExperts, Specialisation
+
+_STEPS = 4
+_DIGITS = 3
+
+
+def regimes(policy: Policy) -> tuple[Specialisation, ...]:
+    """One for every range of tokens."""
+    return tuple(Specialisation(f"tokens_{least}_{most}", (least, most)) for least, most in policy.tokens)
+
+
+def capacities(policy: Policy) -> tuple[Specialisation, ...]:
+    """A few factors between those of the policy, both among them, each the same multiple of the one before.
+
+    Factors come in steps so that a variant that is there already serves a load that has changed a little.
+    """
+    if policy.capacity is None:
+        return ()
+    low, high = policy.capacity
+    inner = (float(f"{low * (high / low) ** (i / _STEPS):.{_DIGITS}g}") for i in range(1, _STEPS))
+    factors = sorted({low, *(factor for factor in inner if low < factor < high), high})
+    return tuple(Specialisation(_capacity_name(factor), None, factor) for factor in factors)
+
+
+def coldest(policy: Policy, counts: Sequence[float]) -> tuple[Specialisation, ...]:
+    """For every alternative of the policy, the experts that were chosen least, of equal ones those of higher numbers.
+
+    counts: for each routed expert how often it was chosen.
+    """
+    return tuple(_cold(one, counts) for one in policy.quantise)
+
+
+def both(one: Specialisation, other: Specialisation) -> Specialisation:
+    """What is specialised to both; of what both say, `other` counts."""
+    return replace(
+        other,
+        name=f"{one.name}_{other.name}"[:64],
+        tokens=other.tokens or one.tokens,
+        capacity=one.capacity if other.capacity is None else other.capacity,
+        quantised=other.quantised or one.quantised,
+    )
+
+
+def _capacity_name(factor: float) -> str:
+    return "capacity_" + repr(factor).replace(".", "_").replace("+", "").replace("-", "m")
+
+
+def _cold(one: Coldest, counts: Sequence[float]) -> Specialisation:
+    order = sorted(range(len(counts)), key=lambda expert: (counts[expert], -expert))
+    numbers = tuple(sorted(order[: one.count]))
+    which = hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:8]
+    experts = QuantisedExperts(one.experts, numbers, one.format, one.group, one.scale)
+    return Specialisation(f"cold_{one.format}_{one.count}_{which}", None, None, (experts,))
