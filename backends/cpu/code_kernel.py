@@ -9,9 +9,11 @@ elements, which the row brings, and those of a whole channel are put right where
 
 from __future__ import annotations
 
-from moec.backends.cpu import decode
+from typing import NamedTuple
+
+from moec.backends.cpu import decode, tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.codes import SUM_FACTOR, CodePanels
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.kernel_arguments import KernelArguments
 from moec.backends.cpu.layout import Arithmetic
@@ -30,20 +32,26 @@ def body(b: Builder, layout: CodePanels, row_stride: int, rows: int, given: Kern
     places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
     type_ = kernel.sum_type if not layout.chained else b.vec(layout.lanes, b.f32)
     start = given.first_sums(b, type_, places, width)
-    carried = [*start, given.rows, given.weights, given.weights_ahead, given.rows_ahead]
-    with b.for_(0, given.steps, carry=carried) as loop:
-        totals = loop.values[: len(places)]
-        a, weights, next_weights, next_rows = (Pointer(value.raw) for value in loop.values[len(places) :])
-        sums = kernel.first_sums(a) if layout.chained else totals
-        sums, rows_ahead = kernel.blocks(a, weights, next_weights, next_rows, given.rows_stride, sums)
-        if layout.chained:
-            sums = kernel.join(weights + layout.step_code_bytes, totals, sums)
-            for byte in range(layout.step_code_bytes, layout.step_bytes, LINE):
-                (next_weights + byte).prefetch()
-        moved = [a + layout.row_step_bytes, weights + layout.step_bytes, next_weights + given.weights_stride]
-        loop.carry(*sums, *moved, rows_ahead)
-    for place, value in zip(places, loop.results, strict=False):
+    state = [*start, given.rows, given.weights, given.weights_ahead, given.rows_ahead]
+    together = tiling.steps_together(b.variant, layout, rows)
+    state = kernel.loop(given, given.steps // together, together, state)
+    if any(steps % together for steps in tiling.steps_of_units(layout)):
+        state = kernel.loop(given, given.steps % together, 1, state)
+    for place, value in zip(places, state, strict=False):
         place.store(value, align=width)
+
+
+class _Step(NamedTuple):
+    """Where a step, or a block of it, begins: of the rows, of the weights, and of what is prefetched meanwhile."""
+
+    rows: Pointer
+    weights: Pointer
+    ahead: Pointer
+
+    def block(self, layout: CodePanels, number: int) -> _Step:
+        """Where its blocks begin from this number on."""
+        size = number * layout.block_bytes
+        return _Step(self.rows + 4 * number * layout.block_dots, self.weights + size, self.ahead + size)
 
 
 class _Kernel:
@@ -53,6 +61,26 @@ class _Kernel:
         self.b, self.layout, self.row_stride, self.rows = b, layout, row_stride, rows
         self.sum_type = b.vec(layout.lanes, b.i32 if layout.arithmetic.integers else b.f32)
 
+    def loop(self, given: KernelArguments, count: Value, together: int, state: list[Value]) -> list[Value]:
+        """Totals, rows, weights and the two streams after `count` times `together` steps."""
+        b, layout = self.b, self.layout
+        with b.for_(0, count, carry=state) as loop:
+            totals = loop.values[: self.rows * layout.vectors]
+            a, weights, ahead, rows_ahead = (Pointer(value.raw) for value in loop.values[len(totals) :])
+            steps = []
+            for n in range(together):
+                steps.append(_Step(a + n * layout.row_step_bytes, weights + n * layout.step_bytes, ahead))
+                ahead = ahead + given.weights_stride
+            sums = [self.first_sums(step.rows) if layout.chained else totals for step in steps]
+            sums, rows_ahead = self.blocks(steps, rows_ahead, given.rows_stride, sums)
+            for step, found in zip(steps, sums, strict=True):
+                totals = self.join(step.weights + layout.step_code_bytes, totals, found) if layout.chained else found
+                for byte in range(layout.step_code_bytes, layout.step_bytes, LINE):
+                    (step.ahead + byte).prefetch()
+            moved = [a + together * layout.row_step_bytes, weights + together * layout.step_bytes, ahead]
+            loop.carry(*totals, *moved, rows_ahead)
+        return loop.results
+
     def first_sums(self, a: Pointer) -> list[Value]:
         """What the sums of a step start with."""
         b, layout = self.b, self.layout
@@ -60,9 +88,14 @@ class _Kernel:
         if not offset or not layout.grouped:
             return [b.splat(self.sum_type, 0)] * (self.rows * layout.vectors)
         found = []
+        up, down = offset // SUM_FACTOR, SUM_FACTOR // offset
         for row in range(self.rows):
-            negated = (a + (row * self.row_stride + layout.row.group_sum)).load(b.i32)
-            found += [b.splat(self.sum_type, negated) << (offset.bit_length() - 1)] * layout.vectors
+            sums = b.splat(self.sum_type, (a + (row * self.row_stride + layout.row.group_sum)).load(b.i32))
+            if up > 1:
+                sums = sums << (up.bit_length() - 1)
+            elif down > 1:
+                sums = sums.arithmetic_shift(down.bit_length() - 1)
+            found += [sums] * layout.vectors
         return found
 
     def join(self, scales: Pointer, totals: list[Value], sums: list[Value]) -> list[Value]:
@@ -79,52 +112,56 @@ class _Kernel:
         return [b.fma(value, scale[n % layout.vectors], total) for n, (total, value) in enumerate(pairs)]
 
     def blocks(
-        self, a: Pointer, weights: Pointer, ahead: Pointer, rows_ahead: Pointer, rows_stride: Value, sums: list[Value]
-    ) -> tuple[list[Value], Pointer]:
-        """The sums with those of a step's blocks, and how far rows are prefetched then."""
+        self, steps: list[_Step], rows_ahead: Pointer, rows_stride: Value, sums: list[list[Value]]
+    ) -> tuple[list[list[Value]], Pointer]:
+        """The sums of each step with those of its blocks, and how far rows are prefetched then."""
         b, layout = self.b, self.layout
-        block = layout.block_dots * layout.vectors * self.rows
+        block = layout.block_dots * layout.vectors * self.rows * len(steps)
         parts = [n for n in range(1, layout.step_blocks + 1) if layout.step_blocks % n == 0]
         most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
         unrolled = max(n for n in parts if n == 1 or n * block <= most)
+        size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines
 
-        def some(
-            a: Pointer, weights: Pointer, ahead: Pointer, rows_ahead: Pointer, sums: list[Value]
-        ) -> tuple[list[Value], Pointer]:
+        def some(steps: list[_Step], rows_ahead: Pointer, sums: list[list[Value]]) -> tuple[list[list[Value]], Pointer]:
+            # In the order in which they lie, so that memory sees one stream.
+            lines = [step.ahead + line for step in steps for line in range(0, unrolled * size, LINE)]
             for n in range(unrolled):
-                here = weights + n * self.layout.block_bytes
-                sums = self._block(a + 4 * n * layout.block_dots, here, sums)
-                for line in range(self.lines):
-                    (ahead + (n * self.layout.block_bytes + line * LINE)).prefetch()
-                rows_ahead.prefetch()
-                rows_ahead = rows_ahead + rows_stride
+                sums = self._block([step.block(layout, n) for step in steps], sums)
+                for line in lines[n * len(lines) // unrolled : (n + 1) * len(lines) // unrolled]:
+                    line.prefetch()
+                for _ in steps:
+                    rows_ahead.prefetch()
+                    rows_ahead = rows_ahead + rows_stride
             return sums, rows_ahead
 
         if unrolled == layout.step_blocks:
-            return some(a, weights, ahead, rows_ahead, sums)
-        with b.for_(0, layout.step_blocks // unrolled, carry=[*sums, a, weights, ahead, rows_ahead]) as loop:
-            a, weights, ahead, rows_ahead = (Pointer(value.raw) for value in loop.values[len(sums) :])
-            sums, rows_ahead = some(a, weights, ahead, rows_ahead, loop.values[: len(sums)])
-            size = unrolled * self.layout.block_bytes
-            loop.carry(*sums, a + 4 * unrolled * layout.block_dots, weights + size, ahead + size, rows_ahead)
-        *sums, _, _, _, last = loop.results
-        return sums, Pointer(last.raw)
+            return some(steps, rows_ahead, sums)
+        flat = [value for found in sums for value in found]
+        places = [place for step in steps for place in step]
+        with b.for_(0, layout.step_blocks // unrolled, carry=[*flat, *places, rows_ahead]) as loop:
+            at = [Pointer(value.raw) for value in loop.values[len(flat) :]]
+            here = [_Step(*at[n : n + 3]) for n in range(0, len(at) - 1, 3)]
+            sums, rows_ahead = some(here, at[-1], self._split(loop.values[: len(flat)]))
+            places = [place for step in here for place in step.block(layout, unrolled)]
+            loop.carry(*[value for found in sums for value in found], *places, rows_ahead)
+        return self._split(loop.results[: len(flat)]), Pointer(loop.results[-1].raw)
 
-    @property
-    def lines(self) -> int:
-        """Lines of weights that are prefetched for a block."""
-        return -(-self.layout.block_bytes // LINE) if self.layout.chained else self.layout.prefetched_lines
+    def _split(self, sums: list[Value]) -> list[list[Value]]:
+        """Sums step by step."""
+        size = self.rows * self.layout.vectors
+        return [sums[n : n + size] for n in range(0, len(sums), size)]
 
-    def _block(self, a: Pointer, weights: Pointer, sums: list[Value]) -> list[Value]:
+    def _block(self, steps: list[_Step], sums: list[list[Value]]) -> list[list[Value]]:
         b, layout = self.b, self.layout
-        block = decode.CodeBlock(b, layout, weights)
+        blocks = [decode.CodeBlock(b, layout, step.weights) for step in steps]
         element = b.vec(layout.lanes, b.i32)
-        sums = list(sums)
+        sums = [list(found) for found in sums]
         for dot in range(layout.block_dots):
-            vectors = [block.vector(dot, n) for n in range(layout.vectors)]
-            for row in range(self.rows):
-                x = b.splat(element, (a + (row * self.row_stride + 4 * dot)).load(b.i32))
-                for n, vector in enumerate(vectors):
-                    at = row * layout.vectors + n
-                    sums[at] = decode.multiply_add(b, layout, x, vector, sums[at])
+            for step, block, found in zip(steps, blocks, sums, strict=True):
+                vectors = [block.vector(dot, n) for n in range(layout.vectors)]
+                for row in range(self.rows):
+                    x = b.splat(element, (step.rows + (row * self.row_stride + 4 * dot)).load(b.i32))
+                    for n, vector in enumerate(vectors):
+                        at = row * layout.vectors + n
+                        found[at] = decode.multiply_add(b, layout, x, vector, found[at])
         return sums

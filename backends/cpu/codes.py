@@ -25,13 +25,16 @@ CHAIN_ELEMENTS = 32
 With one row there are two chains of multiply-adds, whose latency would take longer than reading short codes does; the
 processor runs several chains at once if each ends soon."""
 
+SUM_FACTOR = 8
+"""What sums of a group's elements are multiplied by in rows: the offset of 4-bit codes, whose sums begin with these."""
+
 
 @dataclass(frozen=True)
 class CodeRows:
     """How rows lie that are multiplied by codes: groups, or the whole row, padded with zeros to whole steps.
 
-    Of integers, the negated sum of a group's elements, i32, follows each group where there are several; behind them all
-    stand the negated sum of the row, i32, and its scale, f32.
+    Of integers, the negated sum of a group's elements times SUM_FACTOR, i32, follows each group where there are
+    several; behind them all stand the negated sum of the row, i32, and its scale, f32.
     """
 
     arithmetic: Arithmetic
@@ -132,8 +135,10 @@ class CodePanels(Panels):
 
     @property
     def largest_sum(self) -> int:
-        """The largest magnitude that an integer sum can have; 0 where sums are f32."""
-        return self.group * 127 << (self.bits - 1) if self.arithmetic.integers else 0
+        """The largest magnitude that an integer sum, or what is kept of one in rows, can have; 0 where sums are f32."""
+        if not self.arithmetic.integers:
+            return 0
+        return self.group * 127 * max(1 << (self.bits - 1), SUM_FACTOR if self.grouped else 0)
 
     @property
     def chained(self) -> bool:
@@ -187,7 +192,8 @@ class CodePanels(Panels):
     @property
     def kernel(self) -> str:
         groups = f"_{self.step_dots}_{self.scale}" if self.grouped else ""
-        return f"{self.arithmetic.value}_{self.bits}{groups}"
+        steps = f"_{self.steps}" if self.chained else ""
+        return f"{self.arithmetic.value}_{self.bits}{groups}{steps}"
 
     # --- rows
 

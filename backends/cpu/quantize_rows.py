@@ -9,7 +9,7 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cpu import quantise, waves
-from moec.backends.cpu.codes import CodePanels, CodeRows
+from moec.backends.cpu.codes import SUM_FACTOR, CodePanels, CodeRows
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, SLACK, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import layout_of
 from moec.backends.cpu.values import Pointer, Value, byte_width
@@ -72,7 +72,7 @@ def _row(call: Call, rows: CodeRows, source: Storage, row: Pointer, to: Pointer)
             zero, size = b.constant(b.i8, 0), b.index(whole - used)
             b.intrinsic("llvm.memset", None, target + used, zero, size, b.constant(b.i1, 0))
         if rows.grouped:
-            (target + rows.group_sum).store(-sum_)
+            (target + rows.group_sum).store(sum_ * -SUM_FACTOR)
         return sum_
 
     with b.for_(0, rows.groups, carry=[b.constant(b.i32, 0)]) as loop:

@@ -82,6 +82,27 @@ def unit_steps(layout: Panels) -> int:
     return -(-layout.steps // max(1, parts))
 
 
+def steps_of_units(layout: Panels) -> set[int]:
+    """How many steps the units of a panel have."""
+    unit = unit_steps(layout)
+    return {unit, layout.steps % unit or unit}
+
+
+def steps_together(variant: Variant, layout: CodePanels, rows: int) -> int:
+    """Of how many steps a block of this many rows works on the chains side by side.
+
+    The chains of few rows wait for the latency of `vdpbf16ps`, because the processor looks ahead by few steps only.
+    Memory is read more slowly so, where codes are not that short and with one or two rows memory is what takes longest.
+    """
+    sums = rows * layout.vectors
+    waits_for_memory = layout.bits > 2 and rows <= 2
+    if layout.arithmetic is not Arithmetic.PAIRS or not layout.chained or waits_for_memory:
+        return 1
+    if 8 * sums > 3 * variant.registers:
+        return 1
+    return 4 if 8 * sums <= variant.registers else 2
+
+
 def chunk_rows(chunk: Chunk, row_bytes: int, block: int) -> int:
     """Rows of a chunk: whole blocks."""
     return max(1, min(chunk.rows, chunk.bytes // row_bytes) // block) * block
