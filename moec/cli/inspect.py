@@ -18,6 +18,8 @@ from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Manifest, Training,
 from moec.artifact.quantised import Quantised
 from moec.artifact.specialisation import Specialisation
 from moec.cli.console import output_console
+from moec.cli.policy_rows import policy_rows
+from moec.cli.sizes import size
 
 
 def command(
@@ -85,9 +87,9 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("options", options or "none"),
         ("compiled by", f"{manifest.compiler}, schema {manifest.schema}, abi {manifest.abi}"),
         ("target", f"{manifest.target}, {artifact.machine}"),
-        ("library", f"{_size(len(artifact.library))}, sha256 {artifact.sha256[:12]}… (verified)"),
+        ("library", f"{size(len(artifact.library))}, sha256 {artifact.sha256[:12]}… (verified)"),
         ("inside", ", ".join(artifact.texts) or "no texts"),
-        ("weights", f"{_size(weight_bytes)} {_kept(manifest)}"),
+        ("weights", f"{size(weight_bytes)} {_kept(manifest)}"),
         ("made for", "inference" if manifest.training is None else "inference and training"),
     )
     if artifact.variants:
@@ -106,7 +108,7 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         yield _rows(
             Table(title="Training", title_justify="left", show_header=False),
             ("gradients", ", ".join(manifest.training.gradients)),
-            ("kept for backward", f"{_size(_saved_bytes(manifest.training))} a token, beside inputs and weights"),
+            ("kept for backward", f"{size(_saved_bytes(manifest.training))} a token, beside inputs and weights"),
             ("auxiliary losses", ", ".join(map(_loss, manifest.training.losses)) or "none"),
         )
     yield _rows(
@@ -116,6 +118,11 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
 
     if manifest.quantised is not None:
         yield _quantised(manifest.quantised)
+
+    if manifest.policy is not None:
+        title = f"Policy: layout {manifest.policy.layout}"
+        table = Table(title=title, title_justify="left", show_header=False)
+        yield _rows(table, *policy_rows(manifest.policy))
 
     lacks = _lacks(artifact)
     used = _used(lacks)
@@ -201,7 +208,7 @@ def _rows(table: Table, *rows: tuple[str, ...]) -> Table:
 
 
 def _weight(weight: Weight) -> tuple[str, ...]:
-    return weight.name, _shape(weight.shape), weight.dtype, weight.role, _size(weight.nbytes)
+    return weight.name, _shape(weight.shape), weight.dtype, weight.role, size(weight.nbytes)
 
 
 def _saved_bytes(training: Training) -> int:
@@ -220,12 +227,3 @@ def _shape(shape: tuple[object, ...]) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
-
-
-def _size(nbytes: int) -> str:
-    value, unit = float(nbytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{nbytes} B" if unit == "B" else f"{value:.1f} {unit}"

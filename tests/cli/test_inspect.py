@@ -10,10 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from moec.artifact.container import GRAPH_IR, KERNEL_IR, write
+from moec.artifact.policy import Policy
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
+from moec.artifact.traffic import Observed
 from moec.cli import inspect
 from moec.cli.app import app
 from tests.artifact.samples import library, manifest, quantised, training
+from tests.artifact.test_policy import policy
 
 
 @pytest.fixture
@@ -54,6 +57,31 @@ def test_quantised(artifact: Path) -> None:
     text = run(str(artifact))
     for expected in ("an approximation; rows are rounded to int8", "1..3, 7", "bf16, one for 8 inputs", "the caller"):
         assert expected in text
+
+
+def test_policy(artifact: Path) -> None:
+    assert "Policy" not in run(str(artifact))
+    write(artifact, library(), replace(manifest(), policy=policy()), {})
+    text = " ".join(run(str(artifact)).replace("│", " ").split())
+    for expected in (
+        "Policy: layout Serve",
+        "Chat: 1 to 4,096 tokens a call, choices by Zipf's law, exponent 1.2",
+        "when imbalance > 1.3 and tokens >= 64 holds for 200 calls (once it does, within 10% is enough), if a variant is ",
+        "expected to be 1.05 times as fast and to pay",
+        "when memory > 2 GiB holds for 30 s",
+        "at most 4 at a time beside this one",
+        "kernels of their own for calls of 1 to 16, 17 to 256, 257 to 4,096 tokens (the same bits)",
+        "a capacity between 1 and 2 (an approximation)",
+        "the 4 coldest of `routed` as int4, one bf16 scale for 32 inputs (an approximation)",
+        "the 2 coldest of `routed` as ternary, one f32 scale a channel (an approximation)",
+        "at most 2.0 GiB of `routed`, the rest on disk",
+    ):
+        assert " ".join(expected.split()) in text
+    write(artifact, library(), replace(manifest(), policy=policy(Observed((1, 3), ()))), {})
+    text = " ".join(run(str(artifact)).replace("│", " ").split())
+    assert "choices as in a trace of 4: the most chosen of 2 experts has 75.0%" in text
+    write(artifact, library(), replace(manifest(), policy=Policy("Empty")), {})
+    assert "the layer stays as it is" in run(str(artifact))
 
 
 def test_json(artifact: Path) -> None:
