@@ -219,4 +219,5 @@ class Declarations:
 
     @property
     def damage(self) -> int:
-        return sum(one.damage for one in (*self.definitions, *self.layers, *self.loads, *self.layouts))
+        in_code = sum(one.damage for one in self.definitions) + sum(one.damage for one in self.layers)
+        return in_code + sum(one.damage for one in self.loads) + sum(one.damage for one in self.layouts)

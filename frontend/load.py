@@ -66,8 +66,9 @@ def check_file(path: str | PathLike[str], layer: str | None = None, defines: Def
     for one in chosen:
         each = Collector()  # one layer's errors do not keep the next from being checked
         checked = check_layer(each, module, one, defines, modules.sources)
-        for layout in layouts.of(one.name.text) if checked else ():
-            layouts.apply(each, layout, checked)
+        if checked is not None:
+            for layout in layouts.of(one.name.text):
+                layouts.apply(each, layout, checked)
         found.extend(each.diagnostics)
     layouts.check_names(found)
     if not found.has_errors:

@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from moec.diagnostics import Collector, Source, Span, did_you_mean
 from moec.errors import DiagnosticError
-from moec.frontend.declarations import Declarations, Definition, Import
+from moec.frontend.declarations import (
+    Declarations,
+    Definition,
+    Import,
+    LayerDeclaration,
+    LayoutDeclaration,
+    LoadDeclaration,
+)
 from moec.frontend.declare import declare
 from moec.frontend.files import Unreadable, read_source, read_text
 from moec.frontend.names import duplicate, reserved
@@ -95,7 +102,10 @@ class Modules:
     def _define(self, module: Module) -> None:
         first: dict[str, Span] = {}
         own = module.declarations
-        for declaration in (*own.definitions, *own.layers, *own.loads, *own.layouts):
+        declared: list[Definition | LayerDeclaration | LoadDeclaration | LayoutDeclaration] = [
+            *own.definitions, *own.layers, *own.loads, *own.layouts,
+        ]  # fmt: skip
+        for declaration in declared:
             name = declaration.name
             if reserved(self._found, name):
                 continue

@@ -66,7 +66,7 @@ def test_policy(artifact: Path) -> None:
     for expected in (
         "Policy: layout Serve",
         "Chat: 1 to 4,096 tokens a call, choices by Zipf's law, exponent 1.2",
-        "when imbalance > 1.3 and tokens >= 64 holds for 200 calls (once it does, within 10% is enough), if a variant is ",
+        "when imbalance > 1.3 and tokens >= 64 holds for 200 calls (once it does, within 10% is enough)",
         "expected to be 1.05 times as fast and to pay",
         "when memory > 2 GiB holds for 30 s",
         "at most 4 at a time beside this one",
