@@ -98,5 +98,17 @@ class TraceError(MoecError):
     """A file is no trace of a layer's load."""
 
 
+class CompilerError(MoecError):
+    """A compiler that works in the background crashed, took too long, refused, or made something wrong."""
+
+
+class CacheError(MoecError):
+    """A folder of compiled variants cannot be used."""
+
+
+class CompilerMissing(CompilerError):
+    """There is no compiler on this machine."""
+
+
 class ToolchainError(MoecError):
     """A program that compiling needs, such as a linker, is missing or failed."""

@@ -1,0 +1,106 @@
+"""Where specialised artifacts come from: the base itself, the cache on disk, or the compiler, in this order."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from moec.artifact.container import Artifact, read
+from moec.artifact.specialisation import Specialisation
+from moec.errors import CompilerError, CompilerMissing
+from moec.runtime.adapt.cache import Cache, key
+from moec.runtime.adapt.contracts import Compiled
+from moec.runtime.adapt.worker import Job, Worker
+
+
+class Supply:
+    """Makes specialised artifacts of one artifact, one after the other, in a thread of its own.
+
+    base      the artifact as it was loaded
+    variant   name of the instruction set that runs
+    worker    the compiler
+    cache     None: nothing is kept on disk
+    prebuilt  specialised artifacts that came with the base
+    """
+
+    def __init__(
+        self, base: Artifact, variant: str, worker: Worker, cache: Cache | None, prebuilt: Sequence[Artifact] = ()
+    ) -> None:
+        self._built = tuple(prebuilt)
+        self._base = base
+        self._variant = variant
+        self._cache = cache
+        self._worker = worker
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="moec-supply")
+
+    def submit(self, specialisation: Specialisation) -> Future[Compiled]:
+        """Begin; the future ends with a CompilerError or an ArtifactError where nothing came of it."""
+        return self._thread.submit(self._supply, specialisation)
+
+    def reject(self, specialisation: Specialisation) -> None:
+        """What came of it was wrong: do not keep it."""
+        if self._cache is not None:
+            self._cache.remove(self._key(specialisation))
+
+    def close(self) -> None:
+        """Stop what is running; futures that have not ended fail."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
+
+    def _supply(self, specialisation: Specialisation) -> Compiled:
+        begin = time.monotonic()
+        for source, found in (("prebuilt", self._prebuilt), ("cache", self._cached)):
+            artifact = found(specialisation)
+            if artifact is not None:
+                return Compiled(artifact, source, time.monotonic() - begin)
+        with self._output(specialisation) as path:
+            try:
+                self._worker.compile(Job(Path(self._base.path), specialisation, self._variant, path))
+            except CompilerMissing as error:
+                raise CompilerMissing(f"{error}; and the artifact has no prebuilt variant like that") from None
+            artifact = self._checked(read(path), specialisation)
+        return Compiled(artifact, "compiler", time.monotonic() - begin)
+
+    def _cached(self, specialisation: Specialisation) -> Artifact | None:
+        return None if self._cache is None else self._cache.get(self._key(specialisation), self._base.sha256)
+
+    def _prebuilt(self, specialisation: Specialisation) -> Artifact | None:
+        """One that does the same, whatever it is called."""
+        alike = (artifact for artifact in self._built if same(artifact.manifest.specialisation, specialisation))
+        return next(alike, None)
+
+    @contextmanager
+    def _output(self, specialisation: Specialisation) -> Iterator[Path]:
+        if self._cache is not None:
+            with self._cache.adding(self._key(specialisation)) as path:
+                yield path
+        else:
+            with tempfile.TemporaryDirectory(prefix="moec-variant-") as folder:
+                yield Path(folder) / "variant.so"
+
+    def _key(self, specialisation: Specialisation) -> str:
+        return key(self._base.sha256, specialisation, self._variant, self._base.manifest.compiler)
+
+    def _checked(self, artifact: Artifact, specialisation: Specialisation) -> Artifact:
+        """Raise CompilerError if it is not what was asked for."""
+        made, base = artifact.manifest, self._base.manifest
+        if made.base != self._base.sha256:
+            raise CompilerError(f"{self._base.path} is another file by now than the one that was loaded")
+        if not same(made.specialisation, specialisation):
+            raise CompilerError(f"the compiler made something else than {specialisation.name}")
+        if (made.inputs, made.outputs, made.parameters) != (base.inputs, base.outputs, base.parameters):
+            raise CompilerError(f"{specialisation.name} takes or gives other tensors than the layer")
+        return artifact
+
+
+def same(one: Specialisation | None, other: Specialisation) -> bool:
+    """Whether two specialisations ask for the same code, whatever they are called."""
+    return one is not None and (one.tokens, one.capacity, one.quantised) == (
+        other.tokens,
+        other.capacity,
+        other.quantised,
+    )
