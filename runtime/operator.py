@@ -50,9 +50,10 @@ def _run(
     variant: str,
 ) -> list[torch.Tensor]:
     code = kernel(artifact, variant)
+    store: PackedWeights | None
     if packed is None:
-        store: PackedWeights | None = adopted(code, weights)
-        packed = store.buffer
+        made = store = adopted(code, weights)
+        packed = made.buffer
     else:
         store = owner(packed)
         if weights:

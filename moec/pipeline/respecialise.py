@@ -10,6 +10,7 @@ from torch_mlir import ir
 
 from moec.artifact import container
 from moec.artifact.container import Artifact
+from moec.artifact.manifest import Manifest
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.dialect import context
 from moec.dialect.functions import functions, is_plain, layer_function
@@ -41,7 +42,7 @@ def respecialise(
 
 def compiled(
     base: Artifact, specialisation: Specialisation, variant: str | None = None
-) -> tuple[bytes, container.Manifest, dict[str, str]]:
+) -> tuple[bytes, Manifest, dict[str, str]]:
     """Library, manifest (which names no base yet) and texts of a specialised artifact.  Raises as `respecialise`."""
     from moec import passes
     from moec.backends.registry import backend

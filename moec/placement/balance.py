@@ -44,4 +44,5 @@ def poured(levels: Loads, amount: float) -> Loads:
     filled = amount + np.cumsum(order)
     surface = filled / np.arange(1, len(order) + 1)  # where the surface would be with so many of the lowest
     under = int(np.nonzero(surface > order)[0][-1])
-    return np.maximum(surface[under] - levels, 0.0)
+    needed: Loads = np.maximum(surface[under] - levels, 0.0)
+    return needed

@@ -80,4 +80,4 @@ class Ring:
             self._free.extend(row for row, *_ in ended)
         facts = np.array([fact for _, *fact in ended], np.int64).reshape(-1, 3)
         kept = counts[:, 1] if counts.shape[1] > 1 else None
-        return Batch(facts[:, 0], counts[:, 0], kept, facts[:, 1] * 1e-9, facts[:, 2])
+        return Batch(facts[:, 0], counts[:, 0], kept, facts[:, 1].astype(np.float64) * 1e-9, facts[:, 2])
