@@ -147,13 +147,16 @@ def gated_swiglu(w: Named, x: Tensor) -> Tensor:
     return (x @ w["share.weight"].T).sigmoid() * inner
 
 
+# Half way between two neighbours in bf16, so that no gate lies on the other side of it once it is rounded.
+LIMIT = 0.501953125
+
 EXPERTS: list[tuple[str, Callable[[Named, Tensor], Tensor]]] = [
     ("mlp_relu(d, ff)", lambda w, x: references.mlp(x, w["up.weight"], w["down.weight"], F.relu)),
     ("mlp_relu(d, ff, bias = true)", mlp_with_biases(F.relu)),
     ("mlp_gelu(d, ff, bias = true)", mlp_with_biases(F.gelu)),
     ("swiglu(d, ff)", lambda w, x: references.glu(x, w["gate.weight"], w["up.weight"], w["down.weight"], F.silu)),
     ("geglu(d, ff)", lambda w, x: references.glu(x, w["gate.weight"], w["up.weight"], w["down.weight"], F.gelu)),
-    ("clamped_swiglu(d, ff, limit = 0.5)", lambda w, x: references.clamped_swiglu(x, w, 0.5, 1.702)),
+    (f"clamped_swiglu(d, ff, limit = {LIMIT})", lambda w, x: references.clamped_swiglu(x, w, LIMIT, 1.702)),
     ("gated_swiglu(d, ff)", gated_swiglu),
 ]
 

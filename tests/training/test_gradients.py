@@ -23,7 +23,7 @@ ALWAYS = (
     "deepseek_v3(3, groups = 4, top_groups = 2)-f32",
     "adamoe(4, nulls = 5)-f32",
     "task_moe(2, tasks = 3)-f32",
-    "clamped_swiglu(d, ff, limit = 0.5)-f32",
+    "clamped_swiglu(d, ff, limit = 0.501953125)-f32",
     "shared gated_swiglu(d, ff)-f32",
     "mlp_gelu(d, ff, bias = true)-bf16",
 )

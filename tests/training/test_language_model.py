@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,18 @@ def mean_of_last(losses: list[float]) -> float:
     return sum(losses[-20:]) / 20
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other in every small operation would take minutes on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # about a minute on two cores of its own
+@pytest.mark.timeout(900)  # a quarter of a minute on a core of its own
+@pytest.mark.usefixtures("one_thread")
 def test_language_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = LanguageModel(PlainMoE)
