@@ -9,6 +9,7 @@ from bench.routes import ROUTES
 from bench.shapes import SHAPES, TOKENS
 
 SWEEP = tuple(range(1, 65))
+ODD_TOKENS = (1, 7, 16, 33, 100, 515, 2049)
 MEASURED_THOROUGHLY = ("olmoe", "qwen3")
 """Layers that are also quantised, trained and skewed."""
 
@@ -48,8 +49,10 @@ def _plain_routes(shape: str, format: str) -> tuple[str, ...]:
 def _suite() -> Iterator[Group]:
     # Layer by layer, because making the weights of a layer takes seconds.
     for shape in SHAPES:
+        odd = shape == "odd"
         for format in ("bf16", "f32"):
-            yield Group("inference", shape, format, routes=_plain_routes(shape, format))
+            section, tokens = ("sizes", ODD_TOKENS) if odd else ("inference", TOKENS)
+            yield Group(section, shape, format, tokens=tokens, routes=_plain_routes(shape, format))
         if shape not in MEASURED_THOROUGHLY:
             continue
         skewed = ("zipf", "one", "few")
@@ -59,8 +62,8 @@ def _suite() -> Iterator[Group]:
         for format in ("bf16", "f32"):
             yield Group("training", shape, format, mode="training", tokens=(512, 2048), rounds=3)
         if shape == "olmoe":
-            yield Group("sweep", shape, "bf16", tokens=SWEEP, routes=("moec",), rounds=3, turn_seconds=0.05)
             for format in ("bf16", "f32"):
+                yield Group("sweep", shape, format, tokens=SWEEP, routes=("moec",), rounds=3, turn_seconds=0.05)
                 yield Group("threads", shape, format, routes=("moec", "moec_1_thread"))
 
 

@@ -20,6 +20,7 @@ SECTIONS = {
     "quantised": "Quantised experts",
     "training": "Training: forward and backward",
     "skew": "Skew",
+    "sizes": "Odd sizes",
     "sweep": "One to 64 tokens",
     "threads": "Threads",
 }
@@ -213,7 +214,7 @@ def summary(results: Sequence[Result]) -> str:
             route,
         )
         for result in results
-        if result.section in ("inference", "quantised", "training", "skew")
+        if result.section in ("inference", "quantised", "training", "skew", "sizes")
         for cell in result.cells
         for route in cell.names("ours")
     ]

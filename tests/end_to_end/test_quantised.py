@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 import torch
 
 import moec
+from moec import oracle
 from moec.errors import GradientError, RangeError, WeightsError
+from moec.pipeline import Compilation
 from moec.runtime.module import Layer
+from tests.one_variant import one_variant
 
-from .conftest import Compiled, random_layer, relative_error
+from .conftest import Compiled, exact, random_layer, relative_error
 
 Compile = Callable[..., Compiled]
 
@@ -62,6 +66,13 @@ layer Demo(d = {d}, ff = {ff}) {{
 
 def with_option(format: str, option: str) -> str:
     return f"{format[:-1]}, {option})" if format.endswith(")") else f"{format}({option})"
+
+
+@pytest.fixture(autouse=True)
+def _slow_tests_compile_for_this_processor_only(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The others compile every variant; tests/backends/cpu/test_quantised.py runs them all."""
+    with one_variant() if "slow" in request.keywords else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -264,18 +275,19 @@ def test_formats_are_for_inference(compiled: Compile, files: Callable[[str], Pat
 @pytest.mark.slow
 def test_error_against_the_layer_without_formats(compiled: Compile, files: Callable[[str], Path]) -> None:
     """The fewer bits, the larger the error; rows of int8 add little to weights of four bits."""
-    d, ff = 96, 160
-    _, reference = compiled(files(text(d, ff, "bf16")))
-    errors = {}
-    for format in ("int8", "int4(group = 32)", "int4(per = channel)", "ternary(group = 32)"):
-        for statements in ((), ("approx rows as int8",)):
-            layer = random_layer(compiled(files(text(d, ff, format, *statements)))[0], keep_weights=True)
-            given = tokens(60, d, torch.bfloat16)
-            plain = {name: tensor.float() for name, tensor in layer.state_dict().items()}
-            want = reference({**plain, "x": given})["y"]
-            errors[format, bool(statements)] = relative_error(layer(given), want)
-    ranked = [errors[format, False] for format in ("int8", "int4(group = 32)", "int4(per = channel)")]
-    assert ranked == sorted(ranked)
-    assert errors["int8", True] < 0.03
-    assert errors["int4(group = 32)", True] < 0.2
-    assert errors["ternary(group = 32)", True] < 1.0
+    d, ff = FORMATS["int4(group = 32)"]
+    exact_layer = Compilation(files(text(d, ff, "bf16"))).graph
+
+    def error(format: str, *statements: str) -> float:
+        artifact, _ = compiled(files(text(d, ff, with_option(format, "x = bf16"), *statements)))
+        layer = random_layer(artifact, keep_weights=True)
+        given = tokens(60, d, torch.bfloat16)
+        plain = {name: exact(tensor) for name, tensor in layer.state_dict().items()}
+        return relative_error(layer(given), oracle.run(exact_layer, {**plain, "x": exact(given)})["y"])
+
+    errors = [error(format) for format in ("int8", "int4(group = 32)", "int4(per = channel)")]
+    assert errors == sorted(errors)
+    rows = "approx rows as int8"
+    assert error("int8", rows) < 0.03
+    assert error("int4(group = 32)", rows) < 0.2
+    assert error("ternary(group = 32)", rows) < 1.0

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from unittest.mock import patch
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 
 import moec
-from moec.artifact.host import host_features
-from moec.backends.cpu import isa
-from moec.backends.cpu.backend import CpuBackend
 from moec.runtime.module import Layer
+from tests.one_variant import one_variant
 
 Named = dict[str, torch.Tensor]
 Train = Callable[..., Layer]
-
-
-@contextmanager
-def one_variant() -> Iterator[None]:
-    """Compile for the best instruction set of this processor only: that takes a fourth of the time."""
-    have = host_features()
-    best = next(variant for variant in isa.host_variants() if have.issuperset(variant.features))
-    with patch.object(CpuBackend, "variants", lambda *_: (best,)):
-        yield
 
 
 @pytest.fixture(scope="session")

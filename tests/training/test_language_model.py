@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from examples.train_lm import LanguageModel, PlainMoE, compiled_layer, complete, train
-
-from .conftest import one_variant
+from tests.one_variant import one_variant
 
 STEPS = 250
 AGREE = 0.03
