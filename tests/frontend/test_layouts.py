@@ -212,6 +212,7 @@ statement = st.one_of(
 
 
 @given(st.lists(statement, max_size=4), st.data())
+@settings(max_examples=50)
 def test_any_layout_parses_and_formats(statements: list[str], data: st.DataObject) -> None:
     text = "layout A for B under C{\n" + "\n".join(statements) + "\n}\n"
     text = "".join(data.draw(st.sampled_from([c, c + " ", c])) if c in "(), " else c for c in text)
@@ -226,7 +227,7 @@ TOKENS = ["tokens", "imbalance", "share", "and", "or", "not", "routed", "1", "0"
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=50)
 def test_any_change_of_a_layout_is_checked(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     start = LAYER.index("load")
     places = [m for m in re.finditer(r"[a-z_]+|[0-9.]+|[-+*/=?:,()<>]", LAYER + FULL) if m.start() >= start]
