@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from operator import add
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,8 @@ LONGEST_LINE = 1 << 24
 MOST_EXPERTS = 1 << 20
 _LARGEST = 2**53
 _LONGEST_NAME = 256
+_LATEST = 2.5e11
+"""Seconds since 1970; about the year 9892."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ def _read_header(data: Mapping[str, Any]) -> Header:
 def _read_sample(data: Mapping[str, Any], header: Header, at: str) -> Sample:
     _only(data, ("time", "tokens", "counts"), at, ("calls", "histogram"))
     time = data["time"]
-    if isinstance(time, bool) or not isinstance(time, int | float) or not abs(time) < _LARGEST or not isfinite(time):
-        raise TraceError(f"{at}: time must be a number of seconds")
+    if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < _LATEST:
+        raise TraceError(f"{at}: time must be a number of seconds since 1970")
     tokens = _whole(data["tokens"], f"{at}: tokens")
     calls = _whole(data.get("calls", 1), f"{at}: calls", 1)
     counts = data["counts"]
