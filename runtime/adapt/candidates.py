@@ -6,7 +6,6 @@ worth compiling.  Time is modelled an expert: reading its weights, or multiplyin
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moec.artifact.allowed import capacities, coldest, regimes
 from moec.artifact.manifest import Manifest
 from moec.artifact.policy import Coldest, Policy, Trigger
-from moec.artifact.specialisation import QuantisedExperts, Specialisation
+from moec.artifact.specialisation import Specialisation
 from moec.formats import FORMATS
 from moec.runtime.adapt.contracts import Proposal
 from moec.runtime.adapt.statistics import Snapshot
 
 _OVERFLOW = 0.01
 """The share of slots that a refitted capacity may drop."""
-_STEP = 0.25
-"""Capacities are multiples of it: the fewer there are, the more often one is there already."""
 _BALANCED_ROWS = 30.0
 """Rows of an expert for which multiplying takes as long as reading its weights (measured, bf16 on a Zen 5 core)."""
 _STALE = 1.25
@@ -69,48 +67,37 @@ class Candidates:
 
     def _ranges(self, load: Snapshot) -> list[Proposal]:
         """The range that recent calls lie in."""
-        tokens = round(load.tokens)
+        why = f"recent calls have {load.tokens:.0f} tokens on average"
         return [
-            Proposal(
-                Specialisation(f"tokens_{first}_{last}", tokens=(first, last)),
-                self.range_gain,
-                f"recent calls have {load.tokens:.0f} tokens on average",
-            )
-            for first, last in self.policy.tokens
-            if first <= tokens <= last
+            Proposal(one, self.range_gain, why)
+            for one in regimes(self.policy)
+            if one.tokens is not None and one.tokens[0] <= round(load.tokens) <= one.tokens[1]
         ]
 
     def _capacities(self, load: Snapshot) -> list[Proposal]:
-        """The smallest factor that drops next to nothing of this load."""
-        if self.policy.capacity is None or not load.shares.any():
+        """The smallest factor that drops next to nothing of this load, else the largest."""
+        allowed = capacities(self.policy)
+        if not allowed or not load.shares.any():
             return []
-        factor = fitted_capacity(load.shares, *self.policy.capacity)
-        kept = 1 - overflow(load.shares, factor)
-        specialisation = Specialisation(f"capacity_{factor:g}".replace(".", "_"), capacity=factor)
+        dropped = {one.capacity: overflow(load.shares, one.capacity) for one in allowed if one.capacity is not None}
+        fitting = [one for one in allowed if dropped[one.capacity] <= _OVERFLOW]
+        found = fitting[0] if fitting else allowed[-1]
+        kept = 1 - dropped[found.capacity]
         gain = kept / max(1 - load.overflow, 1e-9)
-        return [Proposal(specialisation, gain, f"keeps {kept:.1%} of the choices instead of {1 - load.overflow:.1%}")]
+        return [Proposal(found, gain, f"keeps {kept:.1%} of the choices instead of {1 - load.overflow:.1%}")]
 
     def _cold(self, load: Snapshot, running: Sequence[Specialisation]) -> list[Proposal]:
         """For each alternative, the experts that are chosen least now."""
         if not load.shares.any():
             return []
         found = []
-        for coldest in self.policy.quantise:
-            numbers = least(load.shares, coldest.count)
-            now = [
-                one
-                for other in running
-                for one in other.quantised
-                if (one.experts, one.format) == (coldest.experts, coldest.format)
-            ]
-            share = float(load.shares[list(numbers)].sum())
-            floor = share + 1 / load.shares.size
-            if any(float(load.shares[list(one.numbers)].sum()) <= _STALE * floor for one in now):
-                continue
-            quantised = QuantisedExperts(coldest.experts, numbers, coldest.format, coldest.group, coldest.scale)
-            gain = self._gain(load, numbers, coldest)
-            why = f"{len(numbers)} experts take {share:.1%} of the choices"
-            found.append(Proposal(Specialisation(_named(quantised), quantised=(quantised,)), gain, why))
+        for one, allowed in zip(coldest(self.policy, load.shares.tolist()), self.policy.quantise, strict=True):
+            share = float(load.shares[list(one.numbers)].sum())
+            limit = _STALE * (share + 1 / load.shares.size)
+            there = (q for other in running for q in other.quantised if (q.experts, q.format) == _kind(allowed))
+            if not any(float(load.shares[list(q.numbers)].sum()) <= limit for q in there):
+                why = f"{len(one.numbers)} experts take {share:.1%} of the choices"
+                found.append(Proposal(one, self._gain(load, one.numbers, allowed), why))
         return found
 
     def _gain(self, load: Snapshot, numbers: Sequence[int], coldest: Coldest) -> float:
@@ -136,22 +123,5 @@ def overflow(shares: Shares, factor: float) -> float:
     return float(np.maximum(shares - factor / shares.size, 0).sum())
 
 
-def fitted_capacity(shares: Shares, lowest: float, highest: float) -> float:
-    """The smallest multiple of a step within the range that drops at most one slot in a hundred, or the highest."""
-    factor = max(lowest, math.ceil(lowest / _STEP) * _STEP)
-    if overflow(shares, lowest) <= _OVERFLOW:
-        return lowest
-    while factor < highest and overflow(shares, factor) > _OVERFLOW:
-        factor += _STEP
-    return min(factor, highest)
-
-
-def least(shares: Shares, count: int) -> tuple[int, ...]:
-    """The `count` experts of the smallest shares, ascending; of equal ones the higher number is colder."""
-    order = sorted(range(shares.size), key=lambda expert: (shares[expert], -expert))
-    return tuple(sorted(order[:count]))
-
-
-def _named(quantised: QuantisedExperts) -> str:
-    digest = hashlib.sha256(repr(quantised).encode()).hexdigest()[:8]
-    return f"cold_{quantised.format}_{digest}"
+def _kind(coldest: Coldest) -> tuple[str, str]:
+    return coldest.experts, coldest.format

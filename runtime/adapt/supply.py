@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,17 +20,13 @@ from moec.runtime.adapt.worker import Job, Worker
 class Supply:
     """Makes specialised artifacts of one artifact, one after the other, in a thread of its own.
 
-    base      the artifact as it was loaded
-    variant   name of the instruction set that runs
-    worker    the compiler
-    cache     None: nothing is kept on disk
-    prebuilt  specialised artifacts that came with the base
+    base     the artifact as it was loaded
+    variant  name of the instruction set that runs
+    worker   the compiler
+    cache    None: nothing is kept on disk
     """
 
-    def __init__(
-        self, base: Artifact, variant: str, worker: Worker, cache: Cache | None, prebuilt: Sequence[Artifact] = ()
-    ) -> None:
-        self._built = tuple(prebuilt)
+    def __init__(self, base: Artifact, variant: str, worker: Worker, cache: Cache | None) -> None:
         self._base = base
         self._variant = variant
         self._cache = cache
@@ -70,8 +66,11 @@ class Supply:
 
     def _prebuilt(self, specialisation: Specialisation) -> Artifact | None:
         """One that does the same, whatever it is called."""
-        alike = (artifact for artifact in self._built if same(artifact.manifest.specialisation, specialisation))
-        return next(alike, None)
+        for artifact in self._base.prebuilt():
+            names = [variant.name for variant in artifact.manifest.variants]
+            if same(artifact.manifest.specialisation, specialisation) and self._variant in names:
+                return artifact
+        return None
 
     @contextmanager
     def _output(self, specialisation: Specialisation) -> Iterator[Path]:

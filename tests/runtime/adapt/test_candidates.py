@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moec.artifact.allowed import capacities
 from moec.artifact.policy import Coldest, Comparison, Policy, Trigger, Window
-from moec.runtime.adapt.candidates import Candidates, fitted_capacity, least, overflow
+from moec.runtime.adapt.candidates import Candidates, overflow
 from moec.runtime.adapt.statistics import LoadStatistics, Snapshot
 
 E = 8
@@ -44,14 +45,17 @@ def test_a_capacity_that_keeps_the_choices() -> None:
     assert found.gain == pytest.approx((1 - overflow(np.array([400, *[60] * 7]) / 820, 4.0)) / (523 / 820))
 
 
-@given(SHARES, st.sampled_from([0.5, 1.0, 1.1]), st.sampled_from([1.2, 2.0, 8.0]))
-def test_a_fitted_capacity_is_the_least_that_will_do(weights: np.ndarray, lowest: float, highest: float) -> None:
-    shares = weights / weights.sum()
-    factor = fitted_capacity(shares, lowest, highest)
-    assert lowest <= factor <= highest
-    assert overflow(shares, factor) <= 0.01 or factor == highest
-    if factor > lowest:
-        assert overflow(shares, max(lowest, factor - 0.25)) > 0.01 - 1e-12
+@given(SHARES)
+def test_the_least_capacity_that_will_do(weights: np.ndarray) -> None:
+    chosen = [round(1000 * weight) + 1 for weight in weights]
+    shares = np.array(chosen) / sum(chosen)
+    policy = Policy("L", capacity=(1.0, 4.0))
+    (found,) = Candidates(policy, 2, 16).propose(TRIGGER, load(chosen, sum(chosen) // 2), [])
+    factor = found.specialisation.capacity
+    assert factor is not None
+    assert overflow(shares, factor) <= 0.01 or factor == 4.0
+    smaller = [one.capacity for one in capacities(policy) if one.capacity is not None and one.capacity < factor]
+    assert all(overflow(shares, other) > 0.01 for other in smaller)
 
 
 def test_the_coldest_and_what_they_gain() -> None:
@@ -76,10 +80,6 @@ def test_cold_experts_are_chosen_anew_only_when_they_are_no_longer_cold() -> Non
     (other,) = candidates.propose(TRIGGER, load([1, 50, 1, 40, 1, 30, 1, 60], 1), running)
     assert other.specialisation.quantised[0].numbers == (0, 2, 4, 6)
     assert other.specialisation.name != found.specialisation.name
-
-
-def test_of_equally_cold_ones_the_higher_numbers() -> None:
-    assert least(np.array([0.25, 0.25, 0.25, 0.25]), 2) == (2, 3)
 
 
 def test_nothing_is_proposed_without_a_load() -> None:

@@ -73,9 +73,10 @@ def test_what_came_with_the_artifact_needs_no_compiler(base: Artifact, tmp_path:
     def missing(job: Job) -> None:
         raise CompilerMissing("there is no compiler")
 
-    built = specialised(base, tmp_path / "built.so", replace(FAST, name="another_name"))
-    supply = Supply(base, "generic", Fake(missing), None, [built])
-    assert supply.submit(FAST).result(20).source == "prebuilt"
+    made = replace(base.manifest, specialisation=FAST, base=None)
+    container.write(tmp_path / "with.so", library(), base.manifest, {}, {"fast": container.packed(library(), made, {})})
+    supply = Supply(container.read(tmp_path / "with.so"), made.variants[0].name, Fake(missing), None)
+    assert supply.submit(replace(FAST, name="another_name")).result(20).source == "prebuilt"
     with pytest.raises(CompilerMissing, match="no prebuilt variant"):
         supply.submit(WIDE).result(20)
     supply.close()
