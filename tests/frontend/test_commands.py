@@ -60,6 +60,31 @@ def test_check_takes_defines(right: Path) -> None:
     assert run("check", right, "-D", "ff").exit_code == 2
 
 
+ODD = RIGHT + "\nlayout A for L {\n  recompile when imbalance > 9 for 9 s\n  specialise tokens(1..4)\n}\n"
+
+
+def test_check_and_compile_warn_of_conditions(tmp_path: Path) -> None:
+    path = tmp_path / "odd.moe"
+    path.write_text(ODD)
+    done = run("check", path)
+    assert done.exit_code == 0
+    assert "1 warning; `moec explain W0010`" in done.output
+    done = run("compile", path, "--emit", "graph")
+    assert done.exit_code == 0
+    assert "warning[W0010]" in done.stderr
+    assert 'layout = "A"' in done.stdout
+    assert run("compile", path, "--emit", "graph", "--quiet").stderr == ""
+
+
+def test_compile_chooses_a_layout(tmp_path: Path) -> None:
+    path = tmp_path / "two.moe"
+    path.write_text(RIGHT + "\nlayout A for L {\n}\n\nlayout B for L {\n}\n")
+    assert 'layout = "B"' in run("compile", path, "--emit", "graph", "--layout", "B").stdout
+    done = run("compile", path, "--emit", "graph")
+    assert done.exit_code == 1
+    assert "choose one with `--layout A`" in done.output
+
+
 def test_explain() -> None:
     assert "# E0301: shapes that do not agree" in run("explain", "e0301").output
     assert "W0001" in run("explain").output
