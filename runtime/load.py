@@ -12,7 +12,12 @@ from moec.runtime.native import kernel, library
 
 
 def load(
-    path: str | os.PathLike[str], *, keep_weights: bool = False, training: bool = False, variant: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    keep_weights: bool = False,
+    training: bool = False,
+    variant: str | None = None,
+    adapt: bool = False,
 ) -> Layer:
     """Load a compiled layer.  This runs the artifact's machine code: load only files whose author you trust.
 
@@ -21,13 +26,16 @@ def load(
     training      make a layer that can be trained: its weights are ordinary parameters that require gradients, and it
                   is in training mode; the artifact must have been compiled with `--training`
     variant       one of the artifact's variants; by default the best that this processor can run
+    adapt         let it follow its load as the layout in its file says: `Layer.adapt` with what is default there
 
     Returns a layer without weights: `load_state_dict` or `reset_parameters` gives them.
 
     Raises NotAnArtifact, TruncatedArtifact, TamperedArtifact, NewerSchema, UnsupportedCpu (all ArtifactError),
-    GradientError where `training` is asked of an artifact for inference, and OSError where the file cannot be read.
+    GradientError where `training` is asked of an artifact for inference, AdaptationError where `adapt` is asked of one
+    without a layout, and OSError where the file cannot be read.
     """
-    code = library(read(path), pinned=True)
+    artifact = read(path)
+    code = library(artifact, pinned=True)
     names = [v.name for v in code.manifest.variants]
     if variant is not None and variant not in names:
         raise UnsupportedCpu(f"{code.path} has no variant {variant!r}; it has {', '.join(names)}")
@@ -38,4 +46,7 @@ def load(
     chosen = kernel(code.sha256, variant or code.supported[0])
     if training and chosen.step is None:
         raise GradientError(for_inference_only(code.manifest.layer))
-    return Layer(chosen, keep_weights, training)
+    layer = Layer(chosen, keep_weights, training, artifact.path)
+    if adapt:
+        layer.adapt()
+    return layer

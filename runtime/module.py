@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -25,6 +26,8 @@ from moec.runtime.step import Step
 from moec.runtime.workspace import WORKSPACES
 
 if TYPE_CHECKING:
+    from moec.artifact.policy import Policy
+    from moec.runtime.adapt.adaptation import Adaptation
     from moec.runtime.adapt.statistics import LoadStatistics
 
 _PLACEHOLDERS = (PackedParameter, PackedBuffer)
@@ -45,12 +48,13 @@ class Layer(Weights):
     Calls from several threads at once are fine; changing weights while a call runs is not.
     """
 
-    def __init__(self, kernel: Kernel, keep_weights: bool, training: bool) -> None:
+    def __init__(self, kernel: Kernel, keep_weights: bool, training: bool, path: str) -> None:
         super().__init__(PackedWeights(kernel, keep_weights or training))
         manifest = kernel.library.manifest
         self.__dict__.update(
             _signature=Signature.of(manifest),
             _artifact=kernel.library.sha256,
+            _path=path,
             _variant=kernel.variant,
             _operator=operator(),
             _step=kernel.step,
@@ -69,6 +73,7 @@ class Layer(Weights):
 
     _signature: Signature
     _artifact: str
+    _path: str  # the artifact's file
     _variant: str
     _operator: Any
     _step: Step | None
@@ -103,6 +108,34 @@ class Layer(Weights):
 
             found = self._store.statistics = LoadStatistics.of(self.manifest)
         return found
+
+    def adapt(
+        self,
+        *,
+        policy: Policy | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+    ) -> Adaptation:
+        """Let the layer follow its load, in the background, as the layout in its file says (docs/adaptation.md).
+
+        policy   instead of the file's
+        cache    folder for compiled variants; by default `$XDG_CACHE_HOME/moec/variants`
+        journal  file to write down what is done and why; by default a new one in `$XDG_STATE_HOME/moec/journals`
+
+        Returns the handle that ends it: by `stop()`, or as the object of a `with`.  Calls go on as before meanwhile,
+        and nothing that goes wrong reaches them.
+
+        Raises AdaptationError for a layer without policy, or that adapts already, or whose artifact is gone; CacheError
+        for a folder that others may write to.
+        """
+        from moec.runtime.adapt.start import start
+
+        return start(self._store, self._path, self.statistics, policy, cache, journal)
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """The handle that `adapt` returned last, also where `moec.load(..., adapt=True)` called it."""
+        return self._store.adaptation
 
     def forward(self, *inputs: torch.Tensor | int, **named: torch.Tensor | int) -> Any:
         """Run the layer on tokens of any leading shape.

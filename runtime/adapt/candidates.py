@@ -84,7 +84,8 @@ class Candidates:
         found = fitting[0] if fitting else allowed[-1]
         kept = 1 - dropped[found.capacity]
         gain = kept / max(1 - load.overflow, 1e-9)
-        return [Proposal(found, gain, f"keeps {kept:.1%} of the choices instead of {1 - load.overflow:.1%}")]
+        why = f"keeps {kept:.1%} of the choices instead of {1 - load.overflow:.1%}"
+        return [Proposal(found, gain, why, work=gain)]
 
     def _cold(self, load: Snapshot, running: Sequence[Specialisation]) -> list[Proposal]:
         """For each alternative, the experts that are chosen least now."""

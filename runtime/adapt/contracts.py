@@ -19,11 +19,13 @@ class Proposal:
 
     gain  how many times as fast as what runs now it should make the calls that it is for (1 and more)
     why   for people, such as "92 % of calls have at most 16 tokens"
+    work  how many times as much it does in a call: slots that a larger capacity keeps.  Then `gain` is of this work
     """
 
     specialisation: Specialisation
     gain: float
     why: str
+    work: float = 1.0
 
 
 @dataclass(frozen=True)

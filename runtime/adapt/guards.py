@@ -18,7 +18,7 @@ from moec.artifact.policy import Trigger
 FIRST_PAUSE = 5.0
 """Seconds between two considerations, at least."""
 LONGEST_PAUSE = 600.0
-"""What the pause doubles up to while considering leads to nothing."""
+"""What the pause doubles up to while considering is fruitless."""
 
 
 class State(StrEnum):
@@ -44,8 +44,10 @@ class Guard:
     so that a measure which wavers about its threshold neither starts the window over and over nor trips twice.
 
     After a consideration there is a pause.  It ends early when the widened condition is false: the load has changed,
-    and the next time is a new one.  While the condition stays true and considering it leads to nothing, the pause
+    and the next time is a new one.  While the condition stays true and considering it is fruitless, the pause
     doubles, so that a load which no variant suits costs nothing.
+
+    values  the measures of its condition at the last update
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Guard:
         self._begin = (0, 0.0)  # calls and time when it began to hold
         self._now = (0, 0.0)
         self._until = 0.0
+        self._since: float | None = None
+        self.values: Mapping[str, float] = {}
 
     def update(self, values: Mapping[str, float], calls: int, now: float) -> State:
         """Take in the measures at the time `now` (seconds, of any clock), after `calls` calls in all.
@@ -66,7 +70,12 @@ class Guard:
         A measure that is missing makes comparisons with it false.
         """
         self._now = (calls, now)
+        self.values = {measure: values[measure] for measure in sorted(self.trigger.when.measures & values.keys())}
         begins, goes_on = self.trigger.when.holds(values), self._widened.holds(values)
+        if not (begins or goes_on):
+            self._since = None
+        elif begins and self._since is None:
+            self._since = now
         if self.state is State.COOLING:
             if not (begins or goes_on):
                 self.state, self._pause = State.IDLE, self._first_pause
@@ -80,11 +89,16 @@ class Guard:
             self.state = State.TRIPPED
         return self.state
 
-    def handled(self, now: float, *, changed: bool) -> None:
-        """What it tripped for was considered; `changed`: something new is running because of that."""
-        self._pause = self._first_pause if changed else min(2 * self._pause, self._longest_pause)
+    def handled(self, now: float, *, fruitless: bool) -> None:
+        """What it tripped for was considered; `fruitless`: there is nothing to do about it, or it failed."""
+        self._pause = min(2 * self._pause, self._longest_pause) if fruitless else self._first_pause
         self._until = now + self._pause
         self.state = State.COOLING
+
+    @property
+    def lasted(self) -> float:
+        """For how many seconds the load has been like this, pauses included."""
+        return 0.0 if self._since is None else self._now[1] - self._since
 
     @property
     def held(self) -> Held:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -112,15 +112,60 @@ class Published:
         return Published(self.base, _visible((*self.overlays, overlay)))
 
     def without(self, name: str) -> Published:
-        """A copy in which the build `name` does not occur; in a trial the other one stays."""
+        """A copy in which the build `name` does not occur; a trial is over with either of its builds.
+
+        Where the new one goes, what lies below is run again, which is the old one.
+        """
         kept = []
         for overlay in self.overlays:
-            rest = [build for build in overlay.builds if build.name != name]
-            if len(rest) == len(overlay.builds):
+            if all(build.name != name for build in overlay.builds):
                 kept.append(overlay)
-            elif rest:
-                kept.append(Overlay(overlay.first, overlay.last, rest[0]))
+            elif isinstance(overlay.runs, Trial) and overlay.runs.new.name != name:
+                kept.append(Overlay(overlay.first, overlay.last, overlay.runs.new))
         return Published(self.base, kept)
+
+    def on_trial(self, first: int, last: int | None, new: Build, probe: Probe) -> Published:
+        """A copy in which `new` takes turns with what runs calls of `first` to `last` tokens, which `probe` watches."""
+        overlays = list(self.overlays)
+        for begin, choice in zip((0, *self._bounds), self._choices, strict=True):
+            end = next((bound - 1 for bound in self._bounds if bound > begin), None)
+            low = max(first, begin)
+            high = end if last is None else last if end is None else min(last, end)
+            if high is None or low <= high:
+                old = choice if isinstance(choice, Build) else choice.old
+                overlays.append(Overlay(low, high, Trial(replace(old, probe=probe), new)))
+        return Published(self.base, overlays)
+
+    def settled(self, name: str) -> Published:
+        """A copy in which the build `name` runs alone where it took turns."""
+        return Published(
+            self.base,
+            _visible(
+                [
+                    Overlay(overlay.first, overlay.last, replace(overlay.runs.new, probe=None))
+                    if isinstance(overlay.runs, Trial) and overlay.runs.new.name == name
+                    else overlay
+                    for overlay in self.overlays
+                ]
+            ),
+        )
+
+    def probed(self, probe: Probe | None) -> Published:
+        """A copy of which every build is watched by `probe`, or none."""
+        watched = {build.name: replace(build, probe=probe) for build in self.builds}
+        return Published(
+            watched[self.base.name],
+            [
+                Overlay(
+                    overlay.first,
+                    overlay.last,
+                    watched[overlay.runs.name]
+                    if isinstance(overlay.runs, Build)
+                    else Trial(watched[overlay.runs.old.name], watched[overlay.runs.new.name]),
+                )
+                for overlay in _visible(self.overlays)
+            ],
+        )
 
     def reading(self, buffer: torch.Tensor) -> Published | None:
         """A copy with only the builds that read `buffer`; None where nothing but the base is left."""

@@ -19,6 +19,7 @@ from moec.runtime.memory import allocate, empty
 from moec.runtime.native import Kernel
 
 if TYPE_CHECKING:  # loaded only by a layer that adapts
+    from moec.runtime.adapt.adaptation import Adaptation
     from moec.runtime.adapt.published import Published
     from moec.runtime.adapt.statistics import LoadStatistics
 
@@ -34,6 +35,7 @@ class PackedWeights:
     keep        whether the layer keeps ordinary tensors beside the packed ones
     published   what calls run instead of `kernel`; None: nothing else
     statistics  where calls leave what they count; None: nobody asks
+    adaptation  what changes `published`; None: nothing does
     generation  counts the changes of weights
     """
 
@@ -53,6 +55,7 @@ class PackedWeights:
         self._lock = threading.Lock()
         self.published: Published | None = None
         self.statistics: LoadStatistics | None = None
+        self.adaptation: Adaptation | None = None
         self.generation = 0
         self._publishing = threading.Lock()
 
@@ -95,6 +98,10 @@ class PackedWeights:
             self.published = published
             return True
 
+    def forked(self) -> None:
+        """In a forked child: a lock that a thread of the parent may have held is free."""
+        self._publishing = threading.Lock()
+
     def _changes(self) -> None:
         """Weights are about to change, or just have: builds that hold a copy of them must not run any more."""
         with self._publishing:
@@ -112,6 +119,14 @@ class PackedWeights:
         tensor = empty(weight.shape, TORCH_DTYPES[weight.dtype])
         self.kernel.call("unpack", index, self.buffer, tensor)
         return tensor
+
+    def value(self, index: int) -> torch.Tensor:
+        """The weight as it was given: the tensor itself where the layer keeps it, else a new one.
+
+        Raises WeightsError as `unpack` does.
+        """
+        given = self._packed_from[index]
+        return self.unpack(index) if given is None else given.contiguous()
 
     def require_exact(self, index: int) -> None:
         """Raise WeightsError if the packed form keeps less than was given."""

@@ -4,7 +4,8 @@
  *
  * parameters: 0 routed.scale.weight f32 (5, 4), 1 shift f32 (4), 2 router.table i32 (5).
  * Variant 0 runs where SUPPORTS has bit 0; variant 1 packs every weight back to front, so that a buffer of one variant is
- * garbage to the other.  TRAINING adds `forward` and `backward`.  A call stages its tokens in the workspace, sleeps SLEEP_US, and reads them back.
+ * garbage to the other.  TRAINING adds `forward` and `backward`.  A call stages its tokens in the workspace, sleeps SLEEP_US,
+ * computes for nothing SPIN times, and reads them back.  OFF is added to each result.
  */
 #include <stdint.h>
 #include <string.h>
@@ -16,6 +17,12 @@
 #endif
 #ifndef SLEEP_US
 #define SLEEP_US 0
+#endif
+#ifndef SPIN
+#define SPIN 0
+#endif
+#ifndef OFF
+#define OFF 0
 #endif
 #define EXPORT __attribute__((visibility("default")))
 #define ENTRY(name) EXPORT int __tvm_ffi_##name(void *self, const TVMFFIAny *a, int32_t n, TVMFFIAny *r)
@@ -144,6 +151,7 @@ ENTRY(run) {
 #endif
   for (int64_t i = 0; i < tokens * 4; ++i) stage[i] = x[i];
   if (SLEEP_US) nanosleep(&(struct timespec){0, SLEEP_US * 1000L}, 0);
+  for (volatile int64_t i = 0; i < SPIN; ++i) {}
   for (int64_t t = 0; t < tokens; ++t)
     for (int j = 0; j < 4; ++j) {
 #ifdef ONE_INPUT
@@ -151,7 +159,7 @@ ENTRY(run) {
 #else
       int32_t row = table[id[t]];
 #endif
-      y[4 * t + j] = stage[4 * t + j] * scale[4 * row + j] + shift[j];
+      y[4 * t + j] = stage[4 * t + j] * scale[4 * row + j] + shift[j] + OFF;
     }
   return give(r, 0);
 }

@@ -71,7 +71,7 @@ def test_it_pauses_and_the_pause_doubles_while_nothing_comes_of_it() -> None:
     while now < 20 * LONGEST_PAUSE:
         if guard.update({"imbalance": 3.0}, int(now), now) is State.TRIPPED:
             tripped.append(now)
-            guard.handled(now, changed=False)
+            guard.handled(now, fruitless=True)
         now += 1.0
     pauses = [b - a for a, b in pairwise(tripped)]
     assert pauses == sorted(pauses)
@@ -83,10 +83,10 @@ def test_another_load_ends_the_pause_and_what_it_had_grown_to() -> None:
     guard = Guard(trigger(Window(seconds=0.0)))
     for now in range(2000):
         if guard.update({"imbalance": 3.0}, now, now) is State.TRIPPED:
-            guard.handled(now, changed=False)
+            guard.handled(now, fruitless=True)
     assert guard.update({"imbalance": 1.0}, 2000, 2000) is State.IDLE
     assert guard.update({"imbalance": 3.0}, 2001, 2001) is State.TRIPPED
-    guard.handled(2001, changed=False)
+    guard.handled(2001, fruitless=True)
     assert guard.update({"imbalance": 3.0}, 2011, 2001 + 2 * FIRST_PAUSE) is State.TRIPPED
 
 
@@ -153,7 +153,7 @@ def test_it_trips_only_for_a_reason(
         elif begin is not None and handled is None:  # nothing stands in its way but the window
             assert calls - begin[0] < (window.calls or 1) or now - begin[1] < (window.seconds or 0.0)
         if state is State.TRIPPED and step.handle:
-            guard.handled(now, changed=step.changed)
+            guard.handled(now, fruitless=not step.changed)
             handled = now
             begin = None if not when.holds(values) else begin
         held = guard.held
@@ -177,8 +177,8 @@ def test_a_change_resets_the_pause(changed: bool) -> None:
     for _ in range(3):
         while guard.update({"imbalance": 3.0}, 0, now) is not State.TRIPPED:
             now += 1.0
-        guard.handled(now, changed=False)
+        guard.handled(now, fruitless=True)
     while guard.update({"imbalance": 3.0}, 0, now) is not State.TRIPPED:
         now += 1.0
-    guard.handled(now, changed=changed)
+    guard.handled(now, fruitless=not changed)
     assert (guard.update({"imbalance": 3.0}, 0, now + FIRST_PAUSE) is State.TRIPPED) == changed

@@ -202,7 +202,41 @@ def test_a_trial_takes_turns(layer: Layer) -> None:
     assert published is not None
     assert published.at(2).name == BASE
     assert [ran_by.name for ran_by in published.builds] == [BASE, "doubled"]
-    assert published.without("doubled").overlays[0].builds[0].name == BASE
+    assert published.without("doubled").overlays == ()
+    assert published.without(BASE).at(2).name == "doubled"
+
+
+def test_a_trial_over_several_builds(layer: Layer) -> None:
+    class Nobody:
+        def seen(self, inputs: object, nanoseconds: int) -> None:
+            """Nothing."""
+
+    probe = Nobody()
+    small, large = doubled(layer, "small", 1), doubled(layer, "large", 2)
+    before = Published(build(layer), [Overlay(1, 4, small), Overlay(9, None, large)])
+    trial = before.on_trial(3, 12, doubled(layer, "new", 3), probe)
+    for tokens, want in ((1, "small"), (3, "small"), (4, "small"), (5, BASE), (8, BASE), (12, "large"), (13, "large")):
+        assert trial.at(tokens).name == want
+        assert (trial.at(tokens).probe is probe) == (3 <= tokens <= 12)
+        assert {trial.choose(tokens).name for _ in range(2)} == {want} | ({"new"} if 3 <= tokens <= 12 else set())
+    over = trial.without("new")
+    assert [over.at(t) for t in range(20)] == [before.at(t) for t in range(20)]
+    kept = trial.with_overlay(Overlay(3, 12, doubled(layer, "new", 3)))
+    assert [len(o.builds) for o in kept.overlays] == [1, 1, 1]
+    whole = before.on_trial(0, None, doubled(layer, "new", 3), probe)
+    assert [whole.at(t).name for t in (0, 4, 6, 100)] == [BASE, "small", BASE, "large"]
+
+
+def test_watching_every_build(layer: Layer) -> None:
+    class Nobody:
+        def seen(self, inputs: object, nanoseconds: int) -> None:
+            """Nothing."""
+
+    probe = Nobody()
+    plain = Published(build(layer), [Overlay(1, 4, doubled(layer)), Overlay(6, 6, Trial(build(layer), doubled(layer)))])
+    watched = plain.probed(probe)
+    assert all(watched.at(t).probe is probe and watched.at(t).name == plain.at(t).name for t in range(9))
+    assert all(watched.probed(None).at(t).probe is None for t in range(9))
 
 
 def test_a_probe_sees_every_call_of_its_build(layer: Layer) -> None:

@@ -1,0 +1,215 @@
+"""One variant on its way: compiled, tried on recorded rows, then in turns on real calls, and kept or taken back."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from moec.errors import AdaptationError
+from moec.runtime.adapt.background import low
+from moec.runtime.adapt.canary import Canary
+from moec.runtime.adapt.contracts import Compiled, Compiler, Proposal
+from moec.runtime.adapt.published import BASE, Build
+from moec.runtime.adapt.recording import Recording
+from moec.runtime.adapt.stage import Stage
+from moec.runtime.adapt.supply import same
+from moec.runtime.adapt.transfer import layout, packed_for, require_same_interface
+from moec.runtime.adapt.validation import Validation, validate
+from moec.runtime.native import bind, library
+
+Report = Callable[[str, Mapping[str, Any]], None]
+"""Takes an event and its fields (docs/adaptation.md)."""
+
+_PATIENCE = 60.0
+"""Seconds to wait for a call whose rows can be recorded."""
+_MUCH_SLOWER = 0.8
+"""A gain, measured by one thread: below it real calls are not bothered with a trial."""
+_LARGEST_TRIED = 512
+"""Tokens of the batches that a variant is tried on: one thread of low priority computes them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A build with weights, made of those of `generation`."""
+
+    build: Build
+    generation: int
+    validation: Validation
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended: `kept`, or not and why; `blame`: it is the variant's or the compiler's fault.
+
+    seconds  of work in the background, where something was compiled
+    """
+
+    kept: bool
+    why: str
+    blame: bool = False
+    seconds: float | None = None
+
+
+class Attempt:
+    """Begins to compile at once; `advance` is called until it gives an outcome, `abandon` to end it early."""
+
+    def __init__(
+        self,
+        proposal: Proposal,
+        asked: float,
+        sizes: Sequence[int],
+        stage: Stage,
+        compiler: Compiler,
+        report: Report,
+        make_room: Callable[[], None],
+    ) -> None:
+        """asked: the gain that the policy wants; sizes: numbers of tokens to try it with, the most important last.
+
+        make_room: called before the variant is published.
+        """
+        self.specialisation = proposal.specialisation
+        self._asked, self._sizes, self._work = asked, sizes, proposal.work
+        self._stage, self._compiler, self._report, self._make_room = stage, compiler, report, make_room
+        self.name, self._number = stage.announce(self.specialisation)
+        self._begin = time.monotonic()
+        self._seconds: float | None = None
+        self._compiling: Future[Compiled] | None = compiler.submit(self.specialisation)
+        self._recording = Recording()
+        self._preparing: Future[Prepared] | None = None
+        self._canary: Canary | None = None
+        stage.change(lambda published: published.probed(self._recording))
+
+    def advance(self, now: float) -> Outcome | None:
+        """Take the next step if it is due; None while there are more to come.  Never waits."""
+        try:
+            return self._step(now)
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a variant, the layer goes on without it
+            self._report("failed", {"candidate": self.name, "why": _reason(error)})
+            self.abandon()
+            return Outcome(False, _reason(error), blame=True)
+
+    @property
+    def working(self) -> Future[Prepared] | None:
+        """What runs in the background of this process, if anything does."""
+        return self._preparing
+
+    def abandon(self) -> None:
+        """Take back what is not decided yet."""
+        if self._compiling is not None:
+            self._compiling.cancel()
+        with contextlib.suppress(AdaptationError):  # the layer is gone
+            self._stage.change(lambda published: published.probed(None).without(self.name))
+
+    def _step(self, now: float) -> Outcome | None:
+        if self._compiling is not None:
+            if self._compiling.done():
+                return self._compiled(self._compiling.result())
+        elif self._preparing is not None:
+            if self._preparing.done():
+                try:
+                    prepared = self._preparing.result()
+                except Exception:
+                    self._compiler.reject(self.specialisation)
+                    raise
+                return self._prepared(prepared, now)
+        elif self._canary is not None:
+            return self._tried(self._canary, now)
+        return None
+
+    def _compiled(self, compiled: Compiled) -> Outcome | None:
+        if not self._recording.count:
+            if time.monotonic() - self._begin < _PATIENCE:
+                return None
+            self.abandon()
+            return Outcome(False, "no call came whose rows it could be tried on")
+        self._report("compiled", {"candidate": self.name, "seconds": compiled.seconds, "from": compiled.source})
+        if compiled.source == "compiler":
+            self._seconds = compiled.seconds
+        self._compiling = None
+        self._stage.change(lambda published: published.probed(None))
+        self._preparing = low(lambda: self._prepare(compiled), f"moec-prepare-{self.name}")
+        return None
+
+    def _prepare(self, compiled: Compiled) -> Prepared:
+        begin = time.monotonic()
+        store, base, manifest = self._stage.store, self._stage.base, compiled.artifact.manifest
+        if manifest.base != base.kernel.library.sha256 or not same(manifest.specialisation, self.specialisation):
+            raise AdaptationError("the artifact is that of another layer, or of another specialisation")
+        require_same_interface(base.kernel.library.manifest, manifest)
+        kernel = bind(library(compiled.artifact), layout(base.kernel).name)
+        generation = store.generation
+        build = Build(self.name, self._number, kernel, packed_for(kernel, store))
+        sizes = [min(size, _LARGEST_TRIED) for size in self._sizes]
+        old = self._stage.published.at(sizes[-1])
+        validation = validate(base, old, build, self._recording, self.specialisation, sizes)
+        return Prepared(build, generation, validation, time.monotonic() - begin)
+
+    def _prepared(self, prepared: Prepared, now: float) -> Outcome | None:
+        self._preparing = None
+        found = prepared.validation
+        self._report(
+            "validated",
+            {
+                "candidate": self.name,
+                "identical": found.identical,
+                "error": found.error,
+                "gain": found.gain,
+                "old_ms": found.old_ms,
+                "new_ms": found.new_ms,
+                "tokens": found.tokens,
+            },
+        )
+        if found.wrong is not None:
+            self._compiler.reject(self.specialisation)
+            raise AdaptationError(found.wrong)
+        if found.gain * self._work < _MUCH_SLOWER:
+            raise AdaptationError(f"it is slower: {found.new_ms:.3g} ms instead of {found.old_ms:.3g} ms")
+        if self._seconds is not None:
+            self._seconds += prepared.seconds
+        canary = self._canary = Canary(now, self._asked, self._work)
+        first, last = self._range
+        new = Build(self.name, self._number, prepared.build.kernel, prepared.build.packed, canary.new)
+        self._make_room()
+        before = [build.name for build in self._stage.published.builds]
+        begin = time.monotonic()
+        if not self._stage.change(lambda p: p.on_trial(first, last, new, canary.old), prepared.generation):
+            self.abandon()
+            return Outcome(False, "the layer was given other weights meanwhile", seconds=self._seconds)
+        self._report(
+            "swap",
+            {
+                "from": before,
+                "to": self.name,
+                "variants": [build.name for build in self._stage.published.builds],
+                "seconds": time.monotonic() - begin,
+            },
+        )
+        return None
+
+    def _tried(self, canary: Canary, now: float) -> Outcome | None:
+        if self.name not in self._stage.running:
+            self.abandon()
+            return Outcome(False, "the layer was given other weights meanwhile", seconds=self._seconds)
+        verdict = canary.verdict(now)
+        if verdict is None:
+            return None
+        if not verdict.kept:
+            why = f"measured {verdict.gain:.2f}x over {verdict.calls} calls, {canary.needed:.3g}x are needed"
+            self.abandon()
+            self._report("rollback", {"from": self.name, "to": BASE, "why": why, "gain": verdict.gain})
+            return Outcome(False, why, blame=True, seconds=self._seconds)
+        self._stage.keep(self.name, verdict.gain)
+        return Outcome(True, f"measured {verdict.gain:.2f}x over {verdict.calls} calls", seconds=self._seconds)
+
+    @property
+    def _range(self) -> tuple[int, int | None]:
+        return self.specialisation.tokens or (0, None)
+
+
+def _reason(error: Exception) -> str:
+    return f"{error}" or type(error).__name__
