@@ -22,6 +22,7 @@ PASSES = {
     "interleave-weights": "moec.passes.interleave_weights:InterleaveWeights",
     "quantise-experts": "moec.passes.quantise_experts:QuantiseExperts",
     "refit-capacity": "moec.passes.refit_capacity:RefitCapacity",
+    "specialise-tokens": "moec.passes.specialise_tokens:SpecialiseTokens",
 }
 
 DEFAULT_PIPELINE = (

@@ -171,6 +171,8 @@ class Frame:
     """In front of the names of internal functions, where a module has several layers' functions."""
     plain: bool = False
     """Parameters are tensors that the caller gives, instead of packed ones."""
+    wide: bool = False
+    """Matmuls have wide panels: see `tiling.panels`."""
     words: int = _FIRST_FREE
     buffers: list[tuple[int, Size]] = field(default_factory=list)
     """(word, size) of everything in the workspace, in order; each is aligned to 64 bytes."""

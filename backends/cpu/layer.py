@@ -18,7 +18,7 @@ from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, is_parameter
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
 from moec.backends.cpu.waves import Wave, plan_of, plan_windows
-from moec.dialect.functions import functions, is_plain, is_statistic
+from moec.dialect.functions import functions, has_wide_panels, is_plain, is_statistic
 
 Emitter = Callable[[Any, Frame], Sequence[Phase]]
 
@@ -170,7 +170,7 @@ def emitter(name: str) -> Emitter | None:
 
 def plan(layer: Layer, variant: Variant) -> Plan:
     """Plans every operation.  Raises Unsupported for one that this backend cannot compile."""
-    frame = Frame(variant, layer.prefix, layer.plain)
+    frame = Frame(variant, layer.prefix, layer.plain, has_wide_panels(layer.function))
     made = Plan(frame, [_bind(frame, tensor) for tensor in layer.inputs], [])
     given = {tensor.value for tensor in layer.inputs}
     copies = []

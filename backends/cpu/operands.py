@@ -173,7 +173,7 @@ def layout_of(op: Any, frame: Frame) -> Panels:
     kinds = {rows, *(str(ir.RankedTensorType(w.type).element_type) for w in weights)}
     if format_ is not None or not kinds <= {"f32", "bf16"} or len({str(w.type) for w in weights}) != 1:
         raise unsupported("cpu", op, f"it multiplies f32 and bf16, and all its weights are of one type, not {kinds}")
-    layout = tiling.panels(frame.variant, rows, str(type_.element_type), len(weights), *shape)
+    layout = tiling.panels(frame.variant, rows, str(type_.element_type), len(weights), shape, wide=frame.wide)
     if frame.plain and layout.arithmetic is Arithmetic.WIDENED:  # expanding widens, too
         return replace(layout, arithmetic=Arithmetic.F32)
     return layout

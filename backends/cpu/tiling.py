@@ -43,12 +43,18 @@ WIDE_PANELS = 4
 have to stay in the caches, so many are too."""
 
 
-def panels(variant: Variant, rows: str, weights: str, operands: int, experts: int, columns: int, inner: int) -> Panels:
-    """The layout for rows and weights of these element types ("f32", "bf16")."""
+def panels(
+    variant: Variant, rows: str, weights: str, operands: int, shape: Sequence[int], *, wide: bool = False
+) -> Panels:
+    """The layout for rows and weights of these element types ("f32", "bf16"), tensor<ExNxK> of this shape.
+
+    wide  for few rows of an expert, where registers are left
+    """
     # Two vectors of weights a step, or one of each operand: a wider panel has fewer rows in registers, and the rows'
-    # broadcasts are loads too, so that loads would outnumber multiplications on both sides of this.
-    groups = max(1, 2 // operands)
-    return Panels(arithmetic(variant, rows, weights), variant.lanes, operands, groups, experts, columns, inner)
+    # broadcasts are loads too, so that loads would outnumber multiplications on both sides of this.  One or two rows
+    # leave multipliers waiting for the sums of so few vectors.
+    vectors = 4 if wide and variant.registers >= 32 else 2
+    return Panels(arithmetic(variant, rows, weights), variant.lanes, operands, max(1, vectors // operands), *shape)
 
 
 def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:

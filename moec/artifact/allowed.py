@@ -6,8 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from moec.artifact.manifest import Manifest
 from moec.artifact.policy import Coldest, Policy
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
+
+DECODE_GAIN = 1.1
+"""How many times as fast calls of few rows an expert are with wide panels: measured, 1.01 to 1.29
+(docs/performance-adaptation.md)."""
+
+FEW_ROWS = 2
+"""Rows of an expert, on average, up to which wide panels are faster."""
+
+CACHED_BYTES = 32 * 2**20
+"""Weights of a layer up to which its caches, and not its memory, are what a call of few tokens waits for; they also
+bound the second packed form that wide panels need."""
 
 _STEPS = 4
 _DIGITS = 3
@@ -16,6 +28,18 @@ _DIGITS = 3
 def regimes(policy: Policy) -> tuple[Specialisation, ...]:
     """One for every range of tokens."""
     return tuple(Specialisation(f"tokens_{least}_{most}", (least, most)) for least, most in policy.tokens)
+
+
+def few_rows(most: int, slots: int, experts: int, weight_bytes: int) -> bool:
+    """Whether calls of up to `most` tokens are faster with wide panels, in a layer with weights of so many bytes."""
+    return most * slots <= FEW_ROWS * experts and weight_bytes <= CACHED_BYTES
+
+
+def range_gain(manifest: Manifest, most: int) -> float:
+    """How many times as fast a variant for up to `most` tokens a call should be; 1 where it would be no other code."""
+    weight_bytes = sum(weight.nbytes for weight in manifest.parameters)
+    few = (few_rows(most, one.slots, one.row[0], weight_bytes) for one in manifest.statistics)
+    return DECODE_GAIN if manifest.statistics and manifest.quantised is None and all(few) else 1.0
 
 
 def capacities(policy: Policy) -> tuple[Specialisation, ...]:

@@ -59,3 +59,11 @@ def is_statistic(attributes: ir.Attribute) -> bool:
     """Whether a result with these attributes says what a call met, beside what it computed."""
     given = ir.DictAttr(attributes)
     return "moe.role" in given and ir.StringAttr(given["moe.role"]).value == "statistic"
+
+
+WIDE_PANELS = "moe.wide_panels"
+"""The attribute of a layer's function that is meant for few rows an expert: more columns at a time are multiplied."""
+
+
+def has_wide_panels(function: ir.Operation) -> bool:
+    return WIDE_PANELS in function.attributes

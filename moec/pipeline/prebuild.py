@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from moec.artifact import container
-from moec.artifact.allowed import capacities, coldest, regimes
+from moec.artifact.allowed import capacities, coldest, range_gain, regimes
 from moec.artifact.container import Artifact
-from moec.artifact.policy import Policy
+from moec.artifact.manifest import Manifest
 from moec.artifact.specialisation import Specialisation
 from moec.artifact.traffic import Observed
 from moec.diagnostics import Diagnostic, Fix, Severity
@@ -13,15 +13,19 @@ from moec.errors import DiagnosticError
 from moec.pipeline.respecialise import compiled
 
 
-def worth_compiling(policy: Policy) -> tuple[Specialisation, ...]:
-    """What a policy allows that is known before the layer runs.
+def worth_compiling(manifest: Manifest) -> tuple[Specialisation, ...]:
+    """What a layer's policy allows that is known before it runs.
 
-    A range of tokens each, a few capacities and, where the policy's load is a trace, the experts that are coldest in
-    it.  Raises DiagnosticError where the policy allows nothing.
+    Ranges of tokens for which the code would be another, a few capacities and, where the policy's load is a trace, the
+    experts that are coldest in it.  Raises DiagnosticError where nothing is left.
     """
+    policy = manifest.policy
+    if policy is None:
+        raise _nothing(f"no layout says which variants `{manifest.layer}` may have")
     routing = policy.load.routing if policy.load is not None else None
     cold = coldest(policy, routing.counts) if isinstance(routing, Observed) else ()
-    found = (*regimes(policy), *capacities(policy), *cold)
+    ranges = (one for one in regimes(policy) if one.tokens is not None and range_gain(manifest, one.tokens[1]) > 1)
+    found = (*ranges, *capacities(policy), *cold)
     if not found:
         raise _nothing(f"the layout `{policy.layout}` allows nothing that is known ahead")
     return found
@@ -32,11 +36,8 @@ def prebuild(base: Artifact, observe: Callable[[Specialisation], None]) -> Mappi
 
     `observe` is called with each before it is compiled.  Raises DiagnosticError where there is nothing to compile.
     """
-    policy = base.manifest.policy
-    if policy is None:
-        raise _nothing(f"no layout says which variants `{base.manifest.layer}` may have")
     made = {}
-    for specialisation in worth_compiling(policy):
+    for specialisation in worth_compiling(base.manifest):
         observe(specialisation)
         library, manifest, texts = compiled(base, specialisation)
         own = {name: text for name, text in texts.items() if not name.startswith("source/")}

@@ -99,8 +99,11 @@ def _quantise(one: QuantisedExperts) -> str:
 
 
 def _tuning(specialisation: Specialisation) -> Sequence[str]:
-    """The passes that keep every bit."""
-    return ()
+    """The passes that keep every bit; they run at kernel level."""
+    if specialisation.tokens is None:
+        return ()
+    least, most = specialisation.tokens
+    return (f"specialise-tokens{{least={least},most={most}}}",)
 
 
 def _drop_training(module: ir.Module) -> None:

@@ -7,13 +7,14 @@ worth compiling.  Time is modelled an expert: reading its weights, or multiplyin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moec.artifact.allowed import capacities, coldest, regimes
+from moec.artifact.allowed import capacities, coldest, range_gain, regimes
 from moec.artifact.manifest import Manifest
 from moec.artifact.policy import Coldest, Policy, Trigger
 from moec.artifact.specialisation import Specialisation
@@ -37,13 +38,13 @@ class Candidates:
 
     slots        how many experts a token chooses
     weight_bits  of the experts' weights as the layer has them
-    range_gain   what a variant for a range of tokens gains: measured, see docs/performance-adaptation.md
+    gain         what a variant for a range of tokens gains, by the most tokens of the range
     """
 
     policy: Policy
     slots: int
     weight_bits: float
-    range_gain: float = 1.0
+    gain: Callable[[int], float] = lambda most: 1.0
 
     @classmethod
     def of(cls, policy: Policy, manifest: Manifest) -> Candidates:
@@ -51,7 +52,7 @@ class Candidates:
         slots = max((statistic.slots for statistic in manifest.statistics), default=1)
         floats = [weight for weight in manifest.parameters if len(weight.shape) == 3]
         bits = 8 * max((weight.nbytes / math.prod(weight.shape) for weight in floats), default=4)
-        return cls(policy, slots, bits)
+        return cls(policy, slots, bits, partial(range_gain, manifest))
 
     def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
         """Best first; nothing that runs already."""
@@ -69,7 +70,7 @@ class Candidates:
         """The range that recent calls lie in."""
         why = f"recent calls have {load.tokens:.0f} tokens on average"
         return [
-            Proposal(one, self.range_gain, why)
+            Proposal(one, self.gain(one.tokens[1]), why)
             for one in regimes(self.policy)
             if one.tokens is not None and one.tokens[0] <= round(load.tokens) <= one.tokens[1]
         ]

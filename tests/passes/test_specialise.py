@@ -7,8 +7,11 @@ import pytest
 from torch_mlir import ir
 
 from moec import frontend, oracle, passes
+from moec.backends.cpu import isa
+from moec.backends.cpu.backend import kernels
 from moec.diagnostics import Source
 from moec.dialect import context
+from moec.dialect.functions import has_wide_panels, layer_function
 from moec.errors import DiagnosticError
 from moec.passes.quantise_experts import parse_numbers
 from tests.passes.test_meaning import random_arguments
@@ -108,3 +111,29 @@ def test_what_a_layer_does_not_allow_is_refused(spec: str, says: str) -> None:
 
 def test_numbers() -> None:
     assert parse_numbers("9..11+3+7..7+3") == [3, 7, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("most", "statement", "wide"),
+    [
+        (6, "", True),  # two rows an expert
+        (7, "", False),
+        (6, "quantize experts(routed, 2) as int8()", False),
+        (3, "shared common[1] = swiglu(d, 4) : f32", False),  # the shared expert has three
+        (2, "shared common[1] = swiglu(d, 4) : f32", True),
+    ],
+)
+def test_few_rows_have_wide_panels(most: int, statement: str, wide: bool) -> None:
+    made = run(lowered(statement), *passes.DEFAULT_PIPELINE, f"specialise-tokens{{least=1,most={most}}}")
+    assert has_wide_panels(layer_function(made)) is wide
+    layouts = {v.name: v.layout for v in kernels(made, isa.host_variants())[1]}
+    plain = {
+        v.name: v.layout for v in kernels(run(lowered(statement), *passes.DEFAULT_PIPELINE), isa.host_variants())[1]
+    }
+    changed = {v.name for v in isa.host_variants() if v.registers >= 32 and wide}
+    assert {name for name in layouts if layouts[name] != plain[name]} == changed
+
+
+def test_no_tokens_are_no_range() -> None:
+    with pytest.raises(DiagnosticError, match="no calls of 4 to 3 tokens"):
+        run(lowered(), "specialise-tokens{least=4,most=3}")

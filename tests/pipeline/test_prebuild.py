@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 
 import moec
 from moec.artifact.container import read, write
+from moec.artifact.manifest import Statistic
 from moec.artifact.policy import Policy
 from moec.artifact.traffic import Load, Uniform
 from moec.errors import DiagnosticError
 from moec.pipeline.prebuild import worth_compiling
+from tests.artifact.samples import manifest
 
 LAYER = """edition 1
 load Chat {{ batch = 1..64; routing = trace("chat.trace") }}
@@ -61,11 +64,16 @@ def test_an_artifact_holds_what_its_layout_allows(tmp_path: Path) -> None:
         assert torch.equal(results(one), results(path)) is same, name
 
 
-def test_what_is_not_known_ahead_is_not_compiled() -> None:
-    policy = Policy("Serve", Load("Chat", (1, 64), Uniform()), tokens=((1, 4),))
-    assert [one.name for one in worth_compiling(policy)] == ["tokens_1_4"]
+def test_what_gives_nothing_is_not_compiled() -> None:
+    def names(*ranges: tuple[int, int]) -> list[str]:
+        policy = Policy("Serve", Load("Chat", (1, 64), Uniform()), tokens=ranges)
+        layer = replace(manifest(), statistics=(Statistic("chosen", "routed", 2, (8,)),), policy=policy)
+        return [one.name for one in worth_compiling(layer)]
+
+    assert names((1, 8)) == ["tokens_1_8"]
+    assert names((1, 8), (9, 64)) == ["tokens_1_8"]
     with pytest.raises(DiagnosticError, match="allows nothing that is known ahead") as caught:
-        worth_compiling(Policy("Serve"))
+        names((1, 9))
     assert [one.code for one in caught.value.diagnostics] == ["E0612"]
 
 
