@@ -12,12 +12,12 @@ from fractions import Fraction
 
 from moec.artifact.policy import Combination, Comparison, Condition
 
-MOST_STEPS = 20_000
-"""Boxes that are looked at for one question."""
+MOST_WORK = 1_000_000
+"""Comparisons that are looked at for all questions about the conditions of a layout."""
 
 
 class Undecided(Exception):
-    """The search was given up."""
+    """The searches took too long, and are given up."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,16 @@ class Space:
     def __init__(
         self, axes: Mapping[str, Axis], measures: Mapping[str, Scaled], conditions: Iterable[Condition]
     ) -> None:
-        self._measures = measures
-        self._marks: dict[str, list[Fraction]] = {name: [] for name in axes}
-        for comparison in (one for condition in conditions for one in _comparisons(condition)):
-            axis, mark = self._place(comparison)
-            self._marks[axis].append(mark)
-        self._marks = {name: sorted(set(marks)) for name, marks in self._marks.items()}
-        self._whole_space = {name: _inhabited(axis, self._marks[name]) for name, axis in axes.items()}
-        self._steps = 0
+        comparisons = {one for condition in conditions for one in _comparisons(condition)}
+        places = {one: _place(one, measures[one.measure]) for one in comparisons}
+        marks = {name: sorted({mark for axis, mark in places.values() if axis == name}) for name in axes}
+        self._whole_space = {name: _inhabited(axis, marks[name]) for name, axis in axes.items()}
+        numbers = {name: {mark: i for i, mark in enumerate(marks[name])} for name in axes}
+        self._atoms = {
+            one: _Atom(axis, _cells(one.compare, numbers[axis][mark]) & self._whole_space[axis])
+            for one, (axis, mark) in places.items()
+        }
+        self._left = MOST_WORK
 
     def possible(self, *conditions: Condition) -> bool:
         """Can all of them hold at once?  Raises Undecided."""
@@ -86,66 +88,76 @@ class Space:
         """Does at least one of `by` hold whenever it does?  Raises Undecided."""
         return not self._ask([self._formula(condition), *(self._negated(self._formula(one)) for one in by)])
 
-    def _place(self, comparison: Comparison) -> tuple[str, Fraction]:
-        scaled = self._measures[comparison.measure]
-        return scaled.axis, Fraction(repr(comparison.value)) * scaled.factor
-
     def _formula(self, condition: Condition) -> _Formula:
+        self._spend()
         if isinstance(condition, Combination):
             return _Both(condition.op == "and", tuple(map(self._formula, condition.of)))
-        axis, mark = self._place(condition)
-        at = 2 * self._marks[axis].index(mark) + 1
-        below, here = (1 << at) - 1, 1 << at
-        above = ~(below | here)
-        cells = {
-            "<": below,
-            "<=": below | here,
-            ">": above,
-            ">=": above | here,
-            "==": here,
-            "!=": below | above,
-        }[condition.compare]
-        return _Atom(axis, cells & self._whole_space[axis])
+        return self._atoms[condition]
 
     def _negated(self, formula: _Formula) -> _Formula:
         if isinstance(formula, _Both):
             return _Both(not formula.every, tuple(map(self._negated, formula.of)))
         return _Atom(formula.axis, self._whole_space[formula.axis] & ~formula.cells)
 
+    def _spend(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise Undecided
+
     def _ask(self, formulas: list[_Formula]) -> bool:
         if not all(self._whole_space.values()):
             return False
-        self._steps = MOST_STEPS
-        return self._search(_Both(True, tuple(formulas)), self._whole_space)
+        return self._search(_Both(True, tuple(formulas)))
 
-    def _search(self, formula: _Formula, box: _Box) -> bool:
-        """Is there a cell of the box in which the formula holds?"""
-        self._steps -= 1
-        if self._steps < 0:
-            raise Undecided
-        verdict = _judge(formula, box)
-        if isinstance(verdict, bool):
-            return verdict
-        rest = box[verdict.axis]
-        sides = (rest & verdict.cells, rest & ~verdict.cells)
-        return any(self._search(formula, {**box, verdict.axis: side}) for side in sides)
+    def _search(self, formula: _Formula) -> bool:
+        """Is there a cell in which the formula holds?"""
+        boxes: list[_Box] = [self._whole_space]
+        while boxes:
+            box = boxes.pop()
+            verdict = self._judge(formula, box)
+            if verdict is True:
+                return True
+            if isinstance(verdict, _Atom):
+                rest = box[verdict.axis]
+                boxes += ({**box, verdict.axis: side} for side in (rest & ~verdict.cells, rest & verdict.cells))
+        return False
+
+    def _judge(self, formula: _Formula, box: _Box) -> bool | _Atom:
+        """What the formula is in every cell of the box, or a comparison that is not the same in all of them."""
+        self._spend()
+        if isinstance(formula, _Atom):
+            inside = box[formula.axis] & formula.cells
+            if not inside:
+                return False
+            return True if inside == box[formula.axis] else formula
+        open_: _Atom | None = None
+        for part in formula.of:
+            verdict = self._judge(part, box)
+            if isinstance(verdict, _Atom):
+                open_ = open_ or verdict
+            elif verdict is not formula.every:
+                return verdict
+        return formula.every if open_ is None else open_
 
 
-def _judge(formula: _Formula, box: _Box) -> bool | _Atom:
-    """What the formula is in every cell of the box, or a comparison that is not the same in all of them."""
-    if isinstance(formula, _Atom):
-        inside = box[formula.axis] & formula.cells
-        if not inside:
-            return False
-        return True if inside == box[formula.axis] else formula
-    open_: _Atom | None = None
-    for part in formula.of:
-        verdict = _judge(part, box)
-        if isinstance(verdict, _Atom):
-            open_ = open_ or verdict
-        elif verdict is not formula.every:
-            return verdict
-    return formula.every if open_ is None else open_
+def _place(comparison: Comparison, measure: Scaled) -> tuple[str, Fraction]:
+    """Where its number lies: on which axis, and at which value of that."""
+    return measure.axis, Fraction(repr(comparison.value)) * measure.factor
+
+
+def _cells(compare: str, mark: int) -> int:
+    """The cells in which a comparison with a mark holds."""
+    here = 1 << 2 * mark + 1
+    below = here - 1
+    above = ~(below | here)
+    return {
+        "<": below,
+        "<=": below | here,
+        ">": above,
+        ">=": above | here,
+        "==": here,
+        "!=": below | above,
+    }[compare]
 
 
 def _comparisons(condition: Condition) -> Iterable[Comparison]:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import moec
+from moec.artifact.traffic import Load, Observed
 from moec.errors import AdaptationError, RangeError
+from moec.frontend import load_layer
 from moec.runtime.module import Layer
 from moec.trace import summarise
 
@@ -87,6 +89,19 @@ def test_a_recording_and_prometheus(told: Layer, tmp_path: Path) -> None:
     found = summarise(tmp_path / "told.trace")
     assert (found.header.layer, found.header.slots, found.counts) == ("Told", 2, [0, 0, 0, 2, 2, 0, 0, 0])
     assert 'moec_expert_slots_total{layer="Told",rank="3",expert="3"}' in told.statistics.prometheus({"rank": "3"})
+
+
+def test_the_compiler_takes_a_recording(told: Layer, tmp_path: Path) -> None:
+    with told.statistics.record(tmp_path / "told.trace"):
+        told(torch.ones(5, 32), torch.tensor([3, 3, 1, 6, 3], dtype=torch.int32))
+        told(torch.ones(1, 32), torch.tensor([4], dtype=torch.int32))
+    text = TABLE.replace("  tokens", '  quantize coldest(routed, 2, by = "told.trace") as int4(group = 16)\n  tokens')
+    text += 'load Seen { batch = 1..8; routing = trace("told.trace") }\nlayout Serve for Told under Seen {\n}\n'
+    (tmp_path / "layer.moe").write_text(text)
+    layer = load_layer(tmp_path / "layer.moe")
+    assert layer.routed.subsets[1].numbers == (0, 7)  # of those chosen once, 7 is the coldest
+    assert layer.layout is not None
+    assert layer.layout.policy.load == Load("Seen", (1, 8), Observed((0, 1, 1, 3, 4, 1, 1, 1), ((1, 1), (4, 1))))
 
 
 def test_a_layer_that_does_not_count_says_why(tmp_path: Path) -> None:

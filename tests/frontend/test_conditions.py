@@ -186,8 +186,17 @@ def test_answers_are_right(first: Condition, second: Condition, third: Condition
     assert space.covered(first, [second, third]) == (not somewhere(first, none_of=(second, third)))
 
 
+def test_many_parts() -> None:
+    parts = tuple(Comparison("tokens", "!=", float(i)) for i in range(1, 251))
+    others = tuple(Comparison("empty", "!=", i / 999) for i in range(1, 251))
+    first, second = Combination("and", parts), Combination("and", others)
+    space = space_of(BOUNDS, EXPERTS, [first, second])
+    assert space.possible(first, second)
+    assert not space.follows(second, [first])
+
+
 def test_a_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "MOST_STEPS", 3)
+    monkeypatch.setattr(cells, "MOST_WORK", 9)
     of = Combination(
         "and", tuple(Comparison(m, ">", v) for m, v in (("tokens", 3.0), ("imbalance", 2.0), ("empty", 0.3)))
     )
