@@ -115,12 +115,15 @@ class Layer(Weights):
         policy: Policy | None = None,
         cache: str | os.PathLike[str] | None = None,
         journal: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
     ) -> Adaptation:
         """Let the layer follow its load, in the background, as the layout in its file says (docs/adaptation.md).
 
         policy   instead of the file's
         cache    folder for compiled variants; by default `$XDG_CACHE_HOME/moec/variants`
         journal  file to write down what is done and why; by default a new one in `$XDG_STATE_HOME/moec/journals`
+        weights  folder for the file of packed weights, where the policy lets cold experts lie on disk (`page`); it must
+                 be on a disk, not in memory; by default `$XDG_CACHE_HOME/moec/weights`
 
         Returns the handle that ends it: by `stop()`, or as the object of a `with`.  Calls go on as before meanwhile,
         and nothing that goes wrong reaches them.
@@ -130,7 +133,7 @@ class Layer(Weights):
         """
         from moec.runtime.adapt.start import start
 
-        return start(self._store, self._path, self.statistics, policy, cache, journal)
+        return start(self._store, self._path, self.statistics, policy, cache, journal, weights)
 
     @property
     def adaptation(self) -> Adaptation | None:

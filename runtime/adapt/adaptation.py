@@ -16,6 +16,7 @@ from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.contracts import Compiler, Proposer
 from moec.runtime.adapt.controller import Controller
 from moec.runtime.adapt.journal import Journal
+from moec.runtime.adapt.paging import Paging
 from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.packing.weights import PackedWeights
 
@@ -34,6 +35,7 @@ class Adaptation:
 
     statistics  the layer's load
     policy      what may be changed, and when
+    paging      what keeps cold experts on disk; None: the policy does not ask for it
     """
 
     def __init__(
@@ -45,19 +47,21 @@ class Adaptation:
         compiler: Compiler,
         journal: Journal,
         pace: float = _PACE,
+        paging: Paging | None = None,
         **options: Any,
     ) -> None:
         self.statistics = statistics
         self.policy = policy
+        self.paging = paging
         self._journal = journal
-        self._controller = Controller(store, policy, statistics, proposer, compiler, journal, **options)
+        self._controller = Controller(store, policy, statistics, proposer, compiler, journal, paging=paging, **options)
         self._pace = pace
         self._failures = 0
         self._ending = threading.Event()
         self._thread: threading.Thread | None = threading.Thread(
             target=_work, args=(weakref.ref(self), self._ending), name=f"moec-adapt-{statistics.layer}", daemon=True
         )
-        self._close = weakref.finalize(self, _close, self._ending, compiler, self._thread)
+        self._close = weakref.finalize(self, _close, self._ending, compiler, paging, self._thread)
         weakref.finalize(store, self._ending.set).atexit = False
         _running().add(self)
         self._thread.start()
@@ -142,10 +146,12 @@ def _work(reference: weakref.ref[Adaptation], ending: threading.Event) -> None:
         last.stop()
 
 
-def _close(ending: threading.Event, compiler: Compiler, thread: threading.Thread) -> None:
+def _close(ending: threading.Event, compiler: Compiler, paging: Paging | None, thread: threading.Thread) -> None:
     """Of an adaptation that is stopped, or gone, or at the end of the process."""
     ending.set()
     compiler.close()
+    if paging is not None:
+        paging.stop()
     if thread is not threading.current_thread():
         thread.join(_LAST_WAIT)
 

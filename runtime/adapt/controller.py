@@ -16,6 +16,7 @@ from moec.runtime.adapt.contracts import Compiler, Proposal, Proposer
 from moec.runtime.adapt.gain import Cost, estimate
 from moec.runtime.adapt.guards import FIRST_PAUSE, LONGEST_PAUSE, Guard, State
 from moec.runtime.adapt.journal import Journal
+from moec.runtime.adapt.paging import Paging
 from moec.runtime.adapt.published import BASE
 from moec.runtime.adapt.recent import RecentCalls
 from moec.runtime.adapt.stage import Stage
@@ -46,13 +47,14 @@ class Controller:
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
         pause: float = FIRST_PAUSE,
+        paging: Paging | None = None,
     ) -> None:
         self.decisions: deque[Mapping[str, Any]] = deque(maxlen=_REMEMBERED)
         self.stage = Stage(store)
         self.attempt: Attempt | None = None
         self._policy, self._statistics = policy, statistics
         self._proposer, self._compiler, self._journal = proposer, compiler, journal
-        self._clock = clock
+        self._clock, self._paging = clock, paging
         self._guards = [Guard(trigger, pause, max(pause, LONGEST_PAUSE)) for trigger in policy.triggers]
         self._acting: Guard | None = None
         self._avoided: dict[str, tuple[float, float]] = {}
@@ -230,11 +232,29 @@ class Controller:
         self._active = active - trying
 
     def _memory(self) -> int:
-        """Bytes of the layer's weights, with the copies that builds have of them."""
+        """Bytes of the layer's weights that are in memory, with the copies that builds have of them."""
         buffers = {build.packed.data_ptr(): build.packed.numel() for build in self.stage.published.builds}
+        if self._paging is not None:
+            buffers[self.stage.base.packed.data_ptr()] = self._paging.nbytes
         return sum(buffers.values())
 
+    def _tell_moved(self) -> None:
+        """At most once a second, and not among the decisions: experts come and go all the time."""
+        moved = self._paging.take() if self._paging is not None else None
+        if moved is not None:
+            self._journal.write(
+                {
+                    "event": "moved",
+                    "time": time.time(),
+                    "in": moved.came,
+                    "out": moved.went,
+                    "bytes": moved.nbytes,
+                    "seconds": moved.seconds,
+                }
+            )
+
     def _sample(self, load: Snapshot, now: float) -> None:
+        self._tell_moved()
         before, last = self._sampled
         self._sampled = now, load
         calls = load.calls - last.calls

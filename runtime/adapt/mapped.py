@@ -44,6 +44,8 @@ class MappedMemory:
                 raise WeightsError(f"{folder} has no room for {nbytes:,} bytes of weights: {error.strerror}") from error
             self._map = mmap.mmap(file.fileno(), max(nbytes, 1), mmap.MAP_SHARED)
             self._descriptor = _Descriptor(os.dup(file.fileno()))
+        # Otherwise the system reads on both sides of what is touched, which is twice as much as what is needed.
+        self._map.madvise(mmap.MADV_SEQUENTIAL)
         self.buffer = torch.frombuffer(self._map, dtype=torch.uint8, count=nbytes)
 
     def drop(self, ranges: Iterable[Range]) -> None:

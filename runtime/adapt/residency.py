@@ -21,6 +21,8 @@ from moec.runtime.adapt.statistics import LoadStatistics
 
 _INTERVAL = 0.02
 """Seconds between looks at what calls have touched."""
+_SWEEP_INTERVAL = 1.0
+"""Seconds between looks at what really is in memory."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,11 @@ class Moved:
 class Residency:
     """Keeps the experts of one layer within `limit` bytes, from `start` to `stop`.
 
-    keep  experts that stay, whatever comes; None: those that recent tokens choose most
+    keep        experts that stay, whatever comes; None: those that recent tokens choose most
+    generation  a number that changes with the weights: they have been written then, and so are in memory
 
-    A call that touches more experts than fit holds more than the limit until it ends.
+    A call that touches more experts than fit holds more than the limit until it ends.  The system reads ahead beyond
+    the end of an expert; its neighbours that come that way are let go of within a second or two.
     """
 
     def __init__(
@@ -58,12 +62,15 @@ class Residency:
         limit: int,
         report: Callable[[Moved], None],
         keep: Sequence[int] | None = None,
+        generation: Callable[[], int] = lambda: 0,
     ) -> None:
         """Raises WeightsError where not even one expert fits beside what always stays."""
         self._memory = memory
         self._statistics = statistics
         self._limit = limit
         self._report = report
+        self._generation = generation
+        self._written = generation()
         self._kept = None if keep is None else np.isin(np.arange(statistics.experts), keep)
         self._ranges: list[list[Range]] = [[] for _ in range(statistics.experts)]
         for region in regions:
@@ -91,8 +98,14 @@ class Residency:
             return tuple(np.flatnonzero(self._present).tolist())
 
     @property
+    def held(self) -> int:
+        """Bytes of the layer's weights that are in memory as far as it is known."""
+        with self._lock:
+            return self._always + int(self._bytes[self._present].sum())
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of the layer's weights that are in memory."""
+        """Bytes of the layer's weights that are in memory, as the system counts them."""
         return self._memory.resident([(0, self._memory.nbytes)])
 
     def start(self) -> None:
@@ -101,18 +114,14 @@ class Residency:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop letting go; weights stay where they are."""
+        """Stop letting go; weights stay where they are.  May be called twice."""
+        if self._ending:
+            return
         self._statistics.ignore(self._heard)
         self._ending = True
         self._changed.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-
-    def touch_all(self) -> None:
-        """All weights have been written anew."""
-        with self._lock:
-            self._present[:] = True
-        self._changed.set()
 
     def settle(self) -> Moved:
         """Let go of what is too much."""
@@ -141,11 +150,28 @@ class Residency:
             self._present |= touched
 
     def _work(self) -> None:
+        swept = time.monotonic()
         while not self._ending:
             self._statistics.fold()
-            with self._lock:
-                held = self._always + int(self._bytes[self._present].sum())
-            if held > self._limit:
+            self._notice_written()
+            if self.held > self._limit:
                 self._report(self.settle())
+            if time.monotonic() - swept > _SWEEP_INTERVAL:
+                swept = time.monotonic()
+                self._sweep()
             self._changed.wait(_INTERVAL)
             self._changed.clear()
+
+    def _notice_written(self) -> None:
+        generation = self._generation()
+        if generation != self._written:
+            self._written = generation
+            with self._lock:
+                self._present[:] = True
+
+    def _sweep(self) -> None:
+        """Let go of what came along with others.  A call that is just reading such an expert has to read it again."""
+        if self.nbytes > self._limit:
+            with self._lock:
+                absent = np.flatnonzero(~self._present)
+            self._memory.drop(piece for expert in absent for piece in self._ranges[expert])

@@ -13,6 +13,7 @@ from moec.runtime.adapt.adaptation import Adaptation
 from moec.runtime.adapt.cache import Cache, default_folder
 from moec.runtime.adapt.candidates import Candidates
 from moec.runtime.adapt.journal import Journal, default_path
+from moec.runtime.adapt.paging import Paging, weights_folder
 from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.adapt.supply import Supply
 from moec.runtime.adapt.worker import Worker
@@ -28,6 +29,7 @@ def start(
     policy: Policy | None,
     cache: str | os.PathLike[str] | None,
     journal: str | os.PathLike[str] | None,
+    weights: str | os.PathLike[str] | None,
 ) -> Adaptation:
     """Begin to adapt the layer of `store`, whose artifact lies at `path`; see `Layer.adapt`."""
     library = store.kernel.library
@@ -41,9 +43,12 @@ def start(
         raise AdaptationError(f"{library.manifest.layer} adapts already; stop that first")
     base = _artifact(path, library.sha256)
     supply = Supply(base, store.kernel.variant, Worker(), _cache(cache))
-    store.adaptation = Adaptation(
-        store, policy, statistics, Candidates.of(policy, library.manifest), supply, _journal(journal, store)
-    )
+    paging = None
+    if policy.page is not None:
+        folder = weights_folder() if weights is None else Path(weights)
+        paging = Paging(store, policy.page, statistics, folder)
+    proposer = Candidates.of(policy, library.manifest)
+    store.adaptation = Adaptation(store, policy, statistics, proposer, supply, _journal(journal, store), paging=paging)
     return store.adaptation
 
 

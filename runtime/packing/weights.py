@@ -20,6 +20,7 @@ from moec.runtime.native import Kernel
 
 if TYPE_CHECKING:  # loaded only by a layer that adapts
     from moec.runtime.adapt.adaptation import Adaptation
+    from moec.runtime.adapt.mapped import MappedMemory
     from moec.runtime.adapt.published import Published
     from moec.runtime.adapt.statistics import LoadStatistics
 
@@ -34,6 +35,7 @@ class PackedWeights:
     blank       ordinary tensors that were made without values, by number, each as it was then
     keep        whether the layer keeps ordinary tensors beside the packed ones
     published   what calls run instead of `kernel`; None: nothing else
+    mapped      the file in which `buffer` lies; None: none
     statistics  where calls leave what they count; None: nobody asks
     adaptation  what changes `published`; None: nothing does
     generation  counts the changes of weights
@@ -54,6 +56,7 @@ class PackedWeights:
         self._packed_from: list[torch.Tensor | None] = [None] * len(self.weights)
         self._lock = threading.Lock()
         self.published: Published | None = None
+        self.mapped: MappedMemory | None = None
         self.statistics: LoadStatistics | None = None
         self.adaptation: Adaptation | None = None
         self.generation = 0
@@ -72,6 +75,20 @@ class PackedWeights:
         if not self.buffer.numel():
             self.buffer = allocate(int(self.kernel.call("packed_bytes")))
             _OWNERS[self.buffer.data_ptr()] = self
+
+    def move(self, memory: MappedMemory) -> None:
+        """Keep the packed weights in `memory` from now on; calls that run end as they began.
+
+        Not while weights are given.  Builds that were published read the buffer of before, and are taken back.
+        """
+        if self.mapped is memory:
+            return
+        if self.buffer.numel():
+            memory.buffer.copy_(self.buffer)
+        with self._publishing:
+            self.published = None
+            self.mapped, self.buffer = memory, memory.buffer
+        _OWNERS[self.buffer.data_ptr()] = self
 
     def pack(self, index: int, tensor: torch.Tensor) -> None:
         """Write weight `index` into its place from a CPU tensor of the declared shape and dtype (any strides)."""

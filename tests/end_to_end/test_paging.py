@@ -1,0 +1,98 @@
+"""Layers whose cold experts lie on disk: the same bits, the limit kept, and no thread left behind."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import moec
+from moec.errors import AdaptationError
+from moec.runtime.module import Layer
+from tests.one_variant import one_variant
+
+EXPERT = 3 * 256 * 256 * 4
+LIMIT = 4 * 2**20
+LAYER = """edition 1
+layer Paged(d = 256, ff = 256) {
+  router softmax_top(2)
+  experts routed[8] = swiglu(d, ff)
+}
+layout Small for Paged { page routed within 4 MiB }
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paged")
+    (folder / "layer.moe").write_text(LAYER)
+    with one_variant():
+        return moec.compile(folder / "layer.moe")
+
+
+@pytest.fixture
+def plain(artifact: Path) -> Layer:
+    return moec.load(artifact).reset_parameters(1)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_cold_experts_leave_memory_and_no_bit_changes(artifact: Path, plain: Layer, tmp_path: Path) -> None:
+    layer = moec.load(artifact).reset_parameters(1)
+    with layer.adapt(cache=tmp_path / "c", journal=tmp_path / "journal", weights=tmp_path) as handle:
+        paging = handle.paging
+        assert paging is not None
+        until(lambda: paging.nbytes <= LIMIT)
+        for tokens in (0, 1, 5, 64, 300):
+            x = torch.randn(tokens, 256)
+            assert torch.equal(layer(x), plain(x))
+        until(lambda: paging.nbytes <= LIMIT)
+        assert len(paging.present) == (LIMIT - (layer.packed_bytes - 8 * EXPERT)) // EXPERT
+        records = lambda: [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]  # noqa: E731
+        until(lambda: {"moved", "sample"} <= {record["event"] for record in records()})
+        moved = next(record for record in records() if record["event"] == "moved")
+        assert moved["bytes"] >= len(moved["out"]) * EXPERT, "an expert may go more than once"
+        until(lambda: records()[-1].get("memory", LIMIT + 1) <= LIMIT)
+    x = torch.randn(9, 256)
+    assert torch.equal(layer(x), plain(x))
+
+
+def test_weights_that_come_later_go_to_the_file_too(artifact: Path, plain: Layer, tmp_path: Path) -> None:
+    layer = moec.load(artifact)
+    with layer.adapt(cache=tmp_path / "c", journal=tmp_path / "journal", weights=tmp_path) as handle:
+        paging = handle.paging
+        assert paging is not None
+        x = torch.randn(33, 256)
+        for seed in (1, 2, 1):
+            layer.reset_parameters(seed)
+            assert torch.equal(layer(x), plain(x)) == (seed == 1)
+            until(lambda: paging.nbytes <= LIMIT)
+    with layer.adapt(cache=tmp_path / "c", journal=tmp_path / "journal", weights=tmp_path):  # in the same file
+        assert torch.equal(layer(x), plain(x))
+
+
+def test_a_layer_that_is_dropped_takes_its_file_along(artifact: Path, tmp_path: Path) -> None:
+    layer = moec.load(artifact).reset_parameters(1)
+    layer.adapt(cache=tmp_path / "c", journal=tmp_path / "journal", weights=tmp_path)
+    del layer
+    gc.collect()
+    until(lambda: not any(thread.name == "moec-residency" for thread in threading.enumerate()))
+
+
+def test_a_folder_that_cannot_be_written(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    layer = moec.load(artifact).reset_parameters(1)
+    with pytest.raises(AdaptationError, match="no weights can lie on disk"):
+        layer.adapt(cache=tmp_path / "c", journal=tmp_path / "journal", weights=tmp_path / "file")
+    assert layer.adaptation is None
