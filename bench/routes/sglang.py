@@ -8,7 +8,7 @@ from bench.layer import Layer
 from bench.quantise import grouped, per_channel
 from bench.routes.surroundings import Surroundings
 from bench.routes.table import Run
-from bench.routes.vllm_library import operators
+from bench.routes.vllm_library import operators, require_tiles
 
 METHOD = {"bf16": 0, "int8": 1, "int4": 3}
 AWQ = 0
@@ -33,6 +33,7 @@ def _awq(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 def experts(layer: Layer, format: str) -> Run:
     """`fused_experts_cpu` on weights packed for dot products of 4 bytes or 2 bf16."""
+    require_tiles(layer.shape)
     ops, weights = operators(), layer.weights("bf16")
     packed: list[torch.Tensor] = []
     scales: list[torch.Tensor | None] = []

@@ -7,13 +7,14 @@ import torch
 from bench.layer import Layer
 from bench.routes.surroundings import Surroundings
 from bench.routes.table import Run
-from bench.routes.vllm_library import operators
+from bench.routes.vllm_library import operators, require_tiles
 
 ISA = "vec"
 
 
 def experts(layer: Layer, format: str) -> Run:
     """`cpu_fused_moe` on weights in vLLM's packed order."""
+    require_tiles(layer.shape)
     ops, weights = operators(), layer.weights(format)
 
     def packed(weight: torch.Tensor) -> torch.Tensor:

