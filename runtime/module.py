@@ -48,13 +48,13 @@ class Layer(Weights):
     Calls from several threads at once are fine; changing weights while a call runs is not.
     """
 
-    def __init__(self, kernel: Kernel, keep_weights: bool, training: bool, path: str) -> None:
+    def __init__(self, kernel: Kernel, keep_weights: bool, training: bool, file: str) -> None:
         super().__init__(PackedWeights(kernel, keep_weights or training))
         manifest = kernel.library.manifest
         self.__dict__.update(
             _signature=Signature.of(manifest),
             _artifact=kernel.library.sha256,
-            _path=path,
+            _file=file,
             _variant=kernel.variant,
             _operator=operator(),
             _step=kernel.step,
@@ -73,7 +73,7 @@ class Layer(Weights):
 
     _signature: Signature
     _artifact: str
-    _path: str  # the artifact's file
+    _file: str  # the artifact's file
     _variant: str
     _operator: Any
     _step: Step | None
@@ -133,7 +133,7 @@ class Layer(Weights):
         """
         from moec.runtime.adapt.start import start
 
-        return start(self._store, self._path, self.statistics, policy, cache, journal, weights)
+        return start(self._store, self._file, self.statistics, policy, cache, journal, weights)
 
     @property
     def adaptation(self) -> Adaptation | None:

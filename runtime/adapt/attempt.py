@@ -28,6 +28,8 @@ _PATIENCE = 60.0
 """Seconds to wait for a call whose rows can be recorded."""
 _MUCH_SLOWER = 0.8
 """A gain, measured by one thread: below it real calls are not bothered with a trial."""
+_NOTICEABLE_MS = 0.1
+"""What differs by less is left to the trial: calls of microseconds cannot be timed beside others."""
 _LARGEST_TRIED = 512
 """Tokens of the batches that a variant is tried on: one thread of low priority computes them."""
 
@@ -167,7 +169,7 @@ class Attempt:
         if found.wrong is not None:
             self._compiler.reject(self.specialisation)
             raise AdaptationError(found.wrong)
-        if found.gain * self._work < _MUCH_SLOWER:
+        if found.gain * self._work < _MUCH_SLOWER and found.new_ms - found.old_ms > _NOTICEABLE_MS:
             raise AdaptationError(f"it is slower: {found.new_ms:.3g} ms instead of {found.old_ms:.3g} ms")
         if self._seconds is not None:
             self._seconds += prepared.seconds

@@ -90,8 +90,11 @@ class Controller:
         values["memory"] = float(self._memory())
         for guard in self._guards:
             guard.update(values if load.calls else {}, load.calls, now)
-        if now - self._sampled[0] >= _SAMPLES:
-            self._sample(load, now)
+        before, last = self._sampled
+        if now > before:
+            self._rate = (load.calls - last.calls) / (now - before)
+        if now - before >= _SAMPLES:
+            self._sample(load, last, now)
         if self.attempt is not None:
             self._advance(self.attempt, now)
         else:
@@ -253,12 +256,10 @@ class Controller:
                 }
             )
 
-    def _sample(self, load: Snapshot, now: float) -> None:
+    def _sample(self, load: Snapshot, last: Snapshot, now: float) -> None:
         self._tell_moved()
-        before, last = self._sampled
         self._sampled = now, load
         calls = load.calls - last.calls
-        self._rate = calls / (now - before)
         slots = load.chosen - last.chosen
         self._journal.write(
             {

@@ -53,5 +53,7 @@ def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def _tensor(rows: NDArray[np.uint8], tokens: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    made = np.ascontiguousarray(rows[np.arange(tokens) % len(rows)])
-    return torch.from_numpy(made).view(dtype).view(tokens, *shape)
+    made = torch.empty((tokens, *shape), dtype=dtype)
+    if tokens:
+        _bytes(made)[:] = rows[np.arange(tokens) % len(rows)]
+    return made

@@ -1,0 +1,39 @@
+"""What is known of the last calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moec.runtime.adapt.recent import RecentCalls
+from moec.runtime.adapt.ring import Batch
+
+
+def heard(recent: RecentCalls, tokens: list[int], seconds: list[float], builds: list[int] | None = None) -> None:
+    counts = np.zeros((len(tokens), 4), np.int64)
+    variants = np.array(builds or [0] * len(tokens))
+    recent.heard(Batch(np.array(tokens), counts, None, np.array(seconds), variants))
+
+
+def test_calls_of_a_range() -> None:
+    recent = RecentCalls()
+    assert recent.within((1, 4)) == (0.0, 0.0)
+    assert recent.latency() is None
+    heard(recent, [1, 4, 100, 100], [0.1, 0.3, 1.0, 2.0], [1, 1, 0, 2])
+    assert recent.within((1, 4)) == (0.5, pytest.approx(0.2))
+    assert recent.within(None) == (1.0, pytest.approx(0.85))
+    assert recent.within((5, 99)) == (0.0, 0.0)
+    assert recent.sizes(None) == (1, 4, 100), "by the time that they take"
+    assert recent.sizes((5, 99)) == ()
+    assert recent.seconds(1) == pytest.approx(0.2)
+    assert recent.seconds(7) == 0.0
+
+
+def test_latencies_are_those_since_the_last_time() -> None:
+    recent = RecentCalls(most=100)
+    heard(recent, [1] * 50, [0.001] * 50)
+    assert recent.latency() == {"p50": pytest.approx(1.0), "p99": pytest.approx(1.0)}
+    assert recent.latency() is None
+    heard(recent, [1] * 500, [0.002] * 500)
+    assert recent.latency() == {"p50": pytest.approx(2.0), "p99": pytest.approx(2.0)}
+    assert recent.within(None)[1] == pytest.approx(0.002), "what is older than the last hundred is forgotten"
