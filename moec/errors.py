@@ -110,5 +110,9 @@ class CompilerMissing(CompilerError):
     """There is no compiler on this machine."""
 
 
+class JournalError(MoecError):
+    """A file is no journal of an adapting layer, or there is none."""
+
+
 class ToolchainError(MoecError):
     """A program that compiling needs, such as a linker, is missing or failed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,7 +19,7 @@ from moec.runtime.adapt.gain import Cost, estimate
 from moec.runtime.adapt.guards import FIRST_PAUSE, LONGEST_PAUSE, Guard, State
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.adapt.paging import Paging
-from moec.runtime.adapt.published import BASE
+from moec.runtime.adapt.published import BASE, Overlay, Trial
 from moec.runtime.adapt.recent import RecentCalls
 from moec.runtime.adapt.stage import Stage
 from moec.runtime.adapt.statistics import LoadStatistics, Snapshot
@@ -74,6 +76,8 @@ class Controller:
             {
                 "layer": self._layer,
                 "artifact": library.sha256,
+                "host": platform.node(),
+                "pid": os.getpid(),
                 "experts": statistics.experts,
                 "slots": statistics.slots,
                 "policy": policy_data(policy),
@@ -282,6 +286,7 @@ class Controller:
                 "latency_ms": self._recent.latency(),
                 "memory": self._memory(),
                 "active": [BASE, *self.stage.running],
+                "runs": [_run(part) for part in self.stage.published.ranges],
                 "guards": [_guard(guard) for guard in self._guards],
             }
         )
@@ -311,6 +316,12 @@ class Controller:
         record = {"event": event, "time": time.time(), **fields}
         self.decisions.append(record)
         self._journal.write(record)
+
+
+def _run(part: Overlay) -> Mapping[str, Any]:
+    runs = part.runs
+    new, old = (runs.new.name, runs.old.name) if isinstance(runs, Trial) else (runs.name, None)
+    return {"tokens": [part.first, part.last], "variant": new, "trial": old}
 
 
 def _guard(guard: Guard) -> Mapping[str, Any]:

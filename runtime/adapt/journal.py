@@ -13,16 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moec.journal.folder import default_folder
+
 LARGEST = 64 * 2**20
 """Bytes, after which the file is set aside as `NAME.old` and begun again with its first line."""
 
 _LOG = logging.getLogger("moec.adapt")
 _NUMBERS = itertools.count()
-
-
-def default_folder() -> Path:
-    """`$XDG_STATE_HOME/moec/journals`, or that in `~/.local/state`."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "moec" / "journals"
 
 
 def default_path(layer: str) -> Path:

@@ -99,6 +99,17 @@ class Published:
         return found if isinstance(found, Build) else found.old
 
     @property
+    def ranges(self) -> tuple[Overlay, ...]:
+        """What runs which numbers of tokens: from 0 on, without gaps or overlaps; the last has no end."""
+        ends = (*(bound - 1 for bound in self._bounds), None)
+        ranges: list[Overlay] = []
+        for first, last, runs in zip((0, *self._bounds), ends, self._choices, strict=True):
+            if ranges and ranges[-1].runs is runs:
+                first = ranges.pop().first
+            ranges.append(Overlay(first, last, runs))
+        return tuple(ranges)
+
+    @property
     def builds(self) -> tuple[Build, ...]:
         """The base, then every other build that some call would run."""
         found = {self.base.name: self.base}

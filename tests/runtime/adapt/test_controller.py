@@ -14,6 +14,7 @@ import torch
 from moec.artifact.container import Artifact
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.errors import MoecError, TamperedArtifact
+from moec.journal import Liveness, Other, Reading, Run, Sample, Start, liveness
 from moec.runtime.adapt.contracts import Compiled
 from moec.runtime.adapt.published import BASE
 from tests.runtime import double
@@ -55,6 +56,13 @@ def test_a_faster_variant_comes_to_stay(tmp_path: Path) -> None:
     sample = next(line for line in lines if line["event"] == "sample")
     assert sample["guards"][0]["text"] == "tokens >= 0"
     assert set(sample) >= {"calls", "tokens", "load", "imbalance", "histogram", "latency_ms", "memory", "active"}
+    read = list(Reading(made.journal.path))
+    assert not [record for record in read if isinstance(record, Other)], "its reader knows every event"
+    assert isinstance(read[0], Start)
+    assert liveness(read[0]) is Liveness.ALIVE
+    runs = [record.runs for record in read if isinstance(record, Sample)]
+    assert runs[0] == (Run(0, None, BASE),)
+    assert (Run(0, 0, BASE), Run(1, 16, "small", BASE), Run(17, None, BASE)) in runs, "on trial"
 
 
 def test_a_slower_variant_is_taken_back(tmp_path: Path) -> None:

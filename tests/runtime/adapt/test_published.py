@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_latest_overlay_that_covers_a_call_is_chosen(ranges: list[tuple[int,
         want = covering[-1] if covering else BASE
         assert whole.choose(tokens).name == whole.at(tokens).name == grown.choose(tokens).name == want
         names.add(want)
+        (part,) = (one for one in whole.ranges if one.covers(tokens))
+        assert part.builds[0].name == want
+    assert [part.first for part in whole.ranges] == [
+        0,
+        *(part.last + 1 for part in whole.ranges[:-1] if part.last is not None),
+    ]
+    assert whole.ranges[-1].last is None
+    assert all(one.runs is not other.runs for one, other in pairwise(whole.ranges)), "none is cut in two"
     assert {b.name for b in whole.builds} == names | {BASE}
     assert {o.builds[0].name for o in grown.overlays} == names - {BASE}, "hidden ones are dropped"
     for name in names - {BASE}:
