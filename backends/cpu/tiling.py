@@ -53,7 +53,7 @@ def panels(
     # Two vectors of weights a step, or one of each operand: a wider panel has fewer rows in registers, and the rows'
     # broadcasts are loads too, so that loads would outnumber multiplications on both sides of this.  One or two rows
     # leave multipliers waiting for the sums of so few vectors.
-    vectors = 4 if wide and variant.registers >= 32 else 2
+    vectors = 4 if wide else 2
     return Panels(arithmetic(variant, rows, weights), variant.lanes, operands, max(1, vectors // operands), *shape)
 
 

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import moec
-from moec.artifact.container import read
 from moec.artifact.specialisation import Specialisation
 from moec.pipeline.respecialise import respecialise
 from moec.runtime.module import Layer
@@ -26,25 +25,32 @@ MOST = 3
 
 
 @cache
-def layers(name: str) -> tuple[Layer, Layer]:
-    """The layer, and its variant for up to MOST tokens a call, with the same weights."""
-    folder = Path(mkdtemp(prefix="moec-test-"))
-    source = folder / f"{name}.moe"
+def compiled(name: str) -> Path:
+    source = Path(mkdtemp(prefix="moec-test-")) / f"{name}.moe"
     source.write_text(f"edition 1\n{LAYERS[name]}\n")
-    base = moec.load(moec.compile(source))
-    few = Specialisation("few", (1, MOST))
-    variant = moec.load(respecialise(source.with_suffix(".so"), few, folder / "few.so", base.variant))
+    return moec.compile(source)
+
+
+@cache
+def layers(name: str, code: str | None) -> tuple[Layer, Layer]:
+    """The layer, and its variant for up to MOST tokens a call, with the same weights; `code` for the processor."""
+    path = compiled(name)
+    base = moec.load(path, variant=code)
+    output = path.with_name(f"few_{base.variant}.so")
+    variant = moec.load(respecialise(path, Specialisation("few", (1, MOST)), output, base.variant))
     for layer in (base, variant):
         layer.reset_parameters(1)
-    assert read(folder / "few.so").manifest.variants[0].layout != base.manifest.variants[0].layout, "nothing to test"
+    of_base = next(one for one in base.manifest.variants if one.name == base.variant)
+    assert variant.manifest.variants[0].layout != of_base.layout, "nothing to test"
     return base, variant
 
 
+@pytest.mark.parametrize("code", [None, "generic"])
 @pytest.mark.parametrize("name", LAYERS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tokens=st.integers(0, 60), seed=st.integers(0, 999), skew=st.floats(0, 3), threads=st.integers(1, 3))
-def test_every_bit_is_the_same(name: str, tokens: int, seed: int, skew: float, threads: int) -> None:
-    base, variant = layers(name)
+def test_every_bit_is_the_same(name: str, code: str | None, tokens: int, seed: int, skew: float, threads: int) -> None:
+    base, variant = layers(name, code)
     random = torch.Generator().manual_seed(seed)
     row = base.manifest.inputs[0].row
     common = skew * torch.randn(row, generator=random)  # the more of it, the more tokens choose the same experts
