@@ -32,7 +32,8 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("moec")
+        globals()[name] = version("moec")  # looking it up searches sys.path
+        return globals()[name]
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'moec' has no attribute {name!r}")

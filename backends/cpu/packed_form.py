@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import version
 
+import moec
 from moec.artifact.manifest import ExpertRegion
 from moec.backends.cpu.frame import Region
 from moec.backends.cpu.layer import Layer, Plan
@@ -16,7 +16,7 @@ _DIGITS = 16
 def digest(layer: Layer, plan: Plan) -> str:
     """Equal for two plans, of one module or of several, that pack the same weights into the same bytes."""
     names = {tensor.value: tensor.name for tensor in layer.parameters}
-    lines = [f"moec {version('moec')}", f"{plan.frame.packed_bytes} bytes"]
+    lines = [f"moec {moec.__version__}", f"{plan.frame.packed_bytes} bytes"]
     for offset, region in plan.frame.regions:
         lines.append(f"{offset} {region.bytes} {region.layout!r}")
         lines += [f"{names[piece.parameter]} {piece.parameter.type} {piece.place!r}" for piece in region.pieces]

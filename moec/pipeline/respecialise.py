@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from torch_mlir import ir
 
+import moec
 from moec.artifact import container
 from moec.artifact.container import Artifact
 from moec.artifact.manifest import Manifest
@@ -72,7 +72,7 @@ def compiled(
     library = backend(base.manifest.target).compile(kernels, names if variant is None else [variant])
     manifest = replace(
         base.manifest,
-        compiler=f"moec {version('moec')}",
+        compiler=f"moec {moec.__version__}",
         variants=library.variants,
         training=None,
         quantised=quantised(layer_function(kernels)),
