@@ -179,9 +179,8 @@ class Compilation:
         if self.variants:
             from moec.pipeline.prebuild import prebuild
 
-            with self._stage("variants"):
-                base = container.Artifact(str(output), "", manifest, library.data, texts)
-                ahead = prebuild(base, lambda one: self.observe(f"variant {one.name}", 0.0))
+            base = container.Artifact(str(output), "", manifest, library.data, texts)
+            ahead = prebuild(base, lambda one: self._stage(f"variant {one.name}"))
         with self._stage("artifact"):
             container.write(output, library.data, manifest, texts, ahead)
 

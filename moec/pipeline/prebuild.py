@@ -1,6 +1,7 @@
 """Compiling ahead what a policy allows, so that a layer can follow its load where no compiler is installed."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from moec.artifact import container
 from moec.artifact.allowed import capacities, coldest, range_gain, regimes
@@ -31,17 +32,17 @@ def worth_compiling(manifest: Manifest) -> tuple[Specialisation, ...]:
     return found
 
 
-def prebuild(base: Artifact, observe: Callable[[Specialisation], None]) -> Mapping[str, bytes]:
+def prebuild(base: Artifact, stage: Callable[[Specialisation], AbstractContextManager[None]]) -> Mapping[str, bytes]:
     """The artifacts of all of these by their names, compiled from one that need not be written yet.
 
-    `observe` is called with each before it is compiled.  Raises DiagnosticError where there is nothing to compile.
+    Each is compiled within what `stage` gives for it.  Raises DiagnosticError where there is nothing to compile.
     """
     made = {}
     for specialisation in worth_compiling(base.manifest):
-        observe(specialisation)
-        library, manifest, texts = compiled(base, specialisation)
-        own = {name: text for name, text in texts.items() if not name.startswith("source/")}
-        made[specialisation.name] = container.packed(library, manifest, own, where=specialisation.name)
+        with stage(specialisation):
+            library, manifest, texts = compiled(base, specialisation)
+            own = {name: text for name, text in texts.items() if not name.startswith("source/")}
+            made[specialisation.name] = container.packed(library, manifest, own, where=specialisation.name)
     return made
 
 

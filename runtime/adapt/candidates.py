@@ -80,10 +80,10 @@ class Candidates:
         allowed = capacities(self.policy)
         if not allowed or not load.shares.any():
             return []
-        dropped = {one.capacity: overflow(load.shares, one.capacity) for one in allowed if one.capacity is not None}
-        fitting = [one for one in allowed if dropped[one.capacity] <= _OVERFLOW]
+        dropped = {one.name: overflow(load.shares, one.capacity) for one in allowed if one.capacity is not None}
+        fitting = [one for one in allowed if dropped[one.name] <= _OVERFLOW]
         found = fitting[0] if fitting else allowed[-1]
-        kept = 1 - dropped[found.capacity]
+        kept = 1 - dropped[found.name]
         gain = kept / max(1 - load.overflow, 1e-9)
         why = f"keeps {kept:.1%} of the choices instead of {1 - load.overflow:.1%}"
         return [Proposal(found, gain, why, work=gain)]
