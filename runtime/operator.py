@@ -56,10 +56,12 @@ def _run(
         packed = made.buffer
     else:
         store = owner(packed)
-        if weights:
-            if store is None:
-                raise InputError("moec::run: weights were given, but the packed buffer belongs to no layer")
-            store.refresh(weights)
+        if store is not None:
+            packed = store.buffer  # which may have moved since a program took hold of it
+            if weights:
+                store.refresh(weights)
+        elif weights:
+            raise InputError("moec::run: weights were given, but the packed buffer belongs to no layer")
     tokens = inputs[0].shape[0]
     probe, number = None, 0
     if store is not None and (published := store.published) is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import wait
-from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +13,7 @@ from moec.artifact.policy import Policy
 from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.contracts import Compiler, Proposer
 from moec.runtime.adapt.controller import Controller
+from moec.runtime.adapt.forking import in_children
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.adapt.paging import Paging
 from moec.runtime.adapt.statistics import LoadStatistics
@@ -63,7 +62,7 @@ class Adaptation:
         )
         self._close = weakref.finalize(self, _close, self._ending, compiler, paging, self._thread)
         weakref.finalize(store, self._ending.set).atexit = False
-        _running().add(self)
+        in_children(self)
         self._thread.start()
 
     @property
@@ -154,16 +153,3 @@ def _close(ending: threading.Event, compiler: Compiler, paging: Paging | None, t
         paging.stop()
     if thread is not threading.current_thread():
         thread.join(_LAST_WAIT)
-
-
-@cache
-def _running() -> weakref.WeakSet[Adaptation]:
-    """Every adaptation of the process."""
-    found: weakref.WeakSet[Adaptation] = weakref.WeakSet()
-
-    def in_child() -> None:
-        for adaptation in tuple(found):
-            adaptation.forked()
-
-    os.register_at_fork(after_in_child=in_child)
-    return found

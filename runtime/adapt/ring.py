@@ -72,6 +72,10 @@ class Ring:
         """The call has failed: what it counted is worth nothing."""
         self._free.append(row)
 
+    def forked(self) -> None:
+        """In a forked child: a lock that another thread may have held is free."""
+        self._draining = threading.Lock()
+
     def drain(self) -> Batch:
         """What was given back since the last time; any thread may ask."""
         with self._draining:

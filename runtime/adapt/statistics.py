@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moec.artifact.manifest import Manifest
 from moec.errors import AdaptationError
+from moec.runtime.adapt.forking import in_children
 from moec.runtime.adapt.ring import Batch, Ring, Row
 
 if TYPE_CHECKING:
@@ -96,6 +97,12 @@ class LoadStatistics:
         self._calls = self._tokens = self._dropped = self._uncounted = 0
         self._histogram = np.zeros(65, np.int64)  # by bit length
         self._listeners: list[Listener] = []
+        in_children(self)
+
+    def forked(self) -> None:
+        """In a forked child: locks that other threads may have held are free."""
+        self._lock = threading.Lock()
+        self.ring.forked()
 
     @classmethod
     def of(cls, manifest: Manifest) -> LoadStatistics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -160,3 +161,14 @@ def test_a_recording_that_cannot_be_written_ends_without_touching_calls(tmp_path
     assert statistics.snapshot().calls == 2
     with pytest.raises(OSError, match="No space"):
         recorder.stop()
+
+
+def test_a_forked_child_is_not_stuck_on_a_lock_that_nobody_holds() -> None:
+    statistics = LoadStatistics(E, 2, capacity=False)
+    run(statistics, 1, [1, 0, 0, 0])
+    with statistics._lock, statistics.ring._draining:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(statistics.snapshot().calls)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert statistics.snapshot().calls == 1
