@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,15 +118,20 @@ class Traffic:
         x = torch.randn(tokens, 4)
         assert torch.equal(self.layer(x, tokens % 5), double.expected(x, tokens % 5))
 
-    def run(self, until: Callable[[], bool], tokens: Sequence[int] = (4,), calls: int = 2000) -> None:
+    def run(self, until: Callable[[], bool], tokens: Sequence[int] = (4,)) -> None:
         """Calls, a tick of the controller behind every few, until something has happened."""
-        for turn in range(calls):
+        end, turn = time.monotonic() + 120, 0
+        while time.monotonic() < end:
             self.call(tokens[turn % len(tokens)])
             self.now += 0.05
-            if turn % 4 == 3:
+            turn += 1
+            if turn % 4 == 0:
                 self.controller.tick()
             if until():
                 return
+            attempt = self.controller.attempt
+            if attempt is not None and attempt.working is not None:
+                wait((attempt.working,), 1.0)  # a busy machine leaves it little
         raise AssertionError(f"nothing came of it: {list(self.controller.decisions)}")
 
     def events(self, event: str) -> list[dict[str, object]]:

@@ -243,7 +243,7 @@ def test_new_weights_during_an_attempt_and_after_it(tmp_path: Path) -> None:
     made.controller.tick()
     assert made.events("decision")[-1]["why"] == "the layer was given other weights meanwhile"
     layer.load_state_dict(double.weights())
-    made.run(made.decided("keep"), calls=8000)
+    made.run(made.decided("keep"))
     layer.load_state_dict(state)
     assert torch.equal(layer(x, 2), double.expected(x, 2, state))
     made.controller.tick()
