@@ -51,10 +51,11 @@ class MappedMemory:
     def drop(self, ranges: Iterable[Range]) -> None:
         """Let go of the memory of all whole pages within `ranges`; a kernel that reads them meanwhile reads them again.
 
-        What was written since is brought to the disk first.
+        What was written since is brought to the disk first.  Where a file system holds a file in larger pieces than
+        pages, those that reach beyond a range stay, so neighbouring ranges count as one.
         """
         os.fdatasync(self._descriptor.number)
-        for begin, end in ranges:
+        for begin, end in _joined(ranges):
             first, last = -(-begin // _PAGE) * _PAGE, end // _PAGE * _PAGE
             if first < last:
                 _advise(self.buffer.data_ptr() + first, last - first, mmap.MADV_DONTNEED)
@@ -82,6 +83,16 @@ class _Descriptor:
 
     def __del__(self) -> None:
         os.close(self.number)
+
+
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    """Without borders between neighbours."""
+    joined: list[Range] = []
+    for begin, end in sorted(ranges):
+        if joined and joined[-1][1] == begin:
+            begin = joined.pop()[0]
+        joined.append((begin, end))
+    return joined
 
 
 @cache

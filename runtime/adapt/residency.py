@@ -1,8 +1,10 @@
-"""Which experts' weights are in memory: those that tokens choose most, within a number of bytes.
+"""Which experts' weights are in memory: those that calls use most, within a number of bytes.
 
-Nothing is fetched ahead: an expert comes into memory when a kernel first touches it.  Behind the calls, experts whose
-share of recent slots is smallest are let go until the rest fits.  So what stays follows the load, calls never wait for
-a decision, and bits do not depend on it.
+Nothing is fetched ahead: an expert comes into memory when a kernel first touches it.  Behind the calls, experts are let
+go until the rest fits: those first whose third last use is longest ago (LRU-3 of O'Neil et al., "The LRU-K page
+replacement algorithm for database disk buffering", 1993).  That has no time scale of its own: new hot experts win after
+three calls, however long the old ones were hot, and an expert that is used once now and then does not displace others.
+So what stays follows the load, calls never wait for a decision, and bits do not depend on it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from moec.runtime.adapt.statistics import LoadStatistics
 
 _INTERVAL = 0.02
 """Seconds between looks at what calls have touched."""
+_USES = 3
+"""How many last uses of an expert are remembered."""
 _SWEEP_INTERVAL = 1.0
 """Seconds between looks at what really is in memory."""
 
@@ -47,11 +51,12 @@ class Moved:
 class Residency:
     """Keeps the experts of one layer within `limit` bytes, from `start` to `stop`.
 
-    keep        experts that stay, whatever comes; None: those that recent tokens choose most
+    keep        experts that stay, whatever comes; None: those that recent calls use most
     generation  a number that changes with the weights: they have been written then, and so are in memory
 
     A call that touches more experts than fit holds more than the limit until it ends.  The system reads ahead beyond
-    the end of an expert; its neighbours that come that way are let go of within a second or two.
+    the end of an expert; its neighbours that come that way are let go of within a second or two.  Where a file is kept
+    in pieces of up to 2 MiB, those that an expert shares with one that stays, stay.
     """
 
     def __init__(
@@ -86,6 +91,9 @@ class Residency:
             )
         self._present = np.ones(statistics.experts, bool)  # whatever was packed is in memory
         self._came = np.zeros(statistics.experts, bool)
+        self._unswept = False
+        self._calls = 0
+        self._uses = np.zeros((_USES, statistics.experts), np.int64)  # the number of the call, the last use first
         self._changed = threading.Event()
         self._ending = False
         self._lock = threading.Lock()
@@ -126,12 +134,12 @@ class Residency:
     def settle(self) -> Moved:
         """Let go of what is too much."""
         begin = time.monotonic()
-        shares = self._statistics.snapshot().shares
+        self._statistics.fold()
         with self._lock:
             before = self._present.copy()
             present = np.flatnonzero(before)
-            worth = shares[present] if self._kept is None else self._kept[present].astype(float)
-            present = present[np.argsort(worth, kind="stable")]
+            kept = np.zeros_like(before) if self._kept is None else self._kept
+            present = present[np.lexsort((*self._uses[:, present], kept[present]))]
             held = self._always + int(self._bytes[present].sum())
             left = np.cumsum(self._bytes[present])
             count = int(np.searchsorted(left, held - self._limit)) + 1 if held > self._limit else 0
@@ -139,6 +147,7 @@ class Residency:
             self._present[went] = False
             came = np.flatnonzero(self._came)
             self._came[:] = False
+            self._unswept = True
         self._memory.drop(piece for expert in went for piece in self._ranges[expert])
         nbytes = int(self._bytes[went].sum())
         return Moved(tuple(came.tolist()), tuple(went.tolist()), nbytes, time.monotonic() - begin)
@@ -146,6 +155,10 @@ class Residency:
     def _heard(self, batch: Batch) -> None:
         touched = batch.chosen.any(0)
         with self._lock:
+            for used in batch.chosen > 0:
+                self._calls += 1
+                self._uses[1:, used] = self._uses[:-1, used]
+                self._uses[0, used] = self._calls
             self._came |= touched & ~self._present
             self._present |= touched
 
@@ -156,8 +169,8 @@ class Residency:
             self._notice_written()
             if self.held > self._limit:
                 self._report(self.settle())
-            if time.monotonic() - swept > _SWEEP_INTERVAL:
-                swept = time.monotonic()
+            if self._unswept and time.monotonic() - swept > _SWEEP_INTERVAL:
+                swept, self._unswept = time.monotonic(), False
                 self._sweep()
             self._changed.wait(_INTERVAL)
             self._changed.clear()

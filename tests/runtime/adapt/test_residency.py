@@ -98,6 +98,20 @@ def test_what_is_chosen_most_stays(folder: Path) -> None:
     assert torch.equal(memory.buffer, values)
 
 
+def test_new_hot_experts_win_soon_and_rare_ones_never(folder: Path) -> None:
+    memory, _ = filled(folder)
+    statistics = LoadStatistics(EXPERTS, 2, capacity=False)
+    residency = Residency(memory, REGIONS, statistics, REST + 2 * STRIDE, lambda moved: None)
+    statistics.listen(residency._heard)
+    choose(statistics, [0, 1], 1000)
+    choose(statistics, [5])
+    residency.settle()
+    assert residency.present == (0, 1), "one use is not enough"
+    choose(statistics, [6, 7], 3)
+    residency.settle()
+    assert residency.present == (6, 7), "however long the others were hot"
+
+
 def test_a_fixed_set_stays_whatever_comes(folder: Path) -> None:
     memory, _ = filled(folder)
     statistics = LoadStatistics(EXPERTS, 2, capacity=False)
