@@ -382,7 +382,24 @@ class Builder:
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes of a and b (those of b count on from a's)."""
+        if a.element == self.bf16:  # LLVM moves bf16 by way of f32, and calls a library, where it is not native
+            bits = self.like(a, self.i16)
+            moved = self.shuffle(a.bitcast(bits), b.bitcast(bits), lanes)
+            return moved.bitcast(self.like(moved, self.bf16))
         return Value(vector.ShuffleOp(a.raw, b.raw, list(lanes)).result)
+
+    def concatenate(self, parts: Sequence[Value]) -> Value:
+        """Vectors of equal type, a power of two of them, one behind the other."""
+        joined = list(parts)
+        while len(joined) > 1:
+            pairs = zip(joined[::2], joined[1::2], strict=True)
+            joined = [self.shuffle(low, high, range(2 * low.lanes)) for low, high in pairs]
+        return joined[0]
+
+    def cut(self, value: Value, count: int) -> list[Value]:
+        """The parts of a vector, `count` of equal length; the inverse of `concatenate`."""
+        lanes = value.lanes // count
+        return [self.shuffle(value, value, range(n * lanes, (n + 1) * lanes)) for n in range(count)]
 
     def reduce(self, value: Value, combine: Callable[[Value, Value], Value]) -> Value:
         """Combines the lanes pairwise in a fixed tree: halves, quarters, ...; a power of two of them."""

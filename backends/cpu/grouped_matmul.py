@@ -82,19 +82,45 @@ def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], coun
 def _epilogue(
     call: Call, op: Any, operands: Operands, outs: Sequence[Storage], task: Task, panel: Value, block: Block
 ) -> None:
+    b = call.b
+    together = tiling.EPILOGUE_ROWS
+    whole = block.count // together * together
+    with b.for_(0, whole, together) as loop:
+        _epilogue_of(call, op, operands, outs, task, panel, block, loop.index, together)
+    with b.for_(whole, block.count) as loop:
+        _epilogue_of(call, op, operands, outs, task, panel, block, loop.index, 1)
+
+
+def _epilogue_of(
+    call: Call,
+    op: Any,
+    operands: Operands,
+    outs: Sequence[Storage],
+    task: Task,
+    panel: Value,
+    block: Block,
+    first: Value,
+    count: int,
+) -> None:
+    """The epilogue of `count` rows of a block, side by side in one vector: their chains of operations overlap."""
     b, layout = call.b, operands.layout
-    with b.for_(0, block.count) as loop:
-        row = task.first_row + block.first + loop.index
-        slot, token = operands.slot_and_token(call, row)
-        for group in range(layout.groups):
-            column = panel * layout.panel_columns + group * layout.lanes
-            place = Place(row, task.expert, token, slot, column, real_lanes(b, call.frame, layout.columns, column))
-            sums = operands.sums(call, block, loop.index, group)
+    rows = [task.first_row + block.first + first + n for n in range(count)]
+    slots_and_tokens = [operands.slot_and_token(call, row) for row in rows]
+    for group in range(layout.groups):
+        column = panel * layout.panel_columns + group * layout.lanes
+        real = real_lanes(b, call.frame, layout.columns, column)
+        places = [
+            Place(row, task.expert, token, slot, column, real)
+            for row, (slot, token) in zip(rows, slots_and_tokens, strict=True)
+        ]
 
-            def emit(place: Place = place, sums: list[Value] = sums) -> None:
-                leaf = lambda element: read(call, element, place, layout.lanes)  # noqa: E731
-                values = elementwise.evaluate(b, op.epilogue, sums, layout.lanes, leaf)
-                for out, value in zip(outs, values, strict=True):
-                    store(call, out, place, row, value)
+        def emit(places: Sequence[Place] = places, group: int = group) -> None:
+            sums = [operands.sums(call, block, first + n, group) for n in range(count)]
+            leaf = lambda element: b.concatenate([read(call, element, place, layout.lanes) for place in places])  # noqa: E731
+            joined = [b.concatenate(of_rows) for of_rows in zip(*sums, strict=True)]
+            values = elementwise.evaluate(b, op.epilogue, joined, count * layout.lanes, leaf)
+            for out, value in zip(outs, values, strict=True):
+                for place, part in zip(places, b.cut(value, count), strict=True):
+                    store(call, out, place, place.row, part)
 
-            operands.within(b, column, group, emit)
+        operands.within(b, column, group, emit)

@@ -35,6 +35,11 @@ class Variant:
         return bool(self.target_cpu)
 
     @property
+    def has_scale(self) -> bool:
+        """Has `vscalefps`: x * 2^n, rounded once."""
+        return "avx512f" in self.features
+
+    @property
     def vector_bytes(self) -> int:
         return 4 * self.lanes
 

@@ -130,13 +130,18 @@ class Operands:
         if self.copied is None:
             return Rows(call.row(self.lhs, first), self.stride, count)
         buffer = call.own(self.copied, _rows_size(self.chunk, self.stride, self.rows_per_token))
+
+        def source(row: Value) -> Pointer:
+            gathered = self.plan is not None and self.plan.gather
+            return call.row(self.lhs, self.slot_and_token(call, row)[1] if gathered else row)
+
         with b.if_(held.load(b.i64).differs(first)):
             held.store(first)
+            last = first + (count - 1)
             with b.for_(0, count) as loop:
                 row = first + loop.index
-                source = self.slot_and_token(call, row)[1] if self.plan and self.plan.gather else row
-                to = buffer.at(loop.index, self.stride)
-                copy_row(b, self.layout, call.row(self.lhs, source), self.lhs.element, to)
+                ahead = source(b.minimum(row + tiling.ROWS_AHEAD, last))
+                copy_row(b, self.layout, source(row), self.lhs.element, buffer.at(loop.index, self.stride), ahead)
         return Rows(buffer, self.stride, count)
 
 

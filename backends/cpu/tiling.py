@@ -32,6 +32,13 @@ EXPANDED_CHUNK = Chunk(2048 * 1024, 512)
 EARLY_CHUNK = Chunk(1024 * 1024, 512)
 """Where the next unit is expanded early, it has to be prefetched in time beside the rows."""
 
+ROWS_AHEAD = 4
+"""While a row is copied, the one that comes so many rows later is prefetched."""
+
+EPILOGUE_ROWS = 4
+"""Rows of a block whose epilogues are computed side by side: one's chain of operations is longer than the processor
+looks ahead."""
+
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
 

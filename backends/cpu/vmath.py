@@ -52,9 +52,19 @@ def _power_of_two(b: Builder, exponent: Value, like: Value) -> Value:
 
 
 def _scale(b: Builder, x: Value, exponent: Value) -> Value:
-    """x * 2^exponent, in two steps, so that the result may be denormal or infinite."""
-    half = exponent.arithmetic_shift(1)
-    return x * _power_of_two(b, half, x) * _power_of_two(b, exponent - half, x)
+    """x * 2^exponent, rounded once, for a whole number as a float; NaN if either is."""
+    if b.variant.has_scale and x.lanes % b.variant.lanes == 0:
+        count = x.lanes // b.variant.lanes
+        pairs = zip(b.cut(x, count), b.cut(exponent, count), strict=True)
+        return b.concatenate([_scale_native(b, *pair) for pair in pairs])
+    whole = _integers(b, b.select(exponent.is_nan(), exponent.same(0.0), exponent))
+    half = whole.arithmetic_shift(1)  # in two steps, so that the result may be denormal or infinite
+    return x * _power_of_two(b, half, x) * _power_of_two(b, whole - half, x)
+
+
+def _scale_native(b: Builder, x: Value, exponent: Value) -> Value:
+    every, as_rounded = b.constant(b.i16, -1), b.constant(b.i32, 4)
+    return b.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", x.type, x, exponent, x, every, as_rounded)
 
 
 def _copysign(b: Builder, magnitude: Value, sign: Value) -> Value:
@@ -80,17 +90,15 @@ def _exp_reduced(b: Builder, r: Value) -> Value:
 
 def exp(b: Builder, x: Value) -> Value:
     bounded = _clamp(b, x, -105.0, 89.0)
-    n = _nearest(bounded * 1.44269504088896341)
+    n = b.fma(bounded, x.same(1.44269504088896341), x.same(_ROUND)) - _ROUND
     r = b.fma(n, x.same(-_LN2_LOW), b.fma(n, x.same(-_LN2_HIGH), bounded))
-    exact = b.select(x.is_nan(), x.same(0.0), n)
-    return _scale(b, _exp_reduced(b, r), _integers(b, exact))
+    return _scale(b, _exp_reduced(b, r), n)
 
 
 def exp2(b: Builder, x: Value) -> Value:
     bounded = _clamp(b, x, -151.0, 129.0)
     n = _nearest(bounded)
-    exact = b.select(x.is_nan(), x.same(0.0), n)
-    return _scale(b, _exp_reduced(b, (bounded - n) * 0.693147180559945309), _integers(b, exact))
+    return _scale(b, _exp_reduced(b, (bounded - n) * 0.693147180559945309), n)
 
 
 def expm1(b: Builder, x: Value) -> Value:
