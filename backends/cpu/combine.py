@@ -15,7 +15,7 @@ from moec.backends.cpu import elementwise, tiling, waves
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, LINE, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import Operands, grouped
-from moec.backends.cpu.product import Block, Rows, panel_product, scratch_bytes
+from moec.backends.cpu.product import Block, Rows, panel_product, panels_together, scratch_bytes
 from moec.backends.cpu.sources import At
 from moec.backends.cpu.values import Pointer, Value
 
@@ -53,19 +53,25 @@ class _Combine:
         scratch = b.scratch(scratch_bytes(b, self.weights, self.operands.chunk))
         held = b.scratch(8)
         # Wide tasks first, so that rows are read few times; single panels last, so that threads end together.
-        fair = b.maximum(b.minimum(b.index(layout.panels) // (call.threads * 4), tiling.WIDE_PANELS), 1)
-        width = b.select(call.threads.equals(1), b.index(min(tiling.WIDE_PANELS, layout.panels)), fair)
+        together = self.operands.source.together
+        # Panels that are fetched together stay so.
+        most, share = (together, 2) if together > 1 else (tiling.WIDE_PANELS, 4)
+        fair = b.maximum(b.minimum(b.index(layout.panels) // (call.threads * share), most), 1)
+        width = b.select(call.threads.equals(1), b.index(min(most, layout.panels)), fair)
         wide = b.index(layout.panels * 3 // 4) // width
-        tasks = wide + (b.index(layout.panels) - wide * width)
+        narrow = width if together > 1 else b.index(1)
+        tasks = wide + (b.index(layout.panels) - wide * width + (narrow - 1)) // narrow
 
         def first_panel(task: Value) -> Value:
-            return b.select(task < wide, task * width, wide * width + (task - wide))
+            panel = b.select(task < wide, task * width, wide * width + (task - wide) * narrow)
+            return b.minimum(panel, layout.panels)
 
         def run(task: Value) -> Sequence[Value]:
             following = call.word(self.counter).fetch_add(1)
             begin, end = first_panel(task), first_panel(task + 1)
             # Without a following task, its first weights stand for those of any: they are prefetched in vain.
-            after = b.select(following < tasks, first_panel(following), begin)
+            more = following < tasks
+            after = b.select(more, first_panel(following), begin), b.select(more, first_panel(following + 1), end)
             first, last = self.ends()
             with b.if_(first):
                 self.clear(begin, end)
@@ -89,42 +95,53 @@ class _Combine:
         count = (end - begin) * self.call.tokens * self.row_bytes
         b.intrinsic("llvm.memset", None, self.sums(begin, b.index(0)), b.constant(b.i8, 0), count, b.constant(b.i1, 0))
 
-    def experts(self, begin: Value, end: Value, after: Value, scratch: Pointer, held: Pointer) -> None:
-        """Adds up the contributions of every expert to the columns of panels [begin, end)."""
+    def experts(self, begin: Value, end: Value, after: tuple[Value, Value], scratch: Pointer, held: Pointer) -> None:
+        """Adds up the contributions of every expert to the columns of panels [begin, end); those `after` come next."""
         b, call, operands = self.b, self.call, self.operands
         groups = operands.group_count(call)
         with b.for_(0, groups) as group:
             expert, first, end_row = operands.group(call, group.index)
             chunks = (end_row - first + (operands.chunk - 1)) // operands.chunk
             is_last_group = group.index.equals(groups - 1)
-            next_expert = operands.group(call, b.select(is_last_group, b.index(0), group.index + 1))[0]
-            behind = At(next_expert, b.select(is_last_group, after, begin))
-            again = At(expert, begin)
+            next_expert, next_row, next_end = operands.group(call, b.select(is_last_group, b.index(0), group.index + 1))
+            width, next_width = self.together(end_row - first), self.together(next_end - next_row)
+            last = (b.select(is_last_group, then, now) for then, now in zip(after, (begin, end), strict=True))
+            behind = self.panels(next_expert, *last, next_width)
+            again = self.panels(expert, begin, end, width)
             with b.for_(0, chunks) as chunk:
                 row = first + (end_row - first) * chunk.index // chunks
                 count = first + (end_row - first) * (chunk.index + 1) // chunks - row
                 held.store(b.index(-1))
                 rows = operands.rows(call, row, count, held)
                 then = behind.pick(b, chunk.index.equals(chunks - 1), again)
-                with b.for_(begin, end) as panel:
-                    at = panel.index
-                    following = then.pick(b, at.equals(end - 1), At(expert, at + 1))
-                    # Rows that lie where they are read are next to come in the order in which they lie.
-                    line = b.select(at.equals(begin), b.index(LINE), 0)
+                with b.for_(begin, end, width) as panel:
+                    at = self.panels(expert, panel.index, end, width)
+                    behind_these = panel.index + at.panels
+                    following = then.pick(b, behind_these >= end, self.panels(expert, behind_these, end, width))
 
-                    def next_rows(block: Block, rows: Rows = rows, line: Value = line) -> tuple[Pointer, Value]:
+                    # Rows that lie where they are read are next to come in the order in which they lie.
+                    def next_rows(block: Block, rows: Rows = rows) -> tuple[Pointer, Value]:
+                        line = b.select(block.at.panel.equals(begin), b.index(LINE), 0)
                         return rows.first.at(block.first + block.count, rows.stride), line
 
-                    def before(block: Block, row: Value = row, at: Value = at) -> None:
-                        self.prefetch_sums(at, row + block.first, block.count)
+                    def before(block: Block, row: Value = row) -> None:
+                        self.prefetch_sums(block.at.panel, row + block.first, block.count)
 
-                    def add(block: Block, row: Value = row, at: Value = at, expert: Value = expert) -> None:
-                        self.add(at, expert, row + block.first, block)
+                    def add(block: Block, row: Value = row) -> None:
+                        self.add(row + block.first, block)
 
                     panel_product(
-                        call, self.weights, rows, At(expert, at), following, scratch,
+                        call, self.weights, rows, at, following, scratch,
                         look_ahead=next_rows if operands.copied is None else None, before=before, after=add,
                     )  # fmt: skip
+
+    def together(self, rows: Value) -> Value:
+        """How many panels are multiplied together by an expert's rows."""
+        return panels_together(self.b, self.weights, self.b.minimum(rows, self.operands.chunk))
+
+    def panels(self, expert: Value, first: Value, end: Value, width: Value) -> At:
+        """Panels from `first` on, `width` of them if there are."""
+        return At(expert, first, self.b.minimum(end - first, width))
 
     def prefetch_sums(self, panel: Value, first: Value, count: Value) -> None:
         with self.b.for_(0, count, unroll=False) as loop:
@@ -133,9 +150,10 @@ class _Combine:
             for byte in range(0, self.row_bytes, LINE):
                 (place + byte).prefetch()
 
-    def add(self, panel: Value, expert: Value, first: Value, block: Block) -> None:
+    def add(self, first: Value, block: Block) -> None:
         """Adds what a block's rows contribute to the sums of their tokens."""
         b, call, layout = self.b, self.call, self.layout
+        expert, panel = block.at.expert, block.at.panel
         with b.for_(0, block.count, unroll=False) as loop:
             row = first + loop.index
             slot, token = self.operands.slot_and_token(call, row)

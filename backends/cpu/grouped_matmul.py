@@ -11,7 +11,7 @@ from moec.backends.cpu import elementwise, tiling
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage
 from moec.backends.cpu.operands import Operands, dense, grouped
-from moec.backends.cpu.product import Block, panel_product, scratch_bytes
+from moec.backends.cpu.product import Block, panel_product, panels_together, scratch_bytes
 from moec.backends.cpu.sources import At
 from moec.backends.cpu.tasks import Task, Tasks
 from moec.backends.cpu.values import Value
@@ -63,14 +63,19 @@ def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], coun
     def run(_: Value) -> Sequence[Value]:
         # The next task is known before this one ends, so that its first weights can be prefetched.
         more = tasks.claim(ahead)
-        behind = At(ahead.expert, ahead.first_panel).pick(b, more, At(task.expert, task.first_panel))
+
+        def panels(of: Task, first: Value) -> At:
+            return At(of.expert, first, b.minimum(of.end_panel - first, panels_together(b, weights, of.rows)))
+
+        behind = panels(ahead, ahead.first_panel).pick(b, more, panels(task, task.first_panel))
         rows = operands.rows(call, task.first_row, task.rows, held)
-        with b.for_(task.first_panel, task.end_panel) as panel:
-            at = At(task.expert, panel.index)
-            following = behind.pick(b, panel.index.equals(task.end_panel - 1), At(task.expert, panel.index + 1))
+        with b.for_(task.first_panel, task.end_panel, panels_together(b, weights, task.rows)) as panel:
+            at = panels(task, panel.index)
+            then = panel.index + at.panels
+            following = behind.pick(b, then >= task.end_panel, panels(task, then))
 
             def after(block: Block) -> None:
-                _epilogue(call, op, operands, outs, task, panel.index, block)
+                _epilogue(call, op, operands, outs, task, block)
 
             panel_product(call, weights, rows, at, following, scratch, after=after)
         task.become(ahead)
@@ -79,16 +84,14 @@ def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], coun
     b.while_([tasks.claim(task)], lambda found: found, run)
 
 
-def _epilogue(
-    call: Call, op: Any, operands: Operands, outs: Sequence[Storage], task: Task, panel: Value, block: Block
-) -> None:
+def _epilogue(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], task: Task, block: Block) -> None:
     b = call.b
     together = tiling.EPILOGUE_ROWS
     whole = block.count // together * together
     with b.for_(0, whole, together) as loop:
-        _epilogue_of(call, op, operands, outs, task, panel, block, loop.index, together)
+        _epilogue_of(call, op, operands, outs, task, block, loop.index, together)
     with b.for_(whole, block.count) as loop:
-        _epilogue_of(call, op, operands, outs, task, panel, block, loop.index, 1)
+        _epilogue_of(call, op, operands, outs, task, block, loop.index, 1)
 
 
 def _epilogue_of(
@@ -97,7 +100,6 @@ def _epilogue_of(
     operands: Operands,
     outs: Sequence[Storage],
     task: Task,
-    panel: Value,
     block: Block,
     first: Value,
     count: int,
@@ -107,7 +109,7 @@ def _epilogue_of(
     rows = [task.first_row + block.first + first + n for n in range(count)]
     slots_and_tokens = [operands.slot_and_token(call, row) for row in rows]
     for group in range(layout.groups):
-        column = panel * layout.panel_columns + group * layout.lanes
+        column = block.at.panel * layout.panel_columns + group * layout.lanes
         real = real_lanes(b, call.frame, layout.columns, column)
         places = [
             Place(row, task.expert, token, slot, column, real)

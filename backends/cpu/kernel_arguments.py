@@ -25,6 +25,7 @@ class KernelArguments(NamedTuple):
     rows_ahead: Pointer
     rows_stride: Value
     pace: Value
+    run: Value
 
     def first_sums(self, b: Builder, type_: ir.Type, places: Sequence[Pointer], width: int) -> list[Value]:
         """Zeros, or what lies at `places`, each a vector of `width` bytes."""

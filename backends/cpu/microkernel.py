@@ -28,14 +28,15 @@ PACE = 1 << 16
 
 def kernel(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool = False) -> Function:
     """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride,
-    pace)`.
+    pace, run)`.
 
-    Streams move on at every step; of a `paced` kernel, by n * pace / PACE strides, rounded down, after n steps.
+    Streams move on by their strides at every step.  Those of a `paced` kernel are runs of 2**run lines, which begin a
+    stride apart; after n steps they are at line n * pace / PACE, rounded down.
     Accumulators are [row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.  Defines
     the function when it is first asked for.
     """
     name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}{'_paced' if paced else ''}"
-    arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64]
+    arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
         with b.define(function) as taken:
@@ -52,15 +53,17 @@ def _body(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool, g
     width = 4 * layout.lanes
     places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
     start = given.first_sums(b, vector, places, width)
+    in_run = (b.index(1) << given.run) - 1
     ahead = [b.index(0)] if paced else [given.weights_ahead, given.rows_ahead]
     with b.for_(0, given.steps, carry=[*start, given.rows, given.weights, *ahead], unroll=False) as loop:
         sums = loop.values[: len(places)]
         a, weights = (Pointer(value.raw) for value in loop.values[len(places) : len(places) + 2])
         moving = loop.values[len(places) + 2 :]
         if paced:
-            strides = moving[0] // PACE
-            streams = [given.weights_ahead + strides * given.weights_stride]
-            streams.append(given.rows_ahead + strides * given.rows_stride)
+            lines = moving[0] >> (PACE.bit_length() - 1)
+            run, line = lines >> given.run, (lines & in_run) * LINE
+            streams = [given.weights_ahead + run * given.weights_stride + line]
+            streams.append(given.rows_ahead + run * given.rows_stride + line)
             moved = [moving[0] + given.pace]
         else:
             streams = [Pointer(stream.raw) for stream in moving]
@@ -71,8 +74,8 @@ def _body(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool, g
             for n, column in enumerate(columns):
                 at = row * layout.vectors + n
                 sums[at] = _multiply_add(b, layout, element, column, sums[at])
-        for line in range(layout.prefetched_lines):
-            (streams[0] + line * LINE).prefetch()
+        for ahead_ in range(1 if paced else layout.prefetched_lines):
+            (streams[0] + ahead_ * LINE).prefetch()
         streams[1].prefetch()
         loop.carry(*sums, a + 4, weights + layout.step_bytes, *moved)
     for place, value in zip(places, loop.results, strict=False):

@@ -64,8 +64,10 @@ class Operands:
 
     def weights(self, call: Call) -> Weights:
         """Called once in a phase, at its beginning."""
-        bytes_ = expanded_bytes(self.layout, self.source)
-        made = Weights(self.layout, self.source, None if self.expanded is None else call.own(self.expanded, bytes_))
+        memory = None
+        if self.expanded is not None and not isinstance(self.source, Packed):
+            memory = call.own(self.expanded, expanded_bytes(self.source))
+        made = Weights(self.layout, self.source, memory)
         made.begin(call.b)
         return made
 
@@ -214,8 +216,9 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     chunk = tiling.chunk_rows(source.chunk, stride, tiling.most_rows(frame.variant, layout))
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
     copied = None if in_place else frame.workspace(rows_size)
-    expands = not isinstance(source, Packed)
-    expanded = frame.workspace(Size(per_thread=expanded_bytes(layout, source))) if expands else None
+    expanded = None
+    if not isinstance(source, Packed):
+        expanded = frame.workspace(Size(per_thread=expanded_bytes(source)))
     return Operands(f"{frame.name}{name}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
 
 

@@ -79,12 +79,20 @@ class Rows(_Plain):
         return align_up(tiling.unit_steps(self.layout), self.layout.lanes)
 
     @property
+    def part_bytes(self) -> int:
+        return _part_bytes(self.layout, self.unit_steps)
+
+    @property
     def chunk(self) -> tiling.Chunk:
         return tiling.EXPANDED_CHUNK
 
     @property
     def early(self) -> bool:
         return False
+
+    @property
+    def together(self) -> int:
+        return 1
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """A panel's rows lie one after the other: each unit prefetches a part of the next panel, block by block."""
@@ -99,7 +107,7 @@ class Rows(_Plain):
             return Streams(first, stride, self.matrix(call, 1, coming.panel.expert) + offset, stride)
         if layout.step_bytes <= LINE:
             return Streams(first, stride)
-        return Streams(first, stride, first + LINE, stride, alone=True)
+        return Streams(first, stride, first + LINE, stride, needed=blocks.equals(1))
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         b, layout = call.b, self.layout
@@ -169,11 +177,24 @@ class Rows(_Plain):
 
 @dataclass(frozen=True)
 class Columns(_Plain):
-    """tensor<ExKxN>, multiplied transposed: the columns of a panel lie side by side."""
+    """tensor<ExKxN>, multiplied transposed: the columns of a panel lie side by side, those of several in a run."""
 
     @property
     def unit_steps(self) -> int:
-        return tiling.unit_steps(self.layout)
+        return tiling.unit_steps(self.layout, self.together, tiling.RUN_UNIT_BYTES)
+
+    @property
+    def part_bytes(self) -> int:
+        return _part_bytes(self.layout, self.unit_steps)
+
+    @property
+    def together(self) -> int:
+        return min(tiling.panels_together(self.layout.columns * self.width), self.layout.panels)
+
+    @property
+    def panel_row_bytes(self) -> int:
+        """Bytes of a panel in a row of the matrix."""
+        return self.layout.panel_columns * self.width
 
     @property
     def chunk(self) -> tiling.Chunk:
@@ -184,22 +205,23 @@ class Columns(_Plain):
         return True
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
-        """Each block prefetches its share: two lines for each step, which lie in rows of the matrix.
+        """Each block prefetches its share: runs of lines, one in each row of the matrix.
 
         Where rows are a power of two apart, their lines fall into a few sets of the second-level cache, which could not
         hold those of a unit until the end of it.
         """
         b, layout = call.b, self.layout
         row = layout.columns * self.width
-        share = coming.share(blocks)
-        begin = coming.first + share * block
-        first = self.matrix(call, 0, coming.at.expert).at(coming.at.panel, layout.panel_columns * self.width)
-        first = first.at(begin, layout.elements_per_step * row)
-        other = row if layout.elements_per_step > 1 else LINE
-        stride = b.index(layout.elements_per_step * row)
+        share = coming.share(blocks) * layout.elements_per_step
+        first = self.matrix(call, 0, coming.at.expert).at(coming.at.panel, self.panel_row_bytes)
+        first = first.at(coming.first * layout.elements_per_step + share * block, row)
+        lines = (coming.at.panels * self.panel_row_bytes + (LINE - 1)) // LINE
+        run = b.index(64) - b.intrinsic("llvm.ctlz", b.i64, lines - 1, b.constant(b.i1, 0))
+        needed = (share << run) > coming.steps  # more lines than one stream has steps
+        runs = b.select(needed, (share + 1) // 2, share)
         # The last lines are asked for some time before the block ends, and they are expanded.
-        pace = b.minimum(share * (PACE * 8 // 7) // coming.steps, PACE)
-        return Streams(first, stride, first + other, stride, pace=pace)
+        pace = b.minimum((runs << run) * (PACE * 8 // 7) // coming.steps, PACE)
+        return Streams(first, b.index(row), first.at(runs, row), b.index(row), needed, pace, run)
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         b, layout = call.b, self.layout
@@ -211,28 +233,34 @@ class Columns(_Plain):
             source = source.at(column, self.width)
             left = b.index(layout.inner) - first * layout.elements_per_step
             place = to + operand * layout.vector_bytes
-            b.call(function, source, b.index(layout.columns) - column, left, steps, place)
+            b.call(function, source, b.index(layout.columns) - column, left, steps, place, at.panels)
 
     def _function(self, b: Builder) -> Function:
-        """`void expand(source, columns, elements, steps, to)`: `elements` rows of `columns` columns are left."""
+        """`void expand(source, columns, elements, steps, to, panels)`: `elements` rows of `columns` columns are left,
+        of which so many panels are expanded."""
         layout = self.layout
         name = f"expand_columns_{layout.arithmetic.value}_{self.element}_{layout.columns}_{layout.step_bytes}"
-        name = f"{name}_{layout.operands}"
-        function = b.declare(name, [b.ptr, b.i64, b.i64, b.i64, b.ptr])
+        name = f"{name}_{layout.operands}_{self.part_bytes}"
+        function = b.declare(name, [b.ptr, b.i64, b.i64, b.i64, b.ptr, b.i64])
         if not function.operation.body.blocks:
             with b.define(function) as given:
                 self._define(b, *given)
         return function
 
-    def _define(self, b: Builder, source: Pointer, columns: Value, elements: Value, steps: Value, to: Pointer) -> None:
+    def _define(
+        self, b: Builder, source: Pointer, columns: Value, elements: Value, steps: Value, to: Pointer, panels: Value
+    ) -> None:
         layout = self.layout
         row, per_step = layout.columns * self.width, layout.elements_per_step
         whole = b.minimum(steps, elements // per_step)
-        bytes_ = layout.panel_columns * self.width
+        bytes_ = self.together * self.panel_row_bytes
         spill = b.scratch(per_step * bytes_)
 
         def step(number: Value, rows: Sequence[Pointer]) -> None:
-            self._step(b, rows, to.at(number, layout.step_bytes))
+            place = to.at(number, layout.step_bytes)
+            with b.for_(0, panels) as panel:
+                here = [at.at(panel.index, self.panel_row_bytes) for at in rows]
+                self._step(b, here, place.at(panel.index, self.part_bytes))
 
         def rows(number: Value, many: int) -> list[Pointer]:
             return [source.at(number * per_step + n, row) for n in range(many)]
@@ -248,20 +276,20 @@ class Columns(_Plain):
                                   for n, at in enumerate(rows(loop.index, per_step))])  # fmt: skip
             return []
 
-        b.choose(columns >= layout.panel_columns, [], all_columns, some_columns)
+        b.choose(columns >= panels * layout.panel_columns, [], all_columns, some_columns)
         if per_step > 1:
             with b.if_(whole < steps):
                 (alone,) = rows(whole, 1)
                 step(whole, [self._part(b, alone, columns, spill)])
 
     def _part(self, b: Builder, at: Pointer, columns: Value, spill: Pointer) -> Pointer:
-        """A row's columns of the panel, copied so that no more than there are is read."""
-        bytes_ = b.minimum(columns, self.layout.panel_columns) * self.width
+        """A row's columns of the panels, copied so that no more than there are is read."""
+        bytes_ = b.minimum(columns, self.together * self.layout.panel_columns) * self.width
         copy_bytes(b, spill, at, bytes_)
         return spill
 
     def _step(self, b: Builder, rows: Sequence[Pointer], to: Pointer) -> None:
-        """A step of every group; a missing second row is zeros."""
+        """A step of every group of a panel; a missing second row is zeros."""
         layout = self.layout
         lanes = layout.lanes
         if layout.arithmetic is not Arithmetic.PAIRS:
@@ -278,6 +306,10 @@ class Columns(_Plain):
             order = [n + half * layout.panel_columns for n in columns for half in range(2)]
             place = to + group * layout.operands * layout.vector_bytes
             place.store(b.shuffle(first, second, order), align=layout.vector_bytes)
+
+
+def _part_bytes(layout: Panels, steps: int) -> int:
+    return align_up(align_up(steps, layout.lanes) * layout.step_bytes)
 
 
 def plain(weights: Sequence[ir.Value], layout: Panels, element: ir.Type, transposed: bool) -> Rows | Columns:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moec.backends.cpu import microkernel, tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import LINE, Call, align_up
+from moec.backends.cpu.frame import LINE, Call
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.sources import At, Coming, Expanding, Packed
 from moec.backends.cpu.values import Pointer, Value
@@ -24,7 +24,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the chunk's rows, [first, first + count), and its accumulators: [row][vector of the panel][lane]."""
+    """A block of the chunk's rows, [first, first + count), and its accumulators: [row][vector of the panel][lane].
+
+    `at` is the one panel that it is multiplied by.
+    """
 
     rows: Rows
     at: At
@@ -73,6 +76,10 @@ class Weights:
             source.expand(call, at, first, steps, here)
         return here
 
+    def part(self, unit: Pointer, number: Value) -> Pointer:
+        """The part of a unit that belongs to panel number `number` of those that are together."""
+        return unit if isinstance(self.source, Packed) else unit.at(number, self.source.part_bytes)
+
     def begin(self, b: Builder) -> None:
         """Before the first unit."""
         if expands_early(self.source):
@@ -99,7 +106,8 @@ class Weights:
             (memory + 8).store(self._key(coming.at, part))
 
     def _key(self, at: At, part: Value) -> Value:
-        return (at.expert * self.layout.panels + at.panel) * self.units + part
+        count = self.source.together + 1
+        return ((at.expert * self.layout.panels + at.panel) * count + at.panels) * self.units + part
 
     @property
     def _memory(self) -> Pointer:
@@ -108,7 +116,7 @@ class Weights:
         return self.expanded
 
     def _room(self, number: Value) -> Pointer:
-        return (self._memory + LINE).at(number, unit_bytes(self.layout, self.source))
+        return (self._memory + LINE).at(number, (expanded_bytes(self.source) - LINE) // 2)
 
 
 def expands_early(source: Packed | Expanding) -> bool:
@@ -116,20 +124,27 @@ def expands_early(source: Packed | Expanding) -> bool:
     return not isinstance(source, Packed) and source.early
 
 
-def unit_bytes(layout: Panels, source: Packed | Expanding) -> int:
-    """Bytes of a unit of expanded weights: whole lines, and whole squares of vectors."""
-    return align_up(align_up(source.unit_steps, layout.lanes) * layout.step_bytes)
-
-
-def expanded_bytes(layout: Panels, source: Packed | Expanding) -> int:
+def expanded_bytes(source: Expanding) -> int:
     """Bytes of `Weights.expanded`."""
-    return 2 * unit_bytes(layout, source) + LINE if expands_early(source) else unit_bytes(layout, source)
+    unit = source.together * source.part_bytes
+    return 2 * unit + LINE if source.early else unit
 
 
 def scratch_bytes(b: Builder, weights: Weights, chunk: int) -> int:
     """Bytes of accumulators that `panel_product` needs for chunks of at most so many rows."""
-    rows = chunk if weights.units > 1 else tiling.most_rows(b.variant, weights.layout)
-    return rows * _row_bytes(weights.layout)
+    if weights.units == 1:
+        return tiling.most_rows(b.variant, weights.layout) * _row_bytes(weights.layout)
+    one = chunk * _row_bytes(weights.layout)
+    return one if weights.source.together == 1 else max(one, tiling.SUMS_BYTES)
+
+
+def panels_together(b: Builder, weights: Weights, rows: Value) -> Value:
+    """How many panels are multiplied together by a chunk of so many rows."""
+    together = weights.source.together
+    if together == 1:
+        return b.index(1)
+    fit = b.index(tiling.SUMS_BYTES // _row_bytes(weights.layout)) // b.maximum(rows, 1)
+    return b.minimum(b.maximum(fit, 1), together)
 
 
 def panel_product(
@@ -144,9 +159,9 @@ def panel_product(
     before: Callable[[Block], None] | None = None,
     after: Callable[[Block], None],
 ) -> None:
-    """All rows times the panel `at`; there must be at least one row.
+    """All rows times the panels `at`; there must be at least one row.
 
-    `following` is what is multiplied after this panel, and prefetched.  `look_ahead` says what else to prefetch.
+    `following` is what is multiplied after these, and prefetched.  `look_ahead` says what else to prefetch.
     `before` is emitted where the last unit of a block begins, `after` where its sums are complete.  `scratch` has
     `scratch_bytes`.
     """
@@ -155,8 +170,7 @@ def panel_product(
     unit, units = weights.unit_steps, weights.units
     blocks = (rows.count + (most - 1)) // most
     size, larger = rows.count // blocks, rows.count % blocks
-    alone = blocks.equals(1)
-
+    shares = blocks * at.panels
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
@@ -165,26 +179,30 @@ def panel_product(
         next_first = b.select(last, b.index(0), begin + steps)
         next_steps = b.minimum(b.index(layout.steps) - next_first, unit)
         coming = Coming(following.pick(b, last, at), next_first, next_steps, steps, following, part.index, units)
-        with b.for_(0, blocks, carry=[b.index(0)]) as loop:
-            first = loop.value
+        with b.for_(0, at.panels) as panel, b.for_(0, blocks, carry=[b.index(0)]) as loop:
+            first, share = loop.value, panel.index * blocks + loop.index
             count = size + b.convert(loop.index < larger, b.i64, signed=False)
-            sums = scratch.at(first, _row_bytes(layout)) if units > 1 else scratch
-            block = Block(rows, at, first, count, sums)
+            place = panel.index * rows.count + first
+            sums = scratch.at(place, _row_bytes(layout)) if units > 1 else scratch
+            block = Block(rows, At(at.expert, at.panel + panel.index, b.index(1)), first, count, sums)
             if before is not None:
                 with b.if_(last):
                     before(block)
             a = rows.first.at(first, rows.stride)
-            ahead = source.ahead(call, coming, loop.index, blocks)
+            ahead = source.ahead(call, coming, share, shares)
             other, other_step = look_ahead(block) if look_ahead else (block.accumulators, b.index(0))
-            if ahead.second is not None and ahead.second_stride is not None:
-                matters = alone if ahead.alone else b.constant(b.i1, 1)
-                other = pick(b, matters, ahead.second, other)
-                other_step = b.select(matters, ahead.second_stride, other_step)
             pace = b.index(microkernel.PACE) if ahead.pace is None else ahead.pace
-            streams = (ahead.first, ahead.stride, other, other_step, pace)
-            arguments = (a.at(begin, layout.row_step_bytes), here, steps, block.accumulators, part.index > 0, *streams)
+            run = b.index(0) if ahead.run is None else ahead.run
+            other_step = other_step << run
+            if ahead.second is not None and ahead.second_stride is not None:
+                needed = b.constant(b.i1, 1) if ahead.needed is None else ahead.needed
+                other = pick(b, needed, ahead.second, other)
+                other_step = b.select(needed, ahead.second_stride, other_step)
+            streams = (ahead.first, ahead.stride, other, other_step, pace, run)
+            weights_ = weights.part(here, panel.index)
+            arguments = (a.at(begin, layout.row_step_bytes), weights_, steps, sums, part.index > 0, *streams)
             _dispatch(b, weights, rows.stride, count, 1, most, arguments)
-            weights.expand_share(call, coming, loop.index, blocks)
+            weights.expand_share(call, coming, share, shares)
             with b.if_(last):
                 after(block)
             loop.carry(first + count)

@@ -20,15 +20,16 @@ from moec.backends.cpu.values import Pointer, Value
 
 @dataclass(frozen=True)
 class At:
-    """A panel of an expert; both numbers are i64."""
+    """Panels of an expert, `panels` of them from number `panel` on, which share units; all i64."""
 
     expert: Value
     panel: Value
+    panels: Value
 
     def pick(self, b: Builder, condition: Value, otherwise: At) -> At:
-        """This panel if the condition (i1) holds, else another."""
-        expert = b.select(condition, self.expert, otherwise.expert)
-        return At(expert, b.select(condition, self.panel, otherwise.panel))
+        """These panels if the condition (i1) holds, else others."""
+        mine, others = (self.expert, self.panel, self.panels), (otherwise.expert, otherwise.panel, otherwise.panels)
+        return At(*(b.select(condition, one, other) for one, other in zip(mine, others, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,16 @@ class Coming:
 @dataclass(frozen=True)
 class Streams:
     """What a block prefetches at each of its steps: the weight lines of a step at `first`, which moves on by `stride`,
-    and perhaps a line at `second`.  With `alone`, the second one matters to a block that is its chunk's only one."""
+    and perhaps a line at `second`: always, or if it is `needed` (i1)."""
 
     first: Pointer
     stride: Value
     second: Pointer | None = None
     second_stride: Value | None = None
-    alone: bool = False
+    needed: Value | None = None
     pace: Value | None = None
-    """See microkernel.kernel; None: both move on at every step."""
+    run: Value | None = None
+    """Both: see microkernel.kernel; None: streams move on at every step."""
 
 
 class Source(Protocol):
@@ -76,8 +78,13 @@ class Source(Protocol):
     def chunk(self) -> tiling.Chunk:
         """How many rows to multiply by all panels of a task before the next ones."""
 
+    @property
+    def together(self) -> int:
+        """How many panels share units, at most."""
+
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
-        """The share of a block, one of `blocks` (both i64), in prefetching the bytes of what comes."""
+        """The share of a block in prefetching the bytes of what comes: number `block` of `blocks` (both i64), counting
+        a block once for each of the panels that are together."""
 
 
 class Expanding(Source, Protocol):
@@ -87,8 +94,13 @@ class Expanding(Source, Protocol):
     def early(self) -> bool:
         """Whether a unit is expanded while the one before is multiplied, its `Coming.share` by each block."""
 
+    @property
+    def part_bytes(self) -> int:
+        """Bytes that one panel takes of an expanded unit: whole lines, and whole squares of vectors."""
+
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
-        """Writes `steps` steps of a panel from step `first` on to `to`, in the order of `Panels`.
+        """Writes `steps` steps of panels from step `first` on to `to`, in the order of `Panels`, each panel
+        `part_bytes` behind the one before.
 
         `to` is aligned to 64 bytes and has room for a unit.  Columns and elements beyond the matrix must become zeros.
         """
@@ -109,6 +121,10 @@ class Packed:
     def chunk(self) -> tiling.Chunk:
         return tiling.PACKED_CHUNK
 
+    @property
+    def together(self) -> int:
+        return 1
+
     def stream(self, call: Call, at: At, step: Value) -> Pointer:
         """Where a panel's steps lie, from `step` (i64) on."""
         layout = self.layout
@@ -124,4 +140,4 @@ class Packed:
         lines = self.layout.prefetched_lines * LINE
         if step <= lines:
             return Streams(first, stride)
-        return Streams(first, stride, first + lines, stride, alone=True)
+        return Streams(first, stride, first + lines, stride, needed=blocks.equals(1))

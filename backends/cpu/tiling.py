@@ -39,6 +39,12 @@ EPILOGUE_ROWS = 4
 """Rows of a block whose epilogues are computed side by side: one's chain of operations is longer than the processor
 looks ahead."""
 
+SUMS_BYTES = 256 * 1024
+"""Most bytes of the sums of a chunk's rows, of all panels that are together, if they are more than one."""
+
+RUN_UNIT_BYTES = 192 * 1024
+"""Most bytes of the panels that are expanded together: two such units have to stay in the second-level cache."""
+
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
 
@@ -89,9 +95,12 @@ def most_rows(variant: Variant, layout: Panels) -> int:
     return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
 
 
-def unit_steps(layout: Panels) -> int:
-    """Steps of the inner dimension between which a block's accumulators stay in registers; parts of equal length."""
-    parts = -(-layout.steps * layout.step_bytes // UNIT_BYTES)
+def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
+    """Steps of the inner dimension between which a block's accumulators stay in registers; parts of equal length.
+
+    A unit holds them of so many panels and has at most so many bytes.
+    """
+    parts = -(-layout.steps * layout.step_bytes * panels // most)
     return -(-layout.steps // max(1, parts))
 
 
@@ -114,6 +123,15 @@ def steps_together(variant: Variant, layout: CodePanels, rows: int) -> int:
     if 8 * sums > 3 * variant.registers:
         return 1
     return 4 if 8 * sums <= variant.registers else 2
+
+
+def panels_together(row_bytes: int) -> int:
+    """Panels of transposed weights, whose rows have so many bytes, that are fetched side by side, and share units.
+
+    Single lines 4 KiB apart come at half of the memory's bandwidth.  Where rows are shorter, their neighbours make up
+    for it, and fewer panels together have longer units.
+    """
+    return 16 if row_bytes >= 4096 else 4
 
 
 def chunk_rows(chunk: Chunk, row_bytes: int, block: int) -> int:
