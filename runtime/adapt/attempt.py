@@ -30,7 +30,7 @@ _MUCH_SLOWER = 0.8
 """A gain, measured by one thread: below it real calls are not bothered with a trial."""
 _NOTICEABLE_MS = 0.1
 """What differs by less is left to the trial: calls of microseconds cannot be timed beside others."""
-_LARGEST_TRIED = 512
+_LARGEST_TRIED = 256
 """Tokens of the batches that a variant is tried on: one thread of low priority computes them."""
 
 

@@ -12,6 +12,9 @@ import torch
 _COLD = 3
 _KEPT = 256
 _NO_WORSE = 0.95
+_FEW = 8
+_HOPELESS = 0.5
+"""A gain below which a few calls are enough: the others had better not meet it."""
 
 
 class Meter:
@@ -64,12 +67,18 @@ class Canary:
         old, new = self.old.medians(), self.new.medians()
         common = old.keys() & new.keys()
         calls = sum(min(old[length][1], new[length][1]) for length in common)
-        if calls < self._enough and now < self._until:
+        if calls < self._enough and now < self._until and not (calls >= _FEW and self._gain() < _HOPELESS):
             return None
         if not calls:
             return Verdict(1.0, 0, kept=True)  # nobody called; whoever does finds a validated build
+        gain = self._gain()
+        return Verdict(gain, calls, gain >= self.needed)
+
+    def _gain(self) -> float:
+        """Times of calls of like size before over after; each size as often as both builds have had it."""
+        old, new = self.old.medians(), self.new.medians()
+        common = old.keys() & new.keys()
         weights = {length: min(old[length][1], new[length][1]) for length in common}
         before = sum(old[length][0] * weights[length] for length in common)
         after = sum(new[length][0] * weights[length] for length in common)
-        gain = self._work * before / after if after else 1.0
-        return Verdict(gain, calls, gain >= self.needed)
+        return self._work * before / after if after else 1.0

@@ -196,6 +196,9 @@ class Controller:
         if outcome.kept:
             self._avoided.pop(key, None)
             self._active.add(attempt.name)
+            for name in sorted(self._active - set(self.stage.running)):
+                self._active.discard(name)
+                self._report("evicted", {"variant": name, "why": f"{attempt.name} takes all of its calls"})
             self._decide("keep", outcome.why, None, None, attempt.name)
         else:
             self._set_aside(key, outcome, now, attempt.name)

@@ -17,8 +17,8 @@ from moec.runtime.workspace import WORKSPACES
 
 LARGEST_ERROR = {"int8": 0.05, "int4": 0.25, "ternary": 1.0}
 """Of the results of a layer whose coldest experts are stored so: root of mean square error over that of the results."""
-_ROUNDS = 7
-_SECONDS = 0.5
+_ROUNDS = 5
+_SECONDS = 0.25
 """For comparing the speed; at least one round."""
 _SINGLE_ROWS = 8
 _BREATH = 0.002

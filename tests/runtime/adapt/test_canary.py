@@ -35,6 +35,15 @@ def test_it_waits_for_enough_calls_but_not_for_ever() -> None:
     assert verdict.calls == 7, "the first ones are cold and do not count"
 
 
+def test_what_is_much_slower_is_found_out_early() -> None:
+    for new, early in ((2500, True), (1500, False)):
+        canary = Canary(0.0, asked=1.0)
+        calls(canary.old, 4, 1000, 11)
+        calls(canary.new, 4, new, 11)
+        verdict = canary.verdict(1.0)
+        assert (verdict is not None and not verdict.kept) == early
+
+
 def test_nobody_called() -> None:
     canary = Canary(0.0, asked=2.0, longest=60.0)
     assert canary.verdict(59.0) is None

@@ -229,6 +229,19 @@ def test_two_variants_do_not_take_turns(tmp_path: Path) -> None:
     assert "the least of them saves more" in str(made.events("decision")[-1]["why"])
 
 
+def test_one_that_takes_all_calls_of_another(tmp_path: Path) -> None:
+    layer = loaded(tmp_path, SLOW)
+    whole = Specialisation("whole", tokens=(0, 100))
+    answers: dict[str, Artifact | Exception | Future[Compiled]] = {
+        "small": variant(layer, tmp_path, SMALL, "SLEEP_US=2500"),
+        "whole": variant(layer, tmp_path, whole),
+    }
+    made = Traffic(layer, tmp_path, Proposals(SMALL, whole), Compilers(answers))
+    made.run(lambda: kept(made) == 2)
+    assert running(made) == ["whole"]
+    assert made.events("evicted")[-1]["why"] == "whole takes all of its calls"
+
+
 def test_new_weights_during_an_attempt_and_after_it(tmp_path: Path) -> None:
     """Of another layout, so that the variant has a copy of the weights."""
     layer = loaded(tmp_path, SLOW, "SUPPORTS=2")
