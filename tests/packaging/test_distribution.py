@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"moec": "moec", "frontend": "moec/frontend", "passes": "moec/passes", "backends": "moec/backends"}
 ROOMS |= {"runtime": "moec/runtime"}
-SHIPPED = {".py", ".lark", ".moe", ".md", ".typed"}
+SHIPPED = {".py", ".lark", ".moe", ".md", ".typed", ".css", ".js"}
 
 
 def expected() -> set[str]:

@@ -1,0 +1,32 @@
+"""`moec report`: a page about what an adapting layer met and did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moec.errors import JournalError
+
+
+def command(
+    journal: Annotated[Path, typer.Argument(help="A journal that layer.adapt() wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; by default JOURNAL with the suffix .html.")
+    ] = None,
+) -> None:
+    """Write a page about an adaptation: load over time, variants, decisions and why, gains. It needs no other file."""
+    from moec.cli.console import error_console
+    from moec.cli.page.document import page
+    from moec.cli.page.timeline import Timeline
+    from moec.journal import Reading
+
+    reading = Reading(journal)
+    timeline = Timeline.of(reading)
+    if not reading.records:
+        raise JournalError(f"{journal} is no journal of an adapting layer: it has no record")
+    path = output or journal.with_suffix(".html")
+    text = page(timeline, reading)
+    path.write_text(text, encoding="utf-8")
+    error_console().print(f"wrote {path}: {len(text.encode()):,} bytes", markup=False, highlight=False, soft_wrap=True)
