@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,34 @@ def test_what_is_published_follows_the_range(dropless: Layer, tmp_path: Path) ->
         dropless._store.publish(None, dropless._store.generation)
     assert torch.equal(dropless(x[:4]), plain[4])
     assert state.keys() == dropless.state_dict().keys()
+
+
+def test_from_a_layout_to_a_variant_by_the_real_compiler(tmp_path: Path) -> None:
+    """All of it: statistics, guard, proposal, compiler, trial; whether it stays is the machine's to say."""
+    source = DROPPING + (
+        "layout Refit for Tiny {\n  approx capacity(0.5..4.0)\n"
+        "  recompile when overflow > 0.02 for 20 calls, gain 1.0, max 2 variants\n}\n"
+    )
+    (tmp_path / "layer.moe").write_text(source)
+    layer = moec.load(moec.compile(tmp_path / "layer.moe")).reset_parameters(3)
+    alike = torch.randn(1, 64)
+    with layer.adapt(cache=tmp_path / "cache", journal=tmp_path / "journal.jsonl") as adaptation:
+        end = time.monotonic() + 240
+        ended = {"keep", "reject"}
+        while time.monotonic() < end:
+            layer((torch.randn(64, 64) / 4 + alike).bfloat16())
+            events = [record["event"] for record in adaptation.decisions]
+            assert "failed" not in events, adaptation.decisions
+            if "swap" in events and adaptation.decisions[-1].get("what") in ended:
+                break
+        else:
+            pytest.fail(f"nothing came of it: {adaptation.decisions}")
+    compile_ = next(record for record in adaptation.decisions if record.get("what") == "compile")
+    assert compile_["candidate"].startswith("capacity_")
+    validated = next(record for record in adaptation.decisions if record["event"] == "validated")
+    assert validated["identical"] is False
+    assert len(list((tmp_path / "cache").glob("*.so"))) == 1
+    x = torch.randn(1, 64).bfloat16()
+    plain = moec.load(layer._file)
+    plain.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(x), plain(x)), "one token drops nothing with any capacity"
