@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-COMPILER_PARTS = ("typer", "rich")
+COMMAND_PARTS = ("typer", "rich")
 
 
 def main() -> None:
-    missing = [name for name in COMPILER_PARTS if find_spec(name) is None]
+    missing = [name for name in COMMAND_PARTS if find_spec(name) is None]
     if missing:
-        sys.exit(f"The moec command needs {' and '.join(missing)}: pip install 'moec[compiler]'")
+        extras = "pip install 'moec[compiler]', or 'moec[cli]' where nothing is compiled"
+        sys.exit(f"The moec command needs {' and '.join(missing)}: {extras}")
     from moec.cli.app import app
 
     app(prog_name="moec")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module, metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from moec.cli import app as cli
 from moec.errors import ToolchainError
+from tests.journal import drifting
 
 
 def run(*arguments: str) -> Any:
@@ -103,3 +105,18 @@ def test_light_commands_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_watching_needs_no_compiler(tmp_path: Path) -> None:
+    journal = drifting.write(tmp_path / "j.jsonl", drifting.records(5, 8, 2))
+    code = (
+        "import sys, moec.__main__ as m\n"
+        "for name in ('torch', 'torch_mlir', 'lark', 'numpy', 'tvm_ffi'): sys.modules[name] = None\n"
+        "for command in ('top', 'report'):\n"
+        f"    sys.argv = ['moec', command, {str(journal)!r}]\n"
+        "    try: m.main()\n    except SystemExit as end: assert not end.code, end.code\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "OLMoE" in done.stdout
+    assert (tmp_path / "j.html").exists()

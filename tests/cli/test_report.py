@@ -160,6 +160,13 @@ def test_everything_has_a_name_for_those_who_do_not_see(tmp_path: Path) -> None:
     assert [heading for tag, heading in page.texts if tag == "h1"] == ["OLMoE"]
 
 
+def test_what_a_capacity_drops(tmp_path: Path) -> None:
+    path = drifting.write(tmp_path / "j.jsonl", drifting.records(20, overflow=0.125))
+    values = dict(report(path).data["curves"])["Dropped by the capacity"]
+    assert set(values) - {None} == {"12.5 %"}
+    assert "Dropped by the capacity" not in dict(report(journal(tmp_path, 20)).data["curves"])
+
+
 def test_the_moments_figures(tmp_path: Path) -> None:
     page = report(journal(tmp_path, 300, 8, 2))
     data = page.data

@@ -88,6 +88,13 @@ def test_one_layer_in_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("alive")
+def test_what_a_capacity_drops(tmp_path: Path) -> None:
+    path = drifting.write(tmp_path / "j.jsonl", drifting.records(20, overflow=0.125))
+    assert "dropped         12.5 %" in shown([path])
+    assert "dropped" not in shown([journal(tmp_path / "none.jsonl", 20)])
+
+
+@pytest.mark.usefixtures("alive")
 @pytest.mark.parametrize("experts", [1, 2, 8, 16, 17, 60, 64, 128, 256, 1000])
 @pytest.mark.parametrize(("width", "height"), [(20, 10), (40, 24), (80, 24), (80, 50), (160, 60), (300, 100)])
 def test_it_fits_any_terminal(tmp_path: Path, experts: int, width: int, height: int) -> None:

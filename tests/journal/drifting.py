@@ -31,7 +31,9 @@ def start(experts: int = 64, slots: int = 8, layer: str = "OLMoE", **fields: Any
     }
 
 
-def records(seconds: int, experts: int = 64, slots: int = 8, seed: int = 0, **fields: Any) -> Iterator[dict[str, Any]]:
+def records(
+    seconds: int, experts: int = 64, slots: int = 8, seed: int = 0, overflow: float = 0.0, **fields: Any
+) -> Iterator[dict[str, Any]]:
     """One sample a second.  The hot set wanders, decoding and prefill take turns, variants come and go."""
     random = np.random.default_rng(seed)
     yield start(experts, slots, **fields)
@@ -65,7 +67,7 @@ def records(seconds: int, experts: int = 64, slots: int = 8, seed: int = 0, **fi
             "imbalance": imbalance,
             "share": imbalance / experts,
             "empty": float((drawn == 0).mean()),
-            "overflow": 0.0,
+            "overflow": overflow,
             "tokens_per_call": float(size),
             "histogram": {"1": int(rate) // 10, str(size): int(rate) - int(rate) // 10},
             "latency_ms": {"p50": p50, "p99": p50 * random.uniform(1.2, 1.6)},

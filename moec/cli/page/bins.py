@@ -36,6 +36,7 @@ class Bin:
     _rates: float = 0.0
     _imbalances: float = 0.0
     _imbalanced: int = 0
+    _overflows: float = 0.0
     _medians: float = 0.0
     _timed: int = 0
 
@@ -54,6 +55,7 @@ class Bin:
         if sample.imbalance is not None and calls:
             self._imbalances += sample.imbalance
             self._imbalanced += 1
+            self._overflows += sample.overflow or 0.0
         if sample.p50_ms is not None:
             self._medians += sample.p50_ms * calls
             self._timed += calls
@@ -71,6 +73,7 @@ class Bin:
         self._rates += other._rates
         self._imbalances += other._imbalances
         self._imbalanced += other._imbalanced
+        self._overflows += other._overflows
         self._medians += other._medians
         self._timed += other._timed
 
@@ -92,6 +95,11 @@ class Bin:
     def imbalance(self) -> float | None:
         """The mean of the samples'."""
         return self._imbalances / self._imbalanced if self._imbalanced else None
+
+    @property
+    def overflow(self) -> float | None:
+        """The mean of the samples', a share."""
+        return self._overflows / self._imbalanced if self._imbalanced else None
 
     @property
     def p50_ms(self) -> float | None:

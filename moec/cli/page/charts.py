@@ -70,11 +70,14 @@ def curves(timeline: Timeline) -> list[list[Curve]]:
 
     ms, plain, size = wording.milliseconds, wording.figure, wording.size_of
     p50, p99 = of("p50_ms"), of("p99_ms")
+    overflows = of("overflow")
+    dropped = Curve("Dropped by the capacity", wording.percent, overflows, wording.percent)
     return [
         [Curve("Latency p50", ms, p50, ms), Curve("Latency p99", ms, p99, ms)],
         [Curve("Calls a second", plain, of("calls_per_second"), plain)],
         [Curve("Tokens a call", plain, of("tokens_per_call"), plain)],
         [Curve("Imbalance", wording.factor, of("imbalance"), lambda value: f"{plain(value)}×")],
+        *([[dropped]] if any(overflows) else []),
         [Curve("Weights in memory", size, of("memory"), size, binary=True)],
     ]
 
@@ -93,7 +96,7 @@ def figures(timeline: Timeline, load: Heat, size_rows: Sequence[int], by_size: H
     for group in curves(timeline):
         if any(value is not None for curve in group for value in curve.values):
             made.append(_curves(group))
-        if group[0].name == "Tokens a call" and size_rows:
+        if group[0].name == "Tokens a call" and len(size_rows) > 1:
             described = "Share of calls by their tokens, in powers of two, over time"
             ends = f"{size_rows[0]:,} at the bottom, {size_rows[-1]:,} at the top"
             row = _row("Calls by their tokens", picture(by_size, described, upwards=True), "heat sizes", ends)

@@ -19,7 +19,7 @@ def variants(timeline: Timeline) -> Element | None:
     """What became of each variant, and what it gained."""
     if not timeline.variants:
         return None
-    heads = ("variant", "compiled", "tried on recorded rows", "gain there", "outcome")
+    heads = ("variant", "compiled", "on recorded rows", "gain there", "outcome on real calls")
     return _table("Variants", heads, map(_variant, timeline.variants.values()), {3})
 
 

@@ -70,6 +70,8 @@ def figures(samples: Sequence[Sample], width: int) -> list[Text]:
         ("imbalance", wording.factor(last.imbalance), [s.imbalance for s in samples]),
         ("memory", wording.size_of(last.memory), [float(s.memory) if s.memory else None for s in samples]),
     )
+    if any(s.overflow for s in samples):
+        shown += (("dropped", wording.percent(last.overflow), [s.overflow for s in samples]),)
     columns = 2 if width >= 72 else 1
     room = (width - 2 * columns) // columns - 26
     rows = -(-len(shown) // columns)
