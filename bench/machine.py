@@ -6,7 +6,7 @@ import fcntl
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +16,8 @@ PACKAGES = (
 )
 PRIORITIES = ("normal", "raised", "realtime")
 NICE = -20
+Quiet = Callable[[], AbstractContextManager[None]]
+"""Makes the machine quiet, as `quiet` does, for a while."""
 REALTIME = 10  # of 1 to 99: above everything ordinary, below the kernel's own threads
 
 

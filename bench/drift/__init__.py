@@ -1,0 +1,1 @@
+"""Traffic that changes while it runs, and how much a layer that follows it gains."""

@@ -1,0 +1,77 @@
+"""`python -m bench.soak`: latencies with recompilation beside those without, in windows of one run, under fire."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+from bench import machine
+from bench.soak.report import QUANTILES, Report
+from bench.soak.soak import Sizes, Soak
+
+LARGEST_RATIO = 1.2
+MIB = 2**20
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--window", type=float, default=5.0, help="seconds of a window")
+    parser.add_argument("--callers", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1, help="of each call")
+    parser.add_argument("--strike", type=float, default=6.0, help="mean seconds between two strikes at the compiler")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("bench/results/soak.json"))
+    return parser.parse_args()
+
+
+def show(report: Report) -> None:
+    on, off, ratios = report.latencies("on"), report.latencies("off"), report.ratios()
+    for tokens, ratio in ratios.items():
+        for quantile, with_it, without, share in zip(QUANTILES, on[tokens], off[tokens], ratio, strict=True):
+            verdict = "met" if share <= LARGEST_RATIO else "missed"
+            count = min(len(report.seconds[state][tokens]) for state in ("on", "off"))
+            print(
+                f"T = {tokens}, p{100 * quantile:g}: {with_it:.3f} ms with, {without:.3f} ms without: {share:.2f} "
+                f"({verdict}; {count} calls)"
+            )
+    print(f"calls {dict(report.calls)}, faults {len(report.faults)}, most variants {report.variants}")
+    print(f"events {dict(report.events)}, strikes {dict(report.strikes)}")
+    resident = [one.resident // MIB for one in report.footprints]
+    print(f"resident MiB {resident}, growth {report.growth()}")
+    for fault in report.faults[:20]:
+        print(f"fault: {fault}")
+
+
+def main() -> None:
+    options = parse_arguments()
+    logging.getLogger("moec.adapt").setLevel(logging.ERROR)  # what is killed here is reported in the end
+    with tempfile.TemporaryDirectory(prefix="moec-soak-") as folder:
+        soak = Soak(Path(folder), Sizes(), options.callers, options.threads, options.strike, options.seed)
+        try:
+            report = soak.run(max(1, round(options.minutes * 60 / (2 * options.window))), options.window)
+        finally:
+            soak.close()
+    show(report)
+    result = {
+        "machine": machine.describe(),
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "latencies": {state: report.latencies(state) for state in ("on", "off")},
+        "ratios": report.ratios(),
+        "calls": report.calls,
+        "events": report.events,
+        "strikes": report.strikes,
+        "variants": report.variants,
+        "footprints": [vars(one) for one in report.footprints],
+        "faults": report.faults,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"Written: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a soak finds: faults, what the adaptations did, latencies, and what the process holds."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+QUANTILES = (0.5, 0.99, 0.999)
+States = dict[str, dict[int, list[float]]]
+"""Seconds of calls, by "on" or "off", and by tokens of the call."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the process holds: resident bytes, executable mappings, threads, open files."""
+
+    resident: int
+    libraries: int
+    threads: int
+    files: int
+
+    @classmethod
+    def now(cls) -> Footprint:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        mappings = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        return cls(
+            pages * os.sysconf("SC_PAGE_SIZE"),
+            sum("x" in mapping[1] for mapping in mappings),
+            len(os.listdir("/proc/self/task")),
+            len(os.listdir("/proc/self/fd")),
+        )
+
+
+@dataclass
+class Report:
+    """What happened.
+
+    events      the adaptations' records by kind, decisions by what was decided
+    strikes     at the compiler, by signal
+    seconds     of each call, by whether the layer recompiled
+    calls       how many there were
+    footprints  behind each window with recompilation
+    variants    the most that ran at a time beside the one that was compiled ahead
+    """
+
+    faults: list[str] = field(default_factory=list)
+    events: Counter[str] = field(default_factory=Counter)
+    strikes: Counter[str] = field(default_factory=Counter)
+    seconds: States = field(default_factory=lambda: {"on": {}, "off": {}})
+    calls: Counter[str] = field(default_factory=Counter)
+    footprints: list[Footprint] = field(default_factory=list)
+    variants: int = 0
+
+    def latencies(self, state: str) -> Mapping[int, Sequence[float]]:
+        """Milliseconds at QUANTILES, by tokens of the call."""
+        return {
+            tokens: [1e3 * float(q) for q in np.quantile(seconds, QUANTILES)]
+            for tokens, seconds in sorted(self.seconds[state].items())
+        }
+
+    def ratios(self) -> Mapping[int, Sequence[float]]:
+        """Latency with recompilation over that without, at QUANTILES, by tokens of the call."""
+        on, off = self.latencies("on"), self.latencies("off")
+        return {t: [a / b for a, b in zip(on[t], off[t], strict=True)] for t in on if t in off}
+
+    def growth(self) -> Footprint:
+        """By how much the process holds more at most in the last third of the windows than in the third before it."""
+        third = len(self.footprints) // 3
+        before, after = self.footprints[third : 2 * third], self.footprints[-third:]
+        return Footprint(
+            *(
+                max(getattr(one, name) for one in after) - max(getattr(one, name) for one in before)
+                for name in ("resident", "libraries", "threads", "files")
+            )
+        )

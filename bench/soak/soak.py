@@ -1,0 +1,163 @@
+"""The soak: windows with recompilation and without take turns, on the same traffic, while the compiler is struck.
+
+The layer recompiles without need: whatever range of tokens calls lie in is proposed, whether it gains or not, nothing
+is kept on disk, and each window begins with the layer as it was compiled ahead.  So there is a swap, a rollback or a
+failure all the time, which is what is to be shown to do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import moec
+from bench.drift.traffic import REGIMES, Phase, Router, Traffic, order
+from bench.soak.callers import Callers, Window, expected
+from bench.soak.chaos import Chaos
+from bench.soak.report import Footprint, Report
+from moec.artifact.container import read
+from moec.artifact.manifest import Manifest
+from moec.artifact.policy import Policy, Trigger
+from moec.artifact.specialisation import Specialisation
+from moec.runtime.adapt.adaptation import Adaptation
+from moec.runtime.adapt.candidates import Candidates
+from moec.runtime.adapt.contracts import Compiled, Proposal
+from moec.runtime.adapt.journal import Journal
+from moec.runtime.adapt.statistics import Snapshot
+from moec.runtime.adapt.supply import Supply
+from moec.runtime.adapt.worker import Worker
+
+SOURCE = """edition 1
+layer Soaked(d = {d}, ff = {ff}, E = {experts}, dtype = bf16) {{
+  router softmax_top({top_k}) : f32
+  experts routed[E] = swiglu(d, ff) : dtype
+}}
+layout Eager for Soaked {{
+  specialise tokens(1..8, 9..16, 17..512, 513..4096)
+  recompile when tokens >= 1 for 10 calls, gain 1.0, max {most} variants
+}}
+"""
+PAUSE = 0.2
+"""Seconds between two considerations, where a layer that is to serve takes 5 and more."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the layer that is soaked: small enough for wide panels, which need a second packed form of the weights.
+
+    most     variants at a time
+    regimes  tokens of a call
+    """
+
+    d: int = 512
+    ff: int = 256
+    experts: int = 32
+    top_k: int = 4
+    most: int = 2
+    regimes: tuple[int, ...] = REGIMES
+
+
+class Eager:
+    """Proposes the ranges of tokens of a policy as if each made calls twice as fast."""
+
+    def __init__(self, policy: Policy, manifest: Manifest) -> None:
+        self._candidates = replace(Candidates.of(policy, manifest), gain=lambda most: 2.0)
+
+    def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
+        return self._candidates.propose(trigger, load, running)
+
+
+class Warm:
+    """A compiler that stays when an adaptation that uses it ends."""
+
+    def __init__(self, supply: Supply) -> None:
+        self._supply = supply
+
+    def submit(self, specialisation: Specialisation) -> Future[Compiled]:
+        return self._supply.submit(specialisation)
+
+    def reject(self, specialisation: Specialisation) -> None:
+        self._supply.reject(specialisation)
+
+    def close(self) -> None:
+        """The next adaptation goes on with it."""
+
+
+class Soak:
+    """Two copies of a layer, one of which recompiles, and the traffic for both."""
+
+    def __init__(
+        self, folder: Path, sizes: Sizes, callers: int = 4, threads: int = 1, strike: float = 6.0, seed: int = 0
+    ) -> None:
+        """folder: for files; threads: of each call; strike: mean seconds between two strikes at the compiler"""
+        source = folder / "soak.moe"
+        source.write_text(SOURCE.format(**vars(sizes)))
+        path = moec.compile(source, folder / "soak.so")
+        self._folder = folder
+        self._adapting, self._still = (moec.load(path).reset_parameters(seed + 1) for _ in range(2))
+        policy = self._adapting.manifest.policy
+        if policy is None:
+            raise ValueError(f"{path} holds no policy")
+        self._policy = policy
+        router = moec.load(path, keep_weights=True).reset_parameters(seed + 1).get_parameter("router.logits.weight")
+        often = [tokens**-0.75 for tokens in sizes.regimes]  # large calls are rarer, but take more of the time
+        regimes = tuple(zip(sizes.regimes, often, strict=True))
+        half = len(regimes) // 2
+        phases = [
+            Phase(0.0, 0, regimes),
+            Phase(1.2, 0, regimes),
+            Phase(0.8, sizes.experts // 2, regimes[:half]),
+            Phase(1.6, sizes.experts // 3, regimes[half:]),
+        ]
+        self._traffic = Traffic(Router(router.detach(), sizes.top_k, order(sizes.experts)), phases, torch.bfloat16, 6)
+        self._callers = Callers(callers, self._traffic, expected(self._still, self._traffic), threads)
+        worker = Worker(timeout=10.0)  # one that is stopped is to be given up within a window or two
+        self._supply = Supply(read(path), self._adapting.variant, worker, None)
+        self._chaos = Chaos(worker, strike, seed)
+        self.report = Report()
+
+    def run(self, pairs: int, seconds: float, lead: float = 0.5) -> Report:
+        """So many pairs of windows of so many seconds, one with recompilation and one without."""
+        phases = len(self._traffic.phases)
+        for pair in range(pairs):
+            # Each comes first as often as the other, because the machine may be used by others in a rhythm of its own.
+            for state in ("on", "off") if pair // phases % 2 == 0 else ("off", "on"):
+                layer = self._adapting if state == "on" else self._still
+                window = Window(layer, pair % phases, pair, seconds, lead)
+                if state == "on":
+                    self._recompiling(window)
+                else:
+                    self._callers.run(window)
+                self.report.faults += [f"{state}: {fault}" for fault in window.faults]
+                self.report.calls[state] += window.calls
+                for tokens, found in window.seconds.items():
+                    self.report.seconds[state].setdefault(tokens, []).extend(found)
+        self.report.strikes = self._chaos.strikes
+        return self.report
+
+    def close(self) -> None:
+        self._chaos.stop()
+        self._callers.stop()
+        self._supply.close()
+
+    def _recompiling(self, window: Window) -> None:
+        layer, store = self._adapting, self._adapting._store
+        store.publish(None, store.generation)
+        proposer = Eager(self._policy, layer.manifest)
+        journal = Journal(self._folder / "journal.jsonl")
+        with Adaptation(
+            store, self._policy, layer.statistics, proposer, Warm(self._supply), journal, pause=PAUSE
+        ) as handle:
+            self._chaos.on.set()
+            self._callers.run(window)
+            self._chaos.on.clear()
+        for record in handle.decisions:
+            kind = record["event"]
+            self.report.events[record["what"] if kind == "decision" else kind] += 1
+            if kind == "swap":
+                self.report.variants = max(self.report.variants, len(record["variants"]) - 1)
+        self.report.footprints.append(Footprint.now())

@@ -1,0 +1,59 @@
+"""Proof under fire: four threads call a layer that recompiles all the time while its compiler is killed.
+
+No call fails, every result has the bits of the layer that was compiled ahead, there are never more variants than the
+policy allows, and the process does not grow.  `SOAK_MINUTES` sets how long the slow one takes; `python -m bench.soak`
+is the same with latencies compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.soak.report import Footprint, Report
+from bench.soak.soak import Sizes, Soak
+from tests.one_variant import one_variant
+
+TINY = Sizes(d=64, ff=64, experts=16, top_k=2, regimes=(1, 16, 256))
+WINDOW = 5.0
+MIB = 2**20
+
+
+@pytest.fixture
+def soak(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Soak]:
+    with one_variant():
+        made = Soak(tmp_path, request.param, strike=4.0)
+    yield made
+    made.close()
+
+
+def check(report: Report) -> None:
+    assert report.faults == []
+    assert min(report.calls.values()) > 100
+    assert report.variants <= TINY.most
+    told = f"{report.events}, {report.strikes}"
+    assert report.events["compile"], told
+    assert report.events["compile"] >= report.events["swap"], told
+
+
+@pytest.mark.parametrize("soak", [TINY], indirect=True)
+def test_some_seconds_of_a_tiny_layer(soak: Soak) -> None:
+    report = soak.run(pairs=2, seconds=WINDOW)
+    check(report)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("soak", [Sizes()], indirect=True)
+def test_many_minutes(soak: Soak) -> None:
+    minutes = float(os.environ.get("SOAK_MINUTES", "3"))
+    report = soak.run(pairs=max(6, round(minutes * 60 / (2 * WINDOW))), seconds=WINDOW)
+    check(report)
+    assert report.events["swap"]
+    assert report.strikes
+    growth = report.growth()
+    few = Footprint(resident=100 * MIB, libraries=4, threads=4, files=8)
+    assert all(getattr(growth, name) <= most for name, most in vars(few).items()), report.footprints
