@@ -136,8 +136,7 @@ def _work(reference: weakref.ref[Adaptation], ending: threading.Event) -> None:
         adaptation = reference()
         if adaptation is None:
             return
-        # At the end of the process, before it joins the threads of others that wait for a compilation to end.
-        pause = adaptation.step() if threading.main_thread().is_alive() else None
+        pause = adaptation.step()
         del adaptation
     last = reference()
     if last is not None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 from moec.artifact.container import Artifact, read
 from moec.artifact.specialisation import Specialisation
 from moec.errors import CompilerError, CompilerMissing
+from moec.runtime.adapt.background import low
 from moec.runtime.adapt.cache import Cache, key
 from moec.runtime.adapt.contracts import Compiled
 from moec.runtime.adapt.worker import Job, Worker
 
 
 class Supply:
-    """Makes specialised artifacts of one artifact, one after the other, in a thread of its own.
+    """Makes specialised artifacts of one artifact, one after the other, in threads that keep no process from ending.
 
     base     the artifact as it was loaded
     variant  name of the instruction set that runs
@@ -31,11 +32,11 @@ class Supply:
         self._variant = variant
         self._cache = cache
         self._worker = worker
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="moec-supply")
+        self._closed = False
 
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         """Begin; the future ends with a CompilerError or an ArtifactError where nothing came of it."""
-        return self._thread.submit(self._supply, specialisation)
+        return low(lambda: self._supply(specialisation), "moec-supply")
 
     def reject(self, specialisation: Specialisation) -> None:
         """What came of it was wrong: do not keep it."""
@@ -44,10 +45,12 @@ class Supply:
 
     def close(self) -> None:
         """Stop what is running; futures that have not ended fail."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
         self._worker.close()
 
     def _supply(self, specialisation: Specialisation) -> Compiled:
+        if self._closed:
+            raise CompilerError("nothing is compiled any more")
         begin = time.monotonic()
         for source, found in (("prebuilt", self._prebuilt), ("cache", self._cached)):
             artifact = found(specialisation)

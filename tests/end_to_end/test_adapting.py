@@ -121,8 +121,8 @@ def test_from_a_layout_to_a_variant_by_the_real_compiler(tmp_path: Path) -> None
         while time.monotonic() < end:
             layer((torch.randn(64, 64) / 4 + alike).bfloat16())
             events = [record["event"] for record in adaptation.decisions]
-            assert "failed" not in events, adaptation.decisions
-            if "swap" in events and adaptation.decisions[-1].get("what") in ended:
+            assert all("slower" in str(d["why"]) for d in adaptation.decisions if d["event"] == "failed")
+            if "validated" in events and adaptation.decisions[-1].get("what") in ended:
                 break
         else:
             pytest.fail(f"nothing came of it: {adaptation.decisions}")

@@ -227,3 +227,21 @@ print(layer.adaptation.running)
     assert python(code, with_policy(tmp_path), folder=tmp_path) == "True"
     (journal,) = (tmp_path / "moec" / "journals").iterdir()
     assert journal.read_text().splitlines()[-1].startswith('{"event": "stop"')
+
+
+def test_the_process_does_not_wait_for_a_compiler(tmp_path: Path) -> None:
+    code = """
+import sys, time, moec
+from moec.artifact.specialisation import Specialisation
+from moec.runtime.adapt import start
+from moec.runtime.adapt.worker import Worker
+start.Worker = lambda: Worker(timeout=1000, command=("sleep", "1000"))
+layer = moec.load(sys.argv[1], adapt=True)
+compiler = layer.adaptation._controller._compiler
+future = compiler.submit(Specialisation("few", tokens=(1, 2)))
+while compiler._worker.pid is None:
+    time.sleep(0.01)
+print(compiler._worker.pid)
+"""
+    pid = int(python(code, with_policy(tmp_path), folder=tmp_path))
+    assert not Path(f"/proc/{pid}").exists()

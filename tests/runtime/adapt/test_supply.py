@@ -111,5 +111,5 @@ def test_closing_fails_what_waits(base: Artifact) -> None:
     supply = Supply(base, "generic", Fake(lambda job: None), None)
     supply.close()
     supply.close()
-    with pytest.raises(RuntimeError):
-        supply.submit(FAST)
+    with pytest.raises(CompilerError, match="any more"):
+        supply.submit(FAST).result(60)
