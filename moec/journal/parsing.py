@@ -125,6 +125,7 @@ def _decision(data: Mapping[str, Any], time: float) -> Record:
         _name(data, "what"),
         _text(data, "why"),
         _name(data, "candidate") or None,
+        _positive(data, "gain"),
         _text(data, "guard") or None,
         _positive(data, "predicted_gain"),
         _positive(data, "expected_calls"),

@@ -103,6 +103,7 @@ class Sample:
 class Decision:
     """`what`: "compile", "keep" or "reject"; the other fields say of which variant and why.
 
+    gain             of one that is kept: how many times as fast it was on real calls
     guard            the condition that led to it
     predicted_gain   how many times as fast it should be, over
     expected_calls   so many calls, for
@@ -113,6 +114,7 @@ class Decision:
     what: str
     why: str
     candidate: str | None = None
+    gain: float | None = None
     guard: str | None = None
     predicted_gain: float | None = None
     expected_calls: float | None = None

@@ -308,6 +308,7 @@ class Controller:
                 "what": what,
                 "why": why,
                 "candidate": candidate,
+                "gain": self.stage.gain(candidate) if what == "keep" and candidate else None,
                 "predicted_gain": proposal.gain if proposal else None,
                 "expected_calls": self._weighed if proposal else None,
                 "compile_seconds": self._cost.seconds,

@@ -102,6 +102,8 @@ def test_it_says_what_happened(tmp_path: Path) -> None:
         "into memory: experts 3, 17",
     ):
         assert expected in page.text, expected
+    cells = [data for tag, data in page.texts if tag == "td"]
+    assert {"1.31×", "1.33×", "0.97×"} <= set(cells), "on recorded rows, kept, taken back"
     events = [data for tag, data in page.texts if tag == "td" and data in ("compile", "swap", "rollback", "keep")]
     assert events == ["compile", "rollback", "swap", "compile", "keep", "swap", "compile"], "the latest first"
 

@@ -19,8 +19,8 @@ def variants(timeline: Timeline) -> Element | None:
     """What became of each variant, and what it gained."""
     if not timeline.variants:
         return None
-    heads = ("variant", "compiled", "on recorded rows", "gain there", "outcome on real calls")
-    return _table("Variants", heads, map(_variant, timeline.variants.values()), {3})
+    heads = ("variant", "compiled", "on recorded rows", "gain there", "on real calls", "outcome")
+    return _table("Variants", heads, map(_variant, timeline.variants.values()), {3, 4})
 
 
 def events(timeline: Timeline) -> Element:
@@ -98,8 +98,14 @@ def _variant(variant: Variant) -> tuple[str, ...]:
         wording.told(compiled).text if compiled else "",
         checked,
         wording.factor(validated.gain) if validated else "",
+        wording.factor(_gain(variant.outcome)),
         _outcome(variant.outcome),
     )
+
+
+def _gain(record: Record | None) -> float | None:
+    """How many times as fast it was on real calls."""
+    return record.gain if isinstance(record, Decision | Rollback) else None
 
 
 def _outcome(record: Record | None) -> str:

@@ -48,6 +48,9 @@ def test_a_faster_variant_comes_to_stay(tmp_path: Path) -> None:
     (validated,) = made.events("validated")
     assert validated["identical"] is True
     assert [record["what"] for record in made.events("decision")] == ["reject", "compile", "keep"]  # at first too soon
+    (kept_gain,) = (record["gain"] for record in made.events("decision") if record["what"] == "keep")
+    assert isinstance(kept_gain, float)
+    assert kept_gain > 1.2
     assert "it suits; 2.00x over about" in str(made.events("decision")[1]["why"])
     made.controller.stop()
     assert running(made) == ["small"], "what was kept stays"
