@@ -105,8 +105,8 @@ class _Combine:
             is_last_group = group.index.equals(groups - 1)
             next_expert, next_row, next_end = operands.group(call, b.select(is_last_group, b.index(0), group.index + 1))
             width, next_width = self.together(end_row - first), self.together(next_end - next_row)
-            last = (b.select(is_last_group, then, now) for then, now in zip(after, (begin, end), strict=True))
-            behind = self.panels(next_expert, *last, next_width)
+            last_begin, last_end = (b.select(is_last_group, *pair) for pair in zip(after, (begin, end), strict=True))
+            behind = self.panels(next_expert, last_begin, last_end, next_width)
             again = self.panels(expert, begin, end, width)
             with b.for_(0, chunks) as chunk:
                 row = first + (end_row - first) * chunk.index // chunks

@@ -71,7 +71,7 @@ class Weights:
         if not source.early:
             source.expand(call, at, first, steps, memory)
             return memory
-        here = self._room(memory.load(b.i64))
+        here = self._room(source, memory.load(b.i64))
         with b.if_((memory + 8).load(b.i64).differs(self._key(at, part))):
             source.expand(call, at, first, steps, here)
         return here
@@ -91,7 +91,7 @@ class Weights:
         b, source = call.b, self.source
         if isinstance(source, Packed) or not source.early:
             return
-        other = self._room(self._memory.load(b.i64) ^ 1)
+        other = self._room(source, self._memory.load(b.i64) ^ 1)
         share = coming.share(blocks)
         begin = b.minimum(share * block, coming.next_steps)
         steps = b.minimum(coming.next_steps - begin, share)
@@ -115,8 +115,9 @@ class Weights:
             raise TypeError("weights that are multiplied where they lie are not expanded")
         return self.expanded
 
-    def _room(self, number: Value) -> Pointer:
-        return (self._memory + LINE).at(number, (expanded_bytes(self.source) - LINE) // 2)
+    def _room(self, source: Expanding, number: Value) -> Pointer:
+        """One of the two units that are expanded in turns."""
+        return (self._memory + LINE).at(number, source.together * source.part_bytes)
 
 
 def expands_early(source: Packed | Expanding) -> bool:

@@ -70,7 +70,8 @@ class Router:
         picks = logits.topk(self._top_k, -1).indices
         logits.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.double))
         x = torch.randn(tokens, self.width, generator=generator, dtype=torch.double)
-        return x + (logits - x @ self._weight.T) @ self._inverse.T
+        rows: torch.Tensor = x + (logits - x @ self._weight.T) @ self._inverse.T
+        return rows
 
 
 @dataclass(frozen=True)
