@@ -1,6 +1,7 @@
 """Calls whose number of tokens changes: a layer that stays, one that follows, and one that has every variant already.
 
-Every request goes to all three, in changing order, so that whatever else the machine does meets all of them alike.
+The same requests go to all three in turns, in changing order, so that whatever else the machine does meets all of them
+alike.  A turn is long enough for caches to fill: the layer's weights fit in them, which is where variants gain.
 `told` has the variants of all ranges from the start, which is as good as to know each phase ahead and switch at once.
 One core computes; the other is left to the compiler and to whoever else is there.
 """
@@ -25,7 +26,9 @@ from moec.runtime.adapt.worker import Worker
 from moec.runtime.module import Layer
 from moec.runtime.native import bind, library
 
-D, FF, EXPERTS, TOP_K = 512, 256, 32, 4
+D, FF, EXPERTS, TOP_K = 512, 128, 32, 2
+TURN = 64
+"""Calls."""
 SOURCE = f"""edition 1
 layer Regimes(d = {D}, ff = {FF}, E = {EXPERTS}, dtype = bf16) {{
   router softmax_top({TOP_K}) : f32
@@ -78,11 +81,13 @@ def phase(layers: dict[str, Layer], traffic: Traffic, number: int, seconds: floa
     end = time.perf_counter() + seconds
     turn = 0
     while time.perf_counter() < end:
-        x = next(requests).x
+        inputs = [next(requests).x for _ in range(TURN)]
         turn += 1
         for mode in turns[turn % len(turns)]:
+            layer = layers[mode]
             begin = time.perf_counter()
-            layers[mode](x)
+            for x in inputs:
+                layer(x)
             taken[mode] += time.perf_counter() - begin
     return taken
 
