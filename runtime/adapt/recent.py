@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from moec.runtime.adapt.ring import Batch
 
 _CALLS = 4096
+_FAR = 50.0
+"""Times the median: what took longer was stopped by the system, and says nothing about the code."""
 
 
 class RecentCalls:
@@ -35,7 +37,7 @@ class RecentCalls:
         """For calls of so many tokens (None: all): their share of all calls, and the mean of their seconds."""
         with self._lock:
             chosen = self._chosen(tokens)
-            return (float(chosen.mean()), float(self._seconds[chosen].mean())) if chosen.any() else (0.0, 0.0)
+            return (float(chosen.mean()), _mean(self._seconds[chosen])) if chosen.any() else (0.0, 0.0)
 
     def sizes(self, tokens: tuple[int, int] | None) -> tuple[int, ...]:
         """The numbers of tokens that these calls had, those that take most of the time last."""
@@ -49,7 +51,7 @@ class RecentCalls:
         """The mean of the seconds of the calls that the build of this number ran; 0 without any."""
         with self._lock:
             ran = self._builds == build
-            return float(self._seconds[ran].mean()) if ran.any() else 0.0
+            return _mean(self._seconds[ran]) if ran.any() else 0.0
 
     def latency(self) -> Mapping[str, float] | None:
         """The 50th and 99th percentile, in ms, of the calls since this was asked last; None without calls."""
@@ -66,3 +68,7 @@ class RecentCalls:
             return np.ones(len(self._tokens), bool)
         chosen: NDArray[np.bool_] = (tokens[0] <= self._tokens) & (self._tokens <= tokens[1])
         return chosen
+
+
+def _mean(seconds: NDArray[np.float64]) -> float:
+    return float(np.minimum(seconds, _FAR * np.median(seconds)).mean())

@@ -37,3 +37,10 @@ def test_latencies_are_those_since_the_last_time() -> None:
     heard(recent, [1] * 500, [0.002] * 500)
     assert recent.latency() == {"p50": pytest.approx(2.0), "p99": pytest.approx(2.0)}
     assert recent.within(None)[1] == pytest.approx(0.002), "what is older than the last hundred is forgotten"
+
+
+def test_a_call_that_the_system_stopped_counts_little() -> None:
+    recent = RecentCalls()
+    heard(recent, [1] * 100, [0.001] * 99 + [10.0])
+    assert recent.within(None)[1] < 0.002
+    assert recent.seconds(0) < 0.002
