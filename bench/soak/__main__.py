@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.soak.report import QUANTILES, Report
-from bench.soak.soak import Sizes, Soak
+from bench.soak.soak import PAUSE, Sizes, Soak
 
 LARGEST_RATIO = 1.2
 MIB = 2**20
@@ -23,6 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1, help="of each call")
     parser.add_argument("--strike", type=float, default=6.0, help="mean seconds between two strikes at the compiler")
+    parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two considerations to recompile")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("bench/results/soak.json"))
     return parser.parse_args()
@@ -50,7 +51,9 @@ def main() -> None:
     options = parse_arguments()
     logging.getLogger("moec.adapt").setLevel(logging.ERROR)  # what is killed here is reported in the end
     with tempfile.TemporaryDirectory(prefix="moec-soak-") as folder:
-        soak = Soak(Path(folder), Sizes(), options.callers, options.threads, options.strike, options.seed)
+        soak = Soak(
+            Path(folder), Sizes(), options.callers, options.threads, options.strike, options.pause, options.seed
+        )
         try:
             report = soak.run(max(1, round(options.minutes * 60 / (2 * options.window))), options.window)
         finally:

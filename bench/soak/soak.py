@@ -42,7 +42,7 @@ layout Eager for Soaked {{
 }}
 """
 PAUSE = 0.2
-"""Seconds between two considerations, where a layer that is to serve takes 5 and more."""
+"""Seconds between two considerations by default, where a layer that is to serve takes 5 and more."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,21 @@ class Soak:
     """Two copies of a layer, one of which recompiles, and the traffic for both."""
 
     def __init__(
-        self, folder: Path, sizes: Sizes, callers: int = 4, threads: int = 1, strike: float = 6.0, seed: int = 0
+        self,
+        folder: Path,
+        sizes: Sizes,
+        callers: int = 4,
+        threads: int = 1,
+        strike: float = 6.0,
+        pause: float = PAUSE,
+        seed: int = 0,
     ) -> None:
-        """folder: for files; threads: of each call; strike: mean seconds between two strikes at the compiler"""
+        """folder: for files; threads: of each call; strike, pause: seconds between two strikes at the compiler, on
+        average, and between two considerations"""
         source = folder / "soak.moe"
         source.write_text(SOURCE.format(**vars(sizes)))
         path = moec.compile(source, folder / "soak.so")
-        self._folder = folder
+        self._folder, self._pause = folder, pause
         self._adapting, self._still = (moec.load(path).reset_parameters(seed + 1) for _ in range(2))
         policy = self._adapting.manifest.policy
         if policy is None:
@@ -150,7 +158,7 @@ class Soak:
         proposer = Eager(self._policy, layer.manifest)
         journal = Journal(self._folder / "journal.jsonl")
         with Adaptation(
-            store, self._policy, layer.statistics, proposer, Warm(self._supply), journal, pause=PAUSE
+            store, self._policy, layer.statistics, proposer, Warm(self._supply), journal, pause=self._pause
         ) as handle:
             self._chaos.on.set()
             self._callers.run(window)
