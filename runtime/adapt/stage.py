@@ -23,7 +23,11 @@ class Stage:
         self._reference = weakref.ref(store)  # a layer that is dropped takes its adaptation along
         self._made: dict[str, tuple[int, Specialisation]] = {}
         self._gains: dict[str, float] = {}
-        self._numbers = itertools.count(1)
+        for build in self.published.builds[1:]:  # that an adaptation which was stopped has kept
+            made = build.kernel.library.manifest.specialisation
+            if made is not None:
+                self._made[build.name] = build.number, made
+        self._numbers = itertools.count(1 + max((number for number, _ in self._made.values()), default=0))
 
     @property
     def store(self) -> PackedWeights:

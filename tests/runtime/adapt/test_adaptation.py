@@ -76,6 +76,17 @@ def test_a_layer_adapts_and_stops(tmp_path: Path) -> None:
     handle.stop()
 
 
+def test_a_layer_that_was_stopped_adapts_again_with_what_was_kept(tmp_path: Path) -> None:
+    layer = loaded(tmp_path, SLOW)
+    with adapting(layer, tmp_path) as handle:
+        calls(layer, lambda: any(d["event"] == "decision" and d["what"] == "keep" for d in handle.decisions))
+    with adapting(layer, tmp_path) as again:
+        assert dict(again.variants) == {"small": SMALL}
+        calls(layer, lambda: any(d["event"] == "decision" for d in again.decisions))
+        assert not any(d["event"] == "failed" for d in again.decisions), list(again.decisions)
+        assert again.running
+
+
 def test_stopping_in_the_middle_takes_back_what_is_not_decided(tmp_path: Path) -> None:
     layer = loaded(tmp_path, "SLEEP_US=20000")
     handle = adapting(layer, tmp_path)
