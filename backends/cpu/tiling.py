@@ -51,7 +51,7 @@ TASKS_PER_THREAD = 32
 TASK_BYTES = 64 * 1024
 """Fewest weight bytes of a task, about 2 us of streaming: claiming one costs a hundredth of that."""
 
-WIDE_PANELS = 4
+WIDE_PANELS = 8
 """Panels of one combining task: each reads all rows once, so few of them are wasteful; the sums of this many panels
 have to stay in the caches, so many are too."""
 

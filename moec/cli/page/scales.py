@@ -43,7 +43,7 @@ def scale(values: Sequence[float], binary: bool = False) -> Scale:
         powers = range(low, high + 1)
         every = -(-len(powers) // 4)
         return Scale(10.0**low, 10.0**high, True, tuple(10.0**power for power in powers[::every]))
-    step = (_round_up_binary if binary else _round_up)(top / 2) if positive else 1.0
+    step = (_round_up_binary if binary else _round_up)(top / 2) if positive else 0.5
     return Scale(0.0, 2 * step, False, (0.0, step, 2 * step))
 
 

@@ -20,7 +20,8 @@ def variants(timeline: Timeline) -> Element | None:
     if not timeline.variants:
         return None
     heads = ("variant", "compiled", "on recorded rows", "gain there", "on real calls", "outcome")
-    return _table("Variants", heads, map(_variant, timeline.variants.values()), {3, 4})
+    rows = [_variant(variant, timeline.stopped) for variant in timeline.variants.values()]
+    return _table("Variants", heads, rows, {3, 4})
 
 
 def events(timeline: Timeline) -> Element:
@@ -86,7 +87,7 @@ def moment(time: float) -> str:
     return local(time).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _variant(variant: Variant) -> tuple[str, ...]:
+def _variant(variant: Variant, ended: bool) -> tuple[str, ...]:
     compiled, validated = variant.compiled, variant.validated
     checked = ""
     if validated is not None:
@@ -99,7 +100,7 @@ def _variant(variant: Variant) -> tuple[str, ...]:
         checked,
         wording.factor(validated.gain) if validated else "",
         wording.factor(_gain(variant.outcome)),
-        _outcome(variant.outcome),
+        _outcome(variant.outcome, ended),
     )
 
 
@@ -108,10 +109,14 @@ def _gain(record: Record | None) -> float | None:
     return record.gain if isinstance(record, Decision | Rollback) else None
 
 
-def _outcome(record: Record | None) -> str:
+def _outcome(record: Record | None, ended: bool) -> str:
     match record:
         case Decision(what="keep"):
             return f"kept: {record.why}"
+        case Decision(what="reject"):
+            return f"not used: {record.why}"
+        case Decision() | Swap() if ended:
+            return "not decided before the adaptation ended"
         case Decision():
             return "being compiled"
         case Swap():
