@@ -70,7 +70,7 @@ class Summary:
     def add(self, sample: Sample) -> None:
         """Raises TraceError if there are too many choices to count."""
         self.counts = list(map(add, self.counts or [0] * self.header.experts, sample.counts))
-        for power, calls in (sample.histogram or {_power(sample.tokens // sample.calls): sample.calls}).items():
+        for power, calls in (sample.histogram or {size_class(sample.tokens // sample.calls): sample.calls}).items():
             self.histogram[power] = self.histogram.get(power, 0) + calls
         if (self.tokens + sample.tokens) * self.header.slots > _LARGEST:
             raise TraceError("the trace has more choices than can be counted")
@@ -216,7 +216,7 @@ def _only(data: Mapping[str, Any], needed: tuple[str, ...], at: str, optional: t
             raise TraceError(f"{at}: {name[:40]!r} is not a known field")
 
 
-def _power(tokens: int) -> int:
+def size_class(tokens: int) -> int:
     """The power of two at or below a number of tokens, 0 for none."""
     return 1 << (tokens.bit_length() - 1) if tokens else 0
 

@@ -4,24 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import arith, linalg
+from torch_mlir.dialects import linalg
 
-from moec.dialect import CombineOp, DispatchOp, ExpertsOp, OwnOp, RouteOp, RowOp, TakeOp, YieldChoiceOp
+from moec.dialect import CombineOp, DispatchOp, ExpertsOp, OwnOp
+from moec.dialect.subsets import renumber, renumbered, take_experts
 from moec.passes.refusal import error
 from moec.passes.rewriting import (
     body,
     clone,
-    constant,
     defining,
-    dims,
-    element_type,
     fill_region,
     integer,
     operations,
     row_type,
-    take_experts,
     terminator,
     users,
     yield_value,
@@ -42,7 +38,7 @@ class Chain:
     def part(self, places: Sequence[int], count: int, store: Callable[[str, ir.Value], ir.Value]) -> ir.Value:
         """The combined results of some experts of the chain; `store` says how a linear's weights are kept."""
         weight = self.combine.weight
-        index = renumbered(self.choice, weight, [self.numbers[i] for i in places], count)
+        index = renumber(self.choice, weight, [self.numbers[i] for i in places], count)
         types = (
             self.dispatch.rows.type,
             ir.RankedTensorType.get([len(places) + 1], ir.IntegerType.get_signless(32)),
@@ -75,36 +71,9 @@ def chains(module: ir.Module, count: int) -> list[Chain]:
         if dispatch is None or dispatch.name != "moe.dispatch" or [c.name for c in combines] != ["moe.combine"]:
             raise error("E0611", "experts are quantised at graph level, where they are dispatched and combined")
         index = dispatch.opview.index
-        numbers, choice = _subset(index)
-        found.append(Chain(dispatch.opview, experts, combines[0].opview, choice, numbers or tuple(range(count))))
+        numbers, choice = renumbered(index) or (tuple(range(count)), index)
+        found.append(Chain(dispatch.opview, experts, combines[0].opview, choice, numbers))
     return found
-
-
-def _subset(index: ir.Value) -> tuple[tuple[int, ...], ir.Value]:
-    """The experts that an index numbers anew, and the index in the file's numbers; none where it holds those."""
-    router = defining(index)
-    if router is None or router.name != "moe.route" or str(element_type(router.operands[0])) != "i32":
-        return (), index
-    (take,) = operations(router.regions[0].blocks[0], "moe.take")
-    table = np.array(ir.DenseElementsAttr(take.values.owner.operation.attributes["value"]))
-    return tuple(int(n) for n in np.argsort(table, kind="stable") if table[n] > 0), router.operands[0]
-
-
-def renumbered(index: ir.Value, weight: ir.Value, numbers: Sequence[int], count: int) -> ir.Value:
-    """The choices of some experts under their places among `numbers`, all other slots empty.
-
-    A table holds each expert's place plus one, 0 for the others: `moe.take` gives 0 for an empty slot, too.
-    """
-    table = np.zeros(count, np.int32)
-    table[list(numbers)] = np.arange(1, len(numbers) + 1, dtype=np.int32)
-    route = RouteOp(index, index.type, weight.type)
-    block = fill_region(route.body, [row_type(index)])
-    with ir.InsertionPoint(block):
-        (row,) = block.arguments
-        found = TakeOp(constant(table), row, row.type).out
-        mine = arith.subi(found, constant(np.ones(dims(row), np.int32)))
-        YieldChoiceOp(mine, RowOp(weight, row_type(weight)).row)
-    return route.index
 
 
 def linears(block: ir.Block) -> list[ir.Value]:

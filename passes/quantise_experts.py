@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch_mlir import ir
 from torch_mlir.dialects import arith
 
-from moec.dialect import DequantizeOp, QuantizeOp
 from moec.dialect.functions import routed
+from moec.dialect.subsets import quantized
 from moec.formats import FORMATS
 from moec.passes.base import Pass, Remarks
 from moec.passes.chains import Chain, chains
@@ -69,17 +69,10 @@ class QuantiseExperts(Pass):
 
     def _quantised(self, name: str, weights: ir.Value) -> ir.Value:
         """A linear's weights as codes and scales."""
-        experts, columns, inner = dims(weights)
+        inner = dims(weights)[2]
         if self.group and inner % self.group:
             raise error("E0611", f"groups of {self.group} do not divide the {inner:,} inputs of `{name}`")
-        groups = inner // self.group if self.group else 1
-        types = [
-            ir.RankedTensorType.get([experts, columns, inner], ir.IntegerType.get_signless(8)),
-            ir.RankedTensorType.get([experts, columns, groups], ir.Type.parse(self.scale)),
-        ]
-        made = QuantizeOp(weights, ir.StringAttr.get(self.format), *types)
-        whole = ir.RankedTensorType.get([experts, columns, inner], ir.F32Type.get())
-        return DequantizeOp(made.codes, made.scales, ir.StringAttr.get(self.format), whole).weights
+        return quantized(weights, self.format, self.group or None, self.scale)
 
 
 def parse_numbers(text: str) -> list[int]:

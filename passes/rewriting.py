@@ -125,24 +125,3 @@ def concat(*values: ir.Value) -> ir.Value:
     """Tensors behind each other along the leading axis."""
     shape = [sum(dims(value)[0] for value in values), *dims(values[0])[1:]]
     return tensor.concat(ir.RankedTensorType.get(shape, element_type(values[0])), 0, list(values))
-
-
-def take_experts(parameter: ir.Value, places: Sequence[int]) -> ir.Value:
-    """Some experts of a parameter, in the order of their places, which ascend: slices that packing resolves."""
-    if list(places) == list(range(dims(parameter)[0])):
-        return parameter
-    runs: list[list[int]] = []
-    for place in places:
-        if runs and runs[-1][1] == place:
-            runs[-1][1] = place + 1
-        else:
-            runs.append([place, place + 1])
-    slices = [_slice(parameter, begin, end) for begin, end in runs]
-    return slices[0] if len(slices) == 1 else concat(*slices)
-
-
-def _slice(parameter: ir.Value, begin: int, end: int) -> ir.Value:
-    rest = dims(parameter)[1:]
-    sizes, offsets = [end - begin, *rest], [begin, *[0] * len(rest)]
-    type_ = ir.RankedTensorType.get(sizes, element_type(parameter))
-    return tensor.ExtractSliceOp(type_, parameter, [], [], [], offsets, sizes, [1] * len(sizes)).result

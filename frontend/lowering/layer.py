@@ -23,6 +23,7 @@ from moec.dialect import (
 )
 from moec.dialect.functions import Routed
 from moec.dialect.json_attributes import to_attribute
+from moec.dialect.subsets import renumber
 from moec.frontend.graph import DType, Node, PickType, TensorType
 from moec.frontend.lowering import emit, losses, stored
 from moec.frontend.lowering.rows import Row
@@ -99,7 +100,7 @@ class _Lower:
         for subset in group.subsets or (_whole(group),):
             count = len(subset.numbers)
             own = stored.parameters(group, subset, self._arguments)
-            mine = index if count == group.count else _renumbered(index, weight, subset, group.count)
+            mine = index if count == group.count else renumber(index, weight, subset.numbers, group.count)
             types = (x.type, emit.tensor_type((count + 1,), "i32"), emit.tensor_type((None,), "i32"))
             dispatched = DispatchOp(x, mine, _i64(count), *types)
             rows = ExpertsOp(dispatched.rows, dispatched.offsets, out_type)
@@ -168,25 +169,6 @@ def _whole(group: Experts) -> Subset:
 
 def _is_dequantised(value: ir.Value) -> bool:
     return not isinstance(value, ir.BlockArgument) and value.owner.operation.name == "moe.dequantize"
-
-
-def _renumbered(index: ir.Value, weight: ir.Value, subset: Subset, count: int) -> ir.Value:
-    """The choices of a subset's experts under their numbers in it, all other slots empty.
-
-    A table holds each expert's number plus one, 0 for those of other subsets: `moe.take` gives 0 for an empty slot too.
-    """
-    numbers = [0] * count
-    for i, number in enumerate(subset.numbers):
-        numbers[number] = i + 1
-    route = RouteOp(index, index.type, weight.type)
-    block = route.operation.regions[0].blocks.append(_row_type(index))
-    with ir.InsertionPoint(block):
-        (row,) = block.arguments
-        shape = emit.shape_of(row)
-        found = TakeOp(emit.integers(numbers, (count,)), row, emit.tensor_type(shape, "i32")).out
-        mine = arith.subi(found, emit.splat(1, shape, "i32"))
-        YieldChoiceOp(mine, _sliced(RowOp, weight))
-    return route.index
 
 
 def _named(name: str, role: str | None) -> ir.DictAttr:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 from moec.artifact.manifest import Manifest
 from moec.artifact.policy import Coldest, Policy
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
 
 DECODE_GAIN = 1.1
-"""How many times as fast calls of few rows an expert are with wide panels: measured, 1.01 to 1.29
+"""How many times as fast calls of few rows an expert are with wide panels: measured, mostly 1.03 to 1.31
 (docs/performance-adaptation.md)."""
 
 FEW_ROWS = 2
@@ -61,17 +60,6 @@ def coldest(policy: Policy, counts: Sequence[float]) -> tuple[Specialisation, ..
     counts: for each routed expert how often it was chosen.
     """
     return tuple(_cold(one, counts) for one in policy.quantise)
-
-
-def both(one: Specialisation, other: Specialisation) -> Specialisation:
-    """What is specialised to both; of what both say, `other` counts."""
-    return replace(
-        other,
-        name=f"{one.name}_{other.name}"[:64],
-        tokens=other.tokens or one.tokens,
-        capacity=one.capacity if other.capacity is None else other.capacity,
-        quantised=other.quantised or one.quantised,
-    )
 
 
 def _capacity_name(factor: float) -> str:

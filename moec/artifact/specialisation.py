@@ -59,6 +59,15 @@ class Specialisation:
         return self.capacity is None and not self.quantised
 
     @property
+    def content(self) -> tuple[tuple[int, int] | None, float | None, tuple[QuantisedExperts, ...]]:
+        """All but the name."""
+        return self.tokens, self.capacity, self.quantised
+
+    def same_code(self, other: Specialisation | None) -> bool:
+        """Whether both ask for the same, whatever they are called."""
+        return other is not None and other.content == self.content
+
+    @property
     def numbers(self) -> tuple[int, ...]:
         """All experts that it quantises."""
         return tuple(number for one in self.quantised for number in one.numbers)

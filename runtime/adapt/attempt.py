@@ -16,7 +16,6 @@ from moec.runtime.adapt.contracts import Compiled, Compiler, Proposal
 from moec.runtime.adapt.published import BASE, Build
 from moec.runtime.adapt.recording import Recording
 from moec.runtime.adapt.stage import Stage
-from moec.runtime.adapt.supply import same
 from moec.runtime.adapt.transfer import layout, packed_for, require_same_interface
 from moec.runtime.adapt.validation import Validation, validate
 from moec.runtime.native import bind, library
@@ -140,7 +139,7 @@ class Attempt:
     def _prepare(self, compiled: Compiled) -> Prepared:
         begin = time.monotonic()
         store, base, manifest = self._stage.store, self._stage.base, compiled.artifact.manifest
-        if manifest.base != base.kernel.library.sha256 or not same(manifest.specialisation, self.specialisation):
+        if manifest.base != base.kernel.library.sha256 or not self.specialisation.same_code(manifest.specialisation):
             raise AdaptationError("the artifact is that of another layer, or of another specialisation")
         require_same_interface(base.kernel.library.manifest, manifest)
         kernel = bind(library(compiled.artifact), layout(base.kernel).name)

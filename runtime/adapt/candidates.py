@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moec.artifact.allowed import capacities, coldest, range_gain, regimes
 from moec.artifact.manifest import Manifest
-from moec.artifact.policy import Coldest, Policy, Trigger
+from moec.artifact.policy import Coldest, Policy
 from moec.artifact.specialisation import Specialisation
 from moec.formats import FORMATS
 from moec.runtime.adapt.contracts import Proposal
@@ -24,8 +24,9 @@ from moec.runtime.adapt.statistics import Snapshot
 
 _OVERFLOW = 0.01
 """The share of slots that a refitted capacity may drop."""
-_BALANCED_ROWS = 30.0
-"""Rows of an expert for which multiplying takes as long as reading its weights (measured, bf16 on a Zen 5 core)."""
+_BALANCED_ROWS = 17.0
+"""Rows of an expert for which multiplying takes as long as reading its weights: 935 GFLOP/s over 55 GB/s, bf16 on two
+Zen 5 cores (docs/performance-cpu-kernels.md)."""
 _STALE = 1.25
 """How much more load cold experts may have than the coldest ones before they are chosen anew."""
 
@@ -54,16 +55,11 @@ class Candidates:
         bits = 8 * max((weight.nbytes / math.prod(weight.shape) for weight in floats), default=4)
         return cls(policy, slots, bits, partial(range_gain, manifest))
 
-    def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
+    def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
         """Best first; nothing that runs already."""
         found = [*self._ranges(load), *self._capacities(load), *self._cold(load, running)]
-        there = [(one.tokens, one.capacity, one.quantised) for one in running]
-        fresh = [
-            proposal
-            for proposal in found
-            if (proposal.specialisation.tokens, proposal.specialisation.capacity, proposal.specialisation.quantised)
-            not in there
-        ]
+        there = {one.content for one in running}
+        fresh = [proposal for proposal in found if proposal.specialisation.content not in there]
         return sorted(fresh, key=lambda proposal: -proposal.gain)
 
     def _ranges(self, load: Snapshot) -> list[Proposal]:

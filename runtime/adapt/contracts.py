@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moec.artifact.container import Artifact
-from moec.artifact.policy import Trigger
 from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.statistics import Snapshot
 
@@ -44,7 +43,7 @@ class Compiled:
 class Proposer(Protocol):
     """Knows which variants the policy allows."""
 
-    def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
+    def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
         """What would suit the load, best first, without what is running (the base apart) and equal to it.
 
         Called by the controller's thread alone; pure: it starts nothing.

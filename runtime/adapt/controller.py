@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -22,7 +21,7 @@ from moec.runtime.adapt.paging import Paging
 from moec.runtime.adapt.published import BASE, Overlay, Trial
 from moec.runtime.adapt.recent import RecentCalls
 from moec.runtime.adapt.stage import Stage
-from moec.runtime.adapt.statistics import LoadStatistics, Snapshot
+from moec.runtime.adapt.statistics import MEASURES, LoadStatistics, Snapshot
 from moec.runtime.packing.weights import PackedWeights
 
 _SAMPLES = 1.0
@@ -59,7 +58,7 @@ class Controller:
         self._clock, self._paging = clock, paging
         self._guards = [Guard(trigger, pause, max(pause, LONGEST_PAUSE)) for trigger in policy.triggers]
         self._acting: Guard | None = None
-        self._avoided: dict[str, tuple[float, float]] = {}
+        self._avoided: dict[object, tuple[float, float]] = {}  # by the content of specialisations
         self._pause = pause
         self._cost = Cost()
         self._recent = RecentCalls()
@@ -90,7 +89,7 @@ class Controller:
         now = self._clock()
         load = self._statistics.snapshot()
         self._notice_lost()
-        values = {measure: load.value(measure) for measure in ("tokens", "imbalance", "share", "empty", "overflow")}
+        values = {measure: load.value(measure) for measure in MEASURES}
         values["memory"] = float(self._memory())
         for guard in self._guards:
             guard.update(values if load.calls else {}, load.calls, now)
@@ -125,14 +124,14 @@ class Controller:
     def _consider(self, guard: Guard, load: Snapshot, now: float) -> None:
         """Begin the best variant that is worth it, or say why there is none."""
         running = self.stage.running
-        proposals = self._proposer.propose(guard.trigger, load, tuple(running.values()))
+        proposals = self._proposer.propose(load, tuple(running.values()))
         decided: tuple[str, str, Proposal | None] = (
             "keep",
             "nothing that the policy allows suits this load better",
             None,
         )
         for proposal in proposals:
-            until, _ = self._avoided.get(_key(proposal.specialisation), (now, 0.0))
+            until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
             if until > now:
                 decided = "reject", f"it failed before and is left alone for {until - now:.0f} s", proposal
                 continue
@@ -190,7 +189,7 @@ class Controller:
         if outcome is None:
             return
         self.attempt = None
-        key = _key(attempt.specialisation)
+        key = attempt.specialisation.content
         if outcome.seconds is not None:
             self._cost.learn(outcome.seconds)
         if outcome.kept:
@@ -338,8 +337,3 @@ def _guard(guard: Guard) -> Mapping[str, Any]:
         "unit": held.unit,
         "state": str(guard.state),
     }
-
-
-def _key(specialisation: Specialisation) -> str:
-    """What makes two variants the same, whatever their names."""
-    return json.dumps({**specialisation.to_data(), "name": ""}, sort_keys=True)

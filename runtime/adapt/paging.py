@@ -11,7 +11,7 @@ from moec.artifact.policy import Page
 from moec.errors import AdaptationError, WeightsError
 from moec.runtime.adapt.cache import default_folder
 from moec.runtime.adapt.mapped import MappedMemory
-from moec.runtime.adapt.residency import Moved, Region, Residency
+from moec.runtime.adapt.residency import Moved, Residency
 from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.packing.weights import PackedWeights
 
@@ -46,9 +46,8 @@ class Paging:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             memory = store.mapped or MappedMemory(int(store.kernel.call("packed_bytes")), folder)
-            regions = [Region(region.offset, region.stride, region.experts) for region in variant.regions]
             self._residency = Residency(
-                memory, regions, statistics, page.bytes, self._moved, keep, _generation(weakref.ref(store))
+                memory, variant.regions, statistics, page.bytes, self._moved, keep, _generation(weakref.ref(store))
             )
         except (OSError, WeightsError) as error:
             raise AdaptationError(f"no weights can lie on disk: {error}") from error

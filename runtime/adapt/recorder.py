@@ -11,7 +11,7 @@ import numpy as np
 
 from moec.runtime.adapt.ring import Batch
 from moec.runtime.adapt.statistics import LoadStatistics
-from moec.trace import Header, Sample, TraceWriter
+from moec.trace import Header, Sample, TraceWriter, size_class
 
 _INTERVAL = 0.25
 
@@ -56,8 +56,8 @@ class Recorder:
             self._tokens += int(batch.tokens.sum())
             self._calls += len(batch)
             for tokens in batch.tokens.tolist():
-                power = 1 << (tokens.bit_length() - 1) if tokens else 0
-                self._histogram[power] = self._histogram.get(power, 0) + 1
+                size = size_class(tokens)
+                self._histogram[size] = self._histogram.get(size, 0) + 1
             now = time.monotonic()
             if now - self._begin >= self._interval:
                 self._write(now)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moec.artifact.manifest import ExpertRegion
 from moec.errors import WeightsError
 from moec.runtime.adapt.mapped import MappedMemory, Range
 from moec.runtime.adapt.ring import Batch
@@ -27,15 +28,6 @@ _USES = 3
 """How many last uses of an expert are remembered."""
 _SWEEP_INTERVAL = 1.0
 """Seconds between looks at what really is in memory."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """Part of the packed weights: `experts[i]` lies at `offset + i * stride`; -1 for what is no routed expert."""
-
-    offset: int
-    stride: int
-    experts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Residency:
     def __init__(
         self,
         memory: MappedMemory,
-        regions: Sequence[Region],
+        regions: Sequence[ExpertRegion],
         statistics: LoadStatistics,
         limit: int,
         report: Callable[[Moved], None],

@@ -71,7 +71,7 @@ class Supply:
         """One that does the same, whatever it is called."""
         for artifact in self._base.prebuilt():
             names = [variant.name for variant in artifact.manifest.variants]
-            if same(artifact.manifest.specialisation, specialisation) and self._variant in names:
+            if specialisation.same_code(artifact.manifest.specialisation) and self._variant in names:
                 return artifact
         return None
 
@@ -89,20 +89,9 @@ class Supply:
 
     def _checked(self, artifact: Artifact, specialisation: Specialisation) -> Artifact:
         """Raise CompilerError if it is not what was asked for."""
-        made, base = artifact.manifest, self._base.manifest
+        made = artifact.manifest
         if made.base != self._base.sha256:
             raise CompilerError(f"{self._base.path} is another file by now than the one that was loaded")
-        if not same(made.specialisation, specialisation):
+        if not specialisation.same_code(made.specialisation):
             raise CompilerError(f"the compiler made something else than {specialisation.name}")
-        if (made.inputs, made.outputs, made.parameters) != (base.inputs, base.outputs, base.parameters):
-            raise CompilerError(f"{specialisation.name} takes or gives other tensors than the layer")
         return artifact
-
-
-def same(one: Specialisation | None, other: Specialisation) -> bool:
-    """Whether two specialisations ask for the same code, whatever they are called."""
-    return one is not None and (one.tokens, one.capacity, one.quantised) == (
-        other.tokens,
-        other.capacity,
-        other.quantised,
-    )

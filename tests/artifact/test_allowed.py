@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec.artifact.allowed import both, capacities, coldest, regimes
+from moec.artifact.allowed import capacities, coldest, regimes
 from moec.artifact.policy import Coldest, Policy
 from moec.artifact.specialisation import Specialisation
 
@@ -41,11 +41,3 @@ def test_the_coldest_are_those_that_were_chosen_least(counts: list[int]) -> None
     assert len(cold.numbers) == 2
     assert max(counts[n] for n in cold.numbers) <= min(c for n, c in enumerate(counts) if n not in cold.numbers)
     assert Specialisation.from_json(made.to_json()) == made
-
-
-def test_both() -> None:
-    few, wide = Specialisation("few", (1, 16)), Specialisation("wide", None, 2.0)
-    (cold,) = coldest(policy(quantise=(COLD,)), [3, 1, 2])
-    assert both(few, wide) == Specialisation("few_wide", (1, 16), 2.0)
-    assert both(both(few, wide), cold).quantised == cold.quantised
-    assert both(both(few, wide), cold).tokens == (1, 16)

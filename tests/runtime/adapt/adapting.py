@@ -96,7 +96,7 @@ class Proposals:
     def __init__(self, *specialisations: Specialisation, gain: float = 2.0) -> None:
         self.specialisations, self.gain = specialisations, gain
 
-    def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
+    def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
         return [Proposal(s, self.gain, "it suits") for s in self.specialisations if s not in running]
 
 

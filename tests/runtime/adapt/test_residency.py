@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from moec.artifact.manifest import ExpertRegion
 from moec.errors import WeightsError
 from moec.runtime.adapt.mapped import MappedMemory
-from moec.runtime.adapt.residency import Moved, Region, Residency
+from moec.runtime.adapt.residency import Moved, Residency
 from moec.runtime.adapt.statistics import LoadStatistics
 
 EXPERTS, STRIDE, REST = 8, 64 * 4096, 4096
 NBYTES = EXPERTS * STRIDE + REST
-REGIONS = (Region(0, STRIDE, tuple(range(EXPERTS))), Region(EXPERTS * STRIDE, REST, (-1,)))
+REGIONS = (ExpertRegion(0, STRIDE, tuple(range(EXPERTS))), ExpertRegion(EXPERTS * STRIDE, REST, (-1,)))
 
 
 @pytest.fixture
