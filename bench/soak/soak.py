@@ -21,7 +21,7 @@ from bench.soak.chaos import Chaos
 from bench.soak.report import Footprint, Report
 from moec.artifact.container import read
 from moec.artifact.manifest import Manifest
-from moec.artifact.policy import Policy, Trigger
+from moec.artifact.policy import Policy
 from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.adaptation import Adaptation
 from moec.runtime.adapt.candidates import Candidates
@@ -67,8 +67,8 @@ class Eager:
     def __init__(self, policy: Policy, manifest: Manifest) -> None:
         self._candidates = replace(Candidates.of(policy, manifest), gain=lambda most: 2.0)
 
-    def propose(self, trigger: Trigger, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
-        return self._candidates.propose(trigger, load, running)
+    def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
+        return self._candidates.propose(load, running)
 
 
 class Warm:

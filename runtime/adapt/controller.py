@@ -205,7 +205,7 @@ class Controller:
             self._acting.handled(now, fruitless=not outcome.kept)
             self._acting = None
 
-    def _set_aside(self, key: str, outcome: Outcome, now: float, name: str) -> None:
+    def _set_aside(self, key: object, outcome: Outcome, now: float, name: str) -> None:
         """Do not try what failed again and again: the time between doubles."""
         if outcome.blame:
             _, before = self._avoided.get(key, (0.0, self._pause))
