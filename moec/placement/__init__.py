@@ -1,1 +1,1 @@
-"""Which ranks hold which experts: problems, plans, and two planners behind one interface."""
+"""Which ranks hold which experts: problems, plans, two planners behind one interface, and tables of slots."""
