@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moec.artifact.parallel import Parallel
 from moec.artifact.policy import Policy
 from moec.diagnostics import Diagnostic, Source, Span
 from moec.frontend.graph import DType, Node
@@ -110,11 +111,16 @@ class Experts:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where and when a layer runs.  `policy`: how it may follow its load."""
+    """Where and when a layer runs.
+
+    policy    how it may follow its load
+    parallel  how it is spread over a mesh; None: it runs in one process
+    """
 
     name: str
     policy: Policy
     span: Span = field(repr=False)
+    parallel: Parallel | None = None
 
 
 @dataclass(frozen=True)

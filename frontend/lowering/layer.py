@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func
 
+from moec.artifact.parallel import parallel_data
 from moec.artifact.policy import policy_data
 from moec.dialect import (
     CapacityOp,
@@ -40,6 +41,8 @@ def lower_layer(layer: Layer, context: ir.Context) -> ir.Module:
             module.operation.attributes["moe.losses"] = losses.attribute(layer.losses)
         if layer.layout:
             module.operation.attributes["moe.policy"] = to_attribute(policy_data(layer.layout.policy))
+        if layer.layout and layer.layout.parallel:
+            module.operation.attributes["moe.parallel"] = to_attribute(parallel_data(layer.layout.parallel))
         with ir.InsertionPoint(module.body):
             _Lower(layer, context).function()
         module.operation.verify()

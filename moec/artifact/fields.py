@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 _MAX_STRING = 4096
@@ -54,6 +55,15 @@ class Fields:
 
     def integers(self, name: str, low: int, high: int, most: int) -> tuple[int, ...]:
         return tuple(_integer(v, f"{self._at(name)}[{i}]", low, high) for i, v in enumerate(self._list(name, 0, most)))
+
+    def ascending(self, name: str, high: int, most: int) -> tuple[int, ...]:
+        """One or more numbers in [0, high), each above the one before."""
+        return _ascending(self._take(name), self._at(name), high, most)
+
+    def ascending_lists(self, name: str, many: int, high: int, most: int) -> tuple[tuple[int, ...], ...]:
+        """At most `many` lists, each as `ascending` takes it."""
+        lists = self._list(name, 1, many)
+        return tuple(_ascending(v, f"{self._at(name)}[{i}]", high, most) for i, v in enumerate(lists))
 
     def pair(self, name: str, low: int, high: int) -> tuple[int, int]:
         """Both ends of a range, the lower one first."""
@@ -148,6 +158,15 @@ def _pair(value: object, at: str, low: int, high: int) -> tuple[int, int]:
     if first > last:
         raise InvalidManifest(f"{at} must begin with the lower number")
     return first, last
+
+
+def _ascending(value: object, at: str, high: int, most: int) -> tuple[int, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= most:
+        raise InvalidManifest(f"{at} must be a list of 1 to {most} numbers")
+    numbers = tuple(_integer(v, f"{at}[{i}]", 0, high - 1) for i, v in enumerate(value))
+    if any(before >= after for before, after in pairwise(numbers)):
+        raise InvalidManifest(f"{at} must be in ascending order")
+    return numbers
 
 
 def _string(value: object, at: str, pattern: re.Pattern[str] | None) -> str:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moec.artifact.fields import Fields, InvalidManifest
+from moec.artifact.parallel import Parallel, parallel_data, read_parallel
 from moec.artifact.policy import Policy, policy_data, read_policy
 from moec.artifact.quantised import Quantised, check_weights, read_quantised
 from moec.artifact.specialisation import Specialisation, read_specialisation
@@ -197,6 +198,7 @@ class Manifest:
     training        None where the layer was compiled for inference only
     quantised       None where no weights are quantised
     policy          None where no layout says how the layer may follow its load
+    parallel        None where it runs in one process only
     specialisation  what it is specialised to; None where it is made from the file alone
     base            the SHA-256 of the artifact that it is specialised from; None where it lies in that one
     """
@@ -215,6 +217,7 @@ class Manifest:
     training: Training | None = None
     quantised: Quantised | None = None
     policy: Policy | None = None
+    parallel: Parallel | None = None
     specialisation: Specialisation | None = None
     base: str | None = None
     abi: int = ABI
@@ -248,8 +251,9 @@ class Manifest:
         for tensor in (*data["inputs"], *data["outputs"]):
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
         data["policy"] = policy_data(self.policy) if self.policy else None
+        data["parallel"] = parallel_data(self.parallel) if self.parallel else None
         data["specialisation"] = self.specialisation.to_data() if self.specialisation else None
-        for optional in ("training", "quantised", "policy", "specialisation", "base"):
+        for optional in ("training", "quantised", "policy", "parallel", "specialisation", "base"):
             if data[optional] is None:
                 del data[optional]
         return json.dumps(data, indent=1).encode()
@@ -290,6 +294,7 @@ def _manifest(fields: Fields) -> Manifest:
         training=_training(fields.record("training")) if fields.has("training") else None,
         quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
         policy=read_policy(fields.record("policy")) if fields.has("policy") else None,
+        parallel=read_parallel(fields.record("parallel")) if fields.has("parallel") else None,
         specialisation=read_specialisation(fields.record("specialisation")) if fields.has("specialisation") else None,
         base=fields.string("base", _SHA256) if fields.has("base") else None,
     )
@@ -410,6 +415,7 @@ def _check_names(manifest: Manifest) -> None:
         if twice:
             raise InvalidManifest(f"{kind}: {twice[0]!r} stands there twice")
     _check_specialisation(manifest)
+    _check_parallel(manifest)
     check_weights(manifest.quantised, {w.name: (w.shape, w.dtype) for w in manifest.parameters})
     weights = set(groups["parameters"])
     for name in weights:
@@ -431,6 +437,14 @@ def _check_specialisation(manifest: Manifest) -> None:
     ):
         if counts and max(experts, default=-1) >= min(counts):
             raise InvalidManifest(f"{what}: there are {min(counts)} routed experts, none with number {max(experts)}")
+
+
+def _check_parallel(manifest: Manifest) -> None:
+    if manifest.parallel is None:
+        return
+    for statistic in manifest.statistics:
+        if (statistic.experts, statistic.row[0]) != (manifest.parallel.routed.experts, len(manifest.parallel.holders)):
+            raise InvalidManifest(f"parallel: there are {statistic.row[0]} routed experts, `{statistic.experts}`")
 
 
 def _nbytes(shape: tuple[int, ...], dtype: str) -> int:

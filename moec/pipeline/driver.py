@@ -19,7 +19,7 @@ from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
 from moec.dialect.functions import has_training, layer_function
 from moec.errors import DiagnosticError
-from moec.pipeline import describe, describe_policy, describe_training, ir_text
+from moec.pipeline import describe, describe_parallel, describe_policy, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ class Compilation:
             training=describe_training.training(self.kernels),
             quantised=quantised(layer_function(self.kernels)),
             policy=describe_policy.policy(self.kernels),
+            parallel=describe_parallel.parallel(self.kernels),
         )
 
     def write(self, output: Path) -> None:
