@@ -1,1 +1,1 @@
-"""Meshes of devices and what runs on them when."""
+"""Meshes, and schedules of a layer's exchange on them: steps, their order, proofs, predicted and simulated times."""

@@ -1,0 +1,35 @@
+"""Wirings and options of schedules, and how to draw them."""
+
+from hypothesis import strategies as st
+
+from moec.schedule.build import SHARED_AT, Options
+from moec.schedule.steps import SPLITS, WAYS, Wiring
+
+NODE, GPU = ("node",), ("gpu",)
+BOTH = NODE + GPU
+
+WIRINGS = {
+    "flat": Wiring(GPU, GPU, GPU),
+    "two axes": Wiring(BOTH, BOTH, BOTH, shared=True),
+    "capacity": Wiring(BOTH, BOTH, BOTH, capacity=True),
+    "tensor": Wiring(BOTH, BOTH, NODE, GPU, shared=True, shared_tp=GPU),
+    "tensor, same tokens": Wiring(BOTH, NODE, NODE, GPU, shared=True, shared_tp=GPU, capacity=True),
+    "same tokens": Wiring(BOTH, GPU, BOTH, shared=True),
+    "tensor only": Wiring(GPU, GPU, (), GPU),
+    "inside the nodes": Wiring(BOTH, BOTH, GPU, shared=True, shared_tp=BOTH),
+}
+
+
+@st.composite
+def options(draw: st.DrawFn, wiring: Wiring) -> Options:
+    chunks = draw(st.integers(1, 4))
+    return Options(
+        split=draw(st.sampled_from(SPLITS)),
+        chunks=chunks,
+        hierarchical=len(wiring.ep) > 1 and draw(st.booleans()),
+        deduplicate=draw(st.booleans()),
+        local_first=bool(wiring.ep) and draw(st.booleans()),
+        buffers=draw(st.none() | st.integers(1, chunks)),
+        overlap=tuple(way for way in WAYS[:2] if draw(st.booleans())),
+        shared=draw(st.sampled_from(SHARED_AT)),
+    )
