@@ -50,7 +50,7 @@ class FusePermutation(Pass):
                 remarks.add(self, "the rows to combine come from no single matmul: kept", combine.location)
                 continue
             remarks.add(self, "combine became the epilogue of the last matmul", fused.location)
-        for last in operations(body(module), "moe.grouped_matmul_combine"):
+        for last in operations(body(module), "moe.grouped_matmul_combine", "moe.collect"):
             absorb_finish(last)
 
     def fuse(self, dispatch: DispatchOp, remarks: Remarks) -> None:

@@ -47,7 +47,7 @@ def read(call: Call, op: Any, place: Place, lanes: int) -> Value:
     vector = call.b.vec(lanes, storage.element)
     if kind not in ("row", "token", "column"):
         return call.b.splat(vector, address.load(storage.element))
-    return _load(call, storage, address, vector, place.real)
+    return load(call, storage, address, vector, place.real)
 
 
 def store(call: Call, storage: Storage, place: Place, row: Value, value: Value) -> None:
@@ -77,11 +77,12 @@ def store(call: Call, storage: Storage, place: Place, row: Value, value: Value) 
     b.choose(real >= value.lanes, [], whole, part)
 
 
-def _load(call: Call, storage: Storage, address: Pointer, vector: Any, real: Value | None) -> Value:
+def load(call: Call, storage: Storage, address: Pointer, vector: Any, real: Value | None) -> Value:
+    """A vector of a row, of whose lanes `real` (None: all) lie within the row."""
     b = call.b
     lanes = int(vector.shape[0])
     # Everything but what the caller brought may be read a vector beyond its end.
-    ours = storage.word == PACKED or storage.word in {word for word, _ in call.frame.buffers}
+    ours = not storage.given and (storage.word == PACKED or storage.word in {word for word, _ in call.frame.buffers})
     if real is None or ours or _row_holds(storage, lanes):
         return address.load(vector)
     width = byte_width(storage.element)

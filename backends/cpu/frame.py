@@ -34,6 +34,9 @@ LINE = 64
 SLACK = 2 * LINE
 """Bytes behind a buffer or a plain parameter that may be read: a vector of 16 elements of 8 bytes."""
 
+ADDRESS = 8
+"""Bytes of an address."""
+
 TOKENS, THREADS, PACKED, WORKSPACE, ERROR, FIRST_ROW, LAST_ROW = range(7)
 """Words of the frame.  FIRST_ROW and LAST_ROW bound the rows of the wave at work (waves.py)."""
 _FIRST_FREE = 8
@@ -74,6 +77,8 @@ class Storage:
     """Holds the rows of the wave at work only; rows are numbered as in the plan all the same."""
     zeros_behind: bool = False
     """Of a buffer: its rows end in whole vectors, and whoever writes them writes zeros behind their last column."""
+    listed: bool = False
+    """The address is that of a list of addresses, one for each row; the rows lie anywhere."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +270,17 @@ class Frame:
         self._storage[value] = storage
         return storage
 
+    def view(self, value: ir.Value, of: Storage) -> Storage | None:
+        """Storage for a result whose rows are those of another tensor, as a list of addresses.
+
+        None where the caller provides the result: its rows have to be copied there.
+        """
+        if value in self._storage:
+            return None
+        word = self.workspace(Size(fixed=SLACK, per_token=ADDRESS))
+        self._storage[value] = replace(of, word=word, offset=0, listed=True, zeros_behind=False)
+        return self._storage[value]
+
     def storage(self, value: ir.Value) -> Storage:
         """Where a tensor lives that an earlier operation, the caller or the parameters provide (as a plain copy).
 
@@ -380,6 +396,8 @@ class Call:
     def row(self, storage: Storage, index: Value | int) -> Pointer:
         if storage.windowed:
             index = self.b.index(index) - self.load_word(FIRST_ROW)
+        if storage.listed:
+            return self.address(storage).at(index, ADDRESS).load_pointer()
         return self.address(storage).at(index, storage.stride)
 
     def own(self, word: int, size: int | Size) -> Pointer:

@@ -31,6 +31,8 @@ EMITTERS = {
     "moe.matmul": "moec.backends.cpu.grouped_matmul:matmul",
     "moe.grouped_matmul": "moec.backends.cpu.grouped_matmul:grouped_matmul",
     "moe.grouped_matmul_combine": "moec.backends.cpu.combine:grouped_matmul_combine",
+    "moe.take_rows": "moec.backends.cpu.exchange:take_rows",
+    "moe.collect": "moec.backends.cpu.exchange:collect",
     "moe.map": "moec.backends.cpu.maps:map_rows",
     "moe.slot_values": "moec.backends.cpu.slots:slot_values",
     "moe.row_values": "moec.backends.cpu.slots:row_values",

@@ -14,10 +14,10 @@ from moec.backends.cpu.values import Pointer, byte_width
 def lies_ready(layout: Panels, rows: Storage) -> bool:
     """Whether rows can be multiplied where they lie.
 
-    They must be of the right type and whole steps, if need be with a zero behind, and not all begin in the same set of
-    the first-level cache.
+    They must lie one behind the other, be of the right type and whole steps, if need be with a zero behind, and not all
+    begin in the same set of the first-level cache.
     """
-    if rows.stride % 4096 == 0:
+    if rows.listed or rows.stride % 4096 == 0:
         return False
     if layout.arithmetic.integers:
         return True

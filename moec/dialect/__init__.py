@@ -6,6 +6,7 @@ Importing this package imports MLIR; what runs a compiled artifact never does.
 from torch_mlir import ir
 
 from moec.dialect.base import Moe
+from moec.dialect.exchange import CollectOp, TakeRowsOp
 from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, RouteOp, SharedOp
 from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
 from moec.dialect.quantised import DequantizeOp, QuantizeOp, QuantizeRowOp, QuantizeRowsOp
@@ -23,11 +24,11 @@ from moec.dialect.training import (
 )
 
 __all__ = [
-    "CapacityOp", "ChosenOp", "CombineOp", "CountOp", "DenseGroupSumOp", "DenseWeightGradientOp", "DequantizeOp",
-    "DispatchOp", "ElementOp", "ExpertsOp", "GroupSumOp", "GroupedMatmulCombineOp", "GroupedMatmulOp", "MapOp",
-    "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp", "QuantizeRowOp", "QuantizeRowsOp", "RouteOp",
-    "RowOp", "RowValuesOp", "SharedOp", "SlotValuesOp", "TakeOp", "TopKOp", "TopPOp", "WeightGradientOp",
-    "YieldChoiceOp", "YieldOp", "context",
+    "CapacityOp", "ChosenOp", "CollectOp", "CombineOp", "CountOp", "DenseGroupSumOp", "DenseWeightGradientOp",
+    "DequantizeOp", "DispatchOp", "ElementOp", "ExpertsOp", "GroupSumOp", "GroupedMatmulCombineOp", "GroupedMatmulOp",
+    "MapOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp", "QuantizeRowOp", "QuantizeRowsOp",
+    "RouteOp", "RowOp", "RowValuesOp", "SharedOp", "SlotValuesOp", "TakeOp", "TakeRowsOp", "TopKOp", "TopPOp",
+    "WeightGradientOp", "YieldChoiceOp", "YieldOp", "context",
 ]  # fmt: skip
 
 

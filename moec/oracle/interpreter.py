@@ -10,7 +10,7 @@ import numpy as np
 from torch_mlir import ir
 
 from moec.dialect.functions import layer_function, named_function
-from moec.oracle import kernels, layers, quantised, scalars, structure, training
+from moec.oracle import exchange, kernels, layers, quantised, scalars, structure, training
 from moec.oracle.scope import Array, Scope
 
 
@@ -23,8 +23,8 @@ def run(module: ir.Module, arguments: Mapping[str, Array], function: str | None 
     """
     operation = layer_function(module) if function is None else named_function(module, function)
     attributes = operation.attributes
-    tables = (scalars.MEANING, structure.MEANING, layers.MEANING, kernels.MEANING, quantised.MEANING, training.MEANING)
-    scope = Scope({name: meaning for table in tables for name, meaning in table.items()})
+    rooms = (scalars, structure, layers, kernels, quantised, training, exchange)
+    scope = Scope({name: meaning for room in rooms for name, meaning in room.MEANING.items()})
     given = [np.asarray(arguments[ir.StringAttr(a["moe.name"]).value]) for a in attributes["arg_attrs"]]
     exact = [array.astype(np.float64 if array.dtype.kind == "f" else np.int64) for array in given]
     with np.errstate(all="ignore"):

@@ -88,8 +88,13 @@ def _grouped_matmul_combine(op: ir.Operation, inputs: list[Array], scope: Scope)
     (rows,) = _contributions(op, lhs, [offsets, slots], weights, scope)
     total = np.zeros((len(tokens), rows.shape[1]))
     np.add.at(total, slots // integer(op, "slots_per_token"), rows)
-    everything = np.arange(len(tokens))
-    return _region(op.regions[1], Group(0, everything, everything), [total], 1, scope)
+    return finished(op.regions[1], total, scope)
+
+
+def finished(region: ir.Region, total: Array, scope: Scope) -> list[Array]:
+    """What a finish region makes of the sums of all tokens, tensor<TxN>."""
+    everything = np.arange(len(total))
+    return _region(region, Group(0, everything, everything), [total], 1, scope)
 
 
 MEANING: dict[str, Meaning] = {
