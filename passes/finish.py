@@ -6,7 +6,6 @@ from moec.dialect import CollectOp, ElementOp, GroupedMatmulCombineOp
 from moec.passes.rewriting import dims, element_type, fill_region, flag, inline, users, yield_value
 from moec.passes.row_matmuls import scalar_copy
 
-
 Sum = GroupedMatmulCombineOp | CollectOp
 """What adds up rows for each token and has a finish region."""
 

@@ -6,7 +6,6 @@ them.  Both operations stand at graph level and at kernel level.
 
 from typing import Any
 
-from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Region, Result
 
 from moec.dialect import exchange_checks as checks
@@ -30,9 +29,9 @@ class TakeRowsOp(Moe.Operation, name="take_rows", traits=[Pure]):
 class CollectOp(Moe.Operation, name="collect", traits=[Pure]):
     """Adds up rows of pairs for each token, in ascending slot order from 0, and finishes the sum.
 
-    rows tensor<?xKxNxf32> is a buffer of T*K rows, numbered flat; token t gets the sum over j of row places[t, j], where
-    that is not negative (places tensor<?xKxi32>).  `finish` maps the f32 sum to the element of the result, tensor<?xN>
-    (its `moe.element` kinds: token, token_scalar).
+    rows tensor<?xKxNxf32> is a buffer of T*K rows, numbered flat; token t gets the sum over j of row places[t, j],
+    where that is not negative (places tensor<?xKxi32>).  `finish` maps the f32 sum to the element of the result,
+    tensor<?xN> (its `moe.element` kinds: token, token_scalar).
     """
 
     rows: Operand[Any]
