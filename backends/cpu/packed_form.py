@@ -6,8 +6,10 @@ import hashlib
 
 import moec
 from moec.artifact.manifest import ExpertRegion
-from moec.backends.cpu.frame import Region
+from moec.backends.cpu.frame import Piece, Region
 from moec.backends.cpu.layer import Layer, Plan
+from moec.backends.cpu.parameters import elements
+from moec.backends.cpu.values import byte_width
 from moec.dialect.functions import Routed
 
 _DIGITS = 16
@@ -30,17 +32,29 @@ def expert_regions(layer: Layer, plan: Plan, routed: Routed | None) -> tuple[Exp
     of_group = {t.value for t in layer.parameters if t.name.startswith(f"{routed.name}.")}
     found = []
     for offset, region in plan.frame.regions:
+        if region.layout is None:
+            found += [_rows(offset, piece, routed) for piece in region.pieces if piece.parameter in of_group]
+            continue
         numbers = _numbers(region, of_group)
-        if region.layout is not None and any(number >= 0 for number in numbers):
+        if any(number >= 0 for number in numbers):
             found.append(ExpertRegion(offset, region.layout.expert_bytes, tuple(numbers)))
     return tuple(found)
 
 
+def _rows(offset: int, piece: Piece, routed: Routed) -> ExpertRegion:
+    """Of a parameter that is kept as it is, such as a bias: one row an expert."""
+    type_ = piece.parameter.type
+    row, place = elements(type_) // routed.count, piece.place
+    width = byte_width(type_.element_type)
+    first, count = place.source // row, place.count // row
+    return ExpertRegion(offset + place.first * width, row * width, tuple(range(first, first + count)))
+
+
 def _numbers(region: Region, of_group: set[object]) -> list[int]:
-    """For each expert of a region its number in the group, -1 for one of another."""
+    """For each expert of a region of panels its number in the group, -1 for one of another."""
     numbers = [-1] * (region.layout.experts if region.layout is not None else 0)
     for piece in region.pieces:
         if piece.parameter in of_group:
-            for n in range(piece.place.count if numbers else 0):
+            for n in range(piece.place.count):
                 numbers[piece.place.first + n] = piece.place.source + n
     return numbers

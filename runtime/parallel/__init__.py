@@ -1,0 +1,1 @@
+"""Layers over several processes: what one process computes and sends, and when."""

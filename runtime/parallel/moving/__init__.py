@@ -1,0 +1,1 @@
+"""Experts that move between ranks while layers run: what travels, when tables change, and why."""
