@@ -58,6 +58,18 @@ class PlacementError(MoecError):
     """Experts cannot be placed on ranks as it was asked."""
 
 
+class RankError(MoecError):
+    """Other ranks died, hang, failed or fell behind.  `ranks` are their numbers in the default process group.
+
+    Whatever was under way is lost, and the process groups are of no further use: end the process, and let `torchrun`
+    start all ranks again from the last checkpoint.
+    """
+
+    def __init__(self, message: str, ranks: Sequence[int]) -> None:
+        super().__init__(message)
+        self.ranks: tuple[int, ...] = tuple(ranks)
+
+
 class InputError(MoecError):
     """A call was given something that the layer does not take."""
 
