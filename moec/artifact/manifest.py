@@ -16,8 +16,10 @@ from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.parallel import Parallel, parallel_data, read_parallel
 from moec.artifact.policy import Policy, policy_data, read_policy
 from moec.artifact.quantised import Quantised, check_weights, read_quantised
+from moec.artifact.schedules import read_schedules, schedules_data, wiring
 from moec.artifact.specialisation import Specialisation, read_specialisation
 from moec.errors import ArtifactError, NewerSchema
+from moec.schedule.steps import Schedules
 
 SCHEMA = 2
 """The newest form of the manifest that this moec writes and reads."""
@@ -199,6 +201,7 @@ class Manifest:
     quantised       None where no weights are quantised
     policy          None where no layout says how the layer may follow its load
     parallel        None where it runs in one process only
+    schedule        in which order its pieces and exchanges run; None where it runs in one process only
     specialisation  what it is specialised to; None where it is made from the file alone
     base            the SHA-256 of the artifact that it is specialised from; None where it lies in that one
     """
@@ -218,6 +221,7 @@ class Manifest:
     quantised: Quantised | None = None
     policy: Policy | None = None
     parallel: Parallel | None = None
+    schedule: Schedules | None = None
     specialisation: Specialisation | None = None
     base: str | None = None
     abi: int = ABI
@@ -252,8 +256,9 @@ class Manifest:
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
         data["policy"] = policy_data(self.policy) if self.policy else None
         data["parallel"] = parallel_data(self.parallel) if self.parallel else None
+        data["schedule"] = schedules_data(self.schedule) if self.schedule else None
         data["specialisation"] = self.specialisation.to_data() if self.specialisation else None
-        for optional in ("training", "quantised", "policy", "parallel", "specialisation", "base"):
+        for optional in ("training", "quantised", "policy", "parallel", "schedule", "specialisation", "base"):
             if data[optional] is None:
                 del data[optional]
         return json.dumps(data, indent=1).encode()
@@ -295,6 +300,7 @@ def _manifest(fields: Fields) -> Manifest:
         quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
         policy=read_policy(fields.record("policy")) if fields.has("policy") else None,
         parallel=read_parallel(fields.record("parallel")) if fields.has("parallel") else None,
+        schedule=read_schedules(fields.record("schedule")) if fields.has("schedule") else None,
         specialisation=read_specialisation(fields.record("specialisation")) if fields.has("specialisation") else None,
         base=fields.string("base", _SHA256) if fields.has("base") else None,
     )
@@ -416,6 +422,7 @@ def _check_names(manifest: Manifest) -> None:
             raise InvalidManifest(f"{kind}: {twice[0]!r} stands there twice")
     _check_specialisation(manifest)
     _check_parallel(manifest)
+    _check_schedule(manifest)
     check_weights(manifest.quantised, {w.name: (w.shape, w.dtype) for w in manifest.parameters})
     weights = set(groups["parameters"])
     for name in weights:
@@ -445,6 +452,19 @@ def _check_parallel(manifest: Manifest) -> None:
     for statistic in manifest.statistics:
         if (statistic.experts, statistic.row[0]) != (manifest.parallel.routed.experts, len(manifest.parallel.holders)):
             raise InvalidManifest(f"parallel: there are {statistic.row[0]} routed experts, `{statistic.experts}`")
+
+
+def _check_schedule(manifest: Manifest) -> None:
+    if manifest.schedule is None:
+        return
+    if manifest.parallel is None:
+        raise InvalidManifest("schedule: there is no `parallel` that it could be for")
+    try:
+        expected = wiring(manifest.parallel, manifest.schedule.wiring.capacity)
+    except ValueError as why:
+        raise InvalidManifest(f"schedule: {why}") from why
+    if manifest.schedule.wiring != expected:
+        raise InvalidManifest("schedule.wiring must be that of `parallel`")
 
 
 def _nbytes(shape: tuple[int, ...], dtype: str) -> int:

@@ -8,8 +8,9 @@ from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.parallel import MOST_CHUNKS, Parallel
 from moec.schedule.mesh import MOST_AXES
 from moec.schedule.steps import DIRECTIONS, KINDS, SPLITS, WAYS, Schedule, Schedules, Step, Wiring
+from moec.schedule.verify import UnsoundSchedule, require_sound
 
-MOST_STEPS = 2**14
+MOST_STEPS = 2**13
 
 
 def wiring(parallel: Parallel, capacity: bool) -> Wiring:
@@ -76,7 +77,7 @@ def _step_data(step: Step) -> dict[str, Any]:
 
 
 def read_schedules(fields: Fields) -> Schedules:
-    """Parse and check.  Raises InvalidManifest."""
+    """Parse, check, and prove that no rank can hang.  Raises InvalidManifest."""
     schedules = Schedules(
         wiring=_wiring(fields.record("wiring")),
         forward=_schedule(fields.record("forward")),
@@ -86,6 +87,10 @@ def read_schedules(fields: Fields) -> Schedules:
     for name, schedule in (("forward", schedules.forward), ("backward", schedules.backward)):
         if schedule is not None and schedule.direction != name:
             raise InvalidManifest(f"{fields.path}.{name}.direction must be {name!r}")
+    try:
+        require_sound(schedules)
+    except UnsoundSchedule as why:
+        raise InvalidManifest(f"{fields.path}: {why}") from why
     return schedules
 
 
@@ -100,6 +105,8 @@ def _wiring(fields: Fields) -> Wiring:
         capacity=fields.boolean("capacity"),
     )
     fields.finish()
+    if len(set(found.mesh)) < len(found.mesh):
+        raise InvalidManifest(f"{fields.path}.mesh: two axes have one name")
     for name in ("tokens", "ep", "tp", "shared_tp"):
         axes = getattr(found, name)
         if axes != tuple(axis for axis in found.mesh if axis in axes):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from moec.schedule.steps import Schedule, Step, Wiring
 
@@ -34,6 +35,9 @@ class Effects:
     writes: frozenset[Value]
 
 
+Rule = Callable[[Step], tuple[Iterable[Value], Iterable[Value]]]
+
+
 @dataclass(frozen=True)
 class Table:
     """The effects of the steps of a schedule."""
@@ -43,11 +47,23 @@ class Table:
 
     def of(self, step: Step) -> Effects:
         """The effects of a step.  Raises KeyError for one that its direction does not have."""
-        reads, writes = self._rule(step)(step)
+        reads, writes = self._rules[step.kind, step.way](step)
         return Effects(frozenset(reads), frozenset(writes))
 
-    def _rule(self, step: Step) -> Callable[[Step], tuple[Iterable[Value], Iterable[Value]]]:
-        rules: dict[tuple[str, str | None], Callable[[Step], tuple[Iterable[Value], Iterable[Value]]]] = {
+    def has(self, step: Step) -> bool:
+        """Does this direction of this layout have steps of its kind?"""
+        return (step.kind, step.way) in self._rules and self._exists(step)
+
+    def goals(self) -> tuple[Value, ...]:
+        """What must have been made at the end."""
+        ends = [Value("result")] if self.wiring.same else list(self._results)
+        if self._backward:
+            ends += [Value("gradients"), *(Value("dweights.experts", chunk) for chunk in range(self.schedule.chunks))]
+        return tuple(ends)
+
+    @cached_property
+    def _rules(self) -> Mapping[tuple[str, str | None], Rule]:
+        rules: dict[tuple[str, str | None], Rule] = {
             ("pack", None): lambda s: ([self._source], [_ring("send", s)]),
             ("exchange", "dispatch"): self._dispatch,
             ("relay", "dispatch"): lambda s: (
@@ -71,7 +87,7 @@ class Table:
             ("reduce", "shared"): lambda s: ([Value("shared")], [Value("shared.sum")]),
             ("gather", "result"): lambda s: (self._results, [Value("result")]),
         }
-        forward: dict[tuple[str, str | None], Callable[[Step], tuple[Iterable[Value], Iterable[Value]]]] = {
+        forward: dict[tuple[str, str | None], Rule] = {
             ("route", None): lambda s: ([], [Value("choice")]),
             ("choices", None): lambda s: ([Value("choice")], [Value("choices")]),
             ("capacity", None): lambda s: ([Value("choices")], [Value("kept")]),
@@ -84,7 +100,7 @@ class Table:
                 [Value("y", s.chunk)],
             ),
         }
-        backward: dict[tuple[str, str | None], Callable[[Step], tuple[Iterable[Value], Iterable[Value]]]] = {
+        backward: dict[tuple[str, str | None], Rule] = {
             ("collect", None): lambda s: ([], [self._source, *([self._shared_source] if self.wiring.shared else [])]),
             ("route", None): lambda s: (
                 [*self._rows(None), *self._shared_output],
@@ -95,7 +111,49 @@ class Table:
                 [Value("gradients")],
             ),
         }
-        return (rules | (backward if self._backward else forward))[step.kind, step.way]
+        return rules | (backward if self._backward else forward)
+
+    def _exists(self, step: Step) -> bool:
+        """Of the kinds that some layouts and schedules only have."""
+        wiring, schedule = self.wiring, self.schedule
+        match step.kind, step.way:
+            case "choices" | "capacity", _:
+                return wiring.capacity
+            case "exchange", _:
+                return step.hop in range(len(schedule.hops))
+            case "relay", _:
+                return step.hop in range(1, len(schedule.hops))
+            case "counts", _:
+                return step.hop in range(len(schedule.hops) + bool(wiring.tp))
+            case "local", _:
+                return schedule.local_first
+            case "shared", _:
+                return wiring.shared
+            case _, "result":
+                return bool(wiring.same)
+        return step.collective is False or bool(self.axes(step))
+
+    def axes(self, step: Step) -> tuple[str, ...]:
+        """The axes that a step of its kind, way and hop goes over."""
+        wiring, hops = self.wiring, self.schedule.hops
+        if not step.collective:
+            return ()
+        match step.kind, step.way:
+            case "choices" | "gradients", _:
+                return wiring.mesh
+            case "counts", _:
+                return (*hops, wiring.tp)[step.hop]
+            case "exchange", "dispatch":
+                return hops[step.hop]
+            case "exchange", _:
+                return hops[self._last - step.hop]
+            case "gather", "shared":
+                return wiring.shared_tp if self._backward else wiring.shared_gather
+            case _, "shared":
+                return wiring.shared_tp
+            case _, "result":
+                return wiring.same
+        return wiring.tp
 
     @property
     def _backward(self) -> bool:

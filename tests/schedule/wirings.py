@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from moec.schedule.build import SHARED_AT, Options
+from moec.schedule.mesh import Axis, Mesh
 from moec.schedule.steps import SPLITS, WAYS, Wiring
 
 NODE, GPU = ("node",), ("gpu",)
@@ -33,3 +34,7 @@ def options(draw: st.DrawFn, wiring: Wiring) -> Options:
         overlap=tuple(way for way in WAYS[:2] if draw(st.booleans())),
         shared=draw(st.sampled_from(SHARED_AT)),
     )
+
+
+def mesh_of(wiring: Wiring, size: int = 2) -> Mesh:
+    return Mesh("M", tuple(Axis(axis, size) for axis in wiring.mesh))
