@@ -20,7 +20,7 @@ from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.packing.weights import PackedWeights
 
 _PACE = 0.25
-_PACE_AT_WORK = 0.05
+_PACE_AT_WORK = 0.02
 """Seconds between two steps of the controller."""
 _MOST_FAILURES = 10
 _LAST_WAIT = 5.0

@@ -29,8 +29,6 @@ _MUCH_SLOWER = 0.8
 """A gain, measured by one thread: below it real calls are not bothered with a trial."""
 _NOTICEABLE_MS = 0.1
 """What differs by less is left to the trial: calls of microseconds cannot be timed beside others."""
-_LARGEST_TRIED = 256
-"""Tokens of the batches that a variant is tried on: one thread of low priority computes them."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,9 @@ class Attempt:
         kernel = bind(library(compiled.artifact), layout(base.kernel).name)
         generation = store.generation
         build = Build(self.name, self._number, kernel, packed_for(kernel, store))
-        sizes = [min(size, _LARGEST_TRIED) for size in self._sizes]
-        old = self._stage.published.at(sizes[-1])
-        validation = validate(base, old, build, self._recording, self.specialisation, sizes)
+        old = self._stage.published.at(self._sizes[-1])
+        least = _MUCH_SLOWER / self._work
+        validation = validate(base, old, build, self._recording, self.specialisation, self._sizes, least)
         return Prepared(build, generation, validation, time.monotonic() - begin)
 
     def _prepared(self, prepared: Prepared, now: float) -> Outcome | None:

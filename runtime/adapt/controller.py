@@ -179,9 +179,9 @@ class Controller:
         )
 
     def _sizes(self, specialisation: Specialisation) -> tuple[int, ...]:
-        """What to try it with: both ends of its range, and sizes of its calls, those that take most time last."""
+        """What to try it with: both ends of its range, and the size of calls that takes most of their time."""
         ends = specialisation.tokens or (1, 64)
-        seen = self._recent.sizes(specialisation.tokens)[-2:]
+        seen = self._recent.sizes(specialisation.tokens)[-1:]
         return tuple(dict.fromkeys((*(end for end in ends if end not in seen), *seen)))
 
     def _advance(self, attempt: Attempt, now: float) -> None:

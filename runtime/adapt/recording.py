@@ -36,13 +36,25 @@ class Recording:
         self._left -= rows * each
         self.count += rows
 
-    def batch(self, tokens: int) -> list[torch.Tensor]:
-        """Inputs of `tokens` rows: those that were recorded, over and over.  Not before there is a row."""
+    def batch(self, tokens: int, *, uneven: bool = False) -> list[torch.Tensor]:
+        """Inputs of `tokens` rows: those that were recorded, over and over.  Not before there is a row.
+
+        uneven: row number n n times in a row, from 1 on, the last one as often as there is room.  So experts get
+        anything from one row to many, and few of them get any.
+        """
         columns = list(zip(*tuple(self._rows), strict=True))  # a call may still be adding some
+        order = _uneven(tokens) if uneven else np.arange(tokens)
         return [
-            _tensor(np.concatenate(column), tokens, shape, dtype)
+            _tensor(np.concatenate(column), order, shape, dtype)
             for column, (shape, dtype) in zip(columns, self._shapes, strict=True)
         ]
+
+
+def _uneven(tokens: int) -> NDArray[np.int64]:
+    """0, 1, 1, 2, 2, 2, ...; no number less often than the one before."""
+    most = int(((8 * tokens + 1) ** 0.5 - 1) / 2)
+    order = np.repeat(np.arange(most), np.arange(1, most + 1))
+    return np.concatenate((order, np.full(tokens - len(order), max(most - 1, 0))))
 
 
 def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
@@ -52,8 +64,10 @@ def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     return seen
 
 
-def _tensor(rows: NDArray[np.uint8], tokens: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    made = torch.empty((tokens, *shape), dtype=dtype)
-    if tokens:
-        _bytes(made)[:] = rows[np.arange(tokens) % len(rows)]
+def _tensor(
+    rows: NDArray[np.uint8], order: NDArray[np.int64], shape: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    made = torch.empty((len(order), *shape), dtype=dtype)
+    if len(order):
+        _bytes(made)[:] = rows[order % len(rows)]
     return made

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moec.artifact.allowed import CACHED_BYTES
 from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.published import Build
 from moec.runtime.adapt.recording import Recording
@@ -17,9 +18,13 @@ from moec.runtime.workspace import WORKSPACES
 
 LARGEST_ERROR = {"int8": 0.05, "int4": 0.25, "ternary": 1.0}
 """Of the results of a layer whose coldest experts are stored so: root of mean square error over that of the results."""
+_LARGEST = 256
+_LARGEST_OF_MANY_BYTES = 64
+"""Tokens of a batch, where the weights fit into caches and where they do not: one thread of low priority computes it,
+and the most of 64 rows takes as long as reading the weights of their experts."""
 _ROUNDS = 5
 _SECONDS = 0.25
-"""For comparing the speed; at least one round."""
+"""For comparing the speed."""
 _SINGLE_ROWS = 8
 _BREATH = 0.002
 
@@ -46,20 +51,36 @@ class Validation:
 
 
 def validate(
-    base: Build, old: Build, new: Build, recording: Recording, specialisation: Specialisation, sizes: Sequence[int]
+    base: Build,
+    old: Build,
+    new: Build,
+    recording: Recording,
+    specialisation: Specialisation,
+    sizes: Sequence[int],
+    least_gain: float = 0.0,
 ) -> Validation:
     """Try `new` on batches of `sizes` tokens; the last size is the one whose speed is compared with that of `old`.
 
     Exact specialisations must give the base's bits.  Those of a capacity must do so for single tokens, of which no
     capacity drops any; those with quantised experts must stay within LARGEST_ERROR.
 
+    Larger sizes are cut: what kernels do depends on the rows of each expert.  Where weights are shared and nothing is
+    dropped, batches are uneven, so that few experts get anything from one row to several blocks of them.  Otherwise
+    they are the recorded rows, so that many experts' copies are read and as much is dropped as in calls.
+
+    One call of each is timed, which is exact enough to tell that `new` is not much slower; where its gain seems to be
+    below `least_gain`, more calls decide.
+
     Runs on one thread; raises what the kernels raise.
     """
+    uneven = new.packed is base.packed and specialisation.capacity is None
+    most = _LARGEST if new.packed.numel() <= CACHED_BYTES else _LARGEST_OF_MANY_BYTES
+    sizes = tuple(dict.fromkeys(min(size, most) for size in reversed(sizes)))[::-1]
     identical, squares, scale = True, 0.0, 0.0
     wrong: str | None = None
     for tokens in sizes:
-        inputs = recording.batch(tokens)
-        wanted, given = _run(base, inputs), _run(new, inputs)
+        inputs = recording.batch(tokens, uneven=uneven)
+        (wanted, base_seconds), (given, new_seconds) = _run(base, inputs), _run(new, inputs)
         if not _same(wanted, given):
             identical = False
             for want, got in zip(wanted, given, strict=True):
@@ -69,7 +90,9 @@ def validate(
         time.sleep(_BREATH)
     error = (squares / scale) ** 0.5 if scale else float(not identical)
     wrong = wrong or _wrong(base, new, recording, specialisation, identical, error)
-    old_seconds, new_seconds = _compare(old, new, recording.batch(sizes[-1]))
+    old_seconds = base_seconds if old.kernel is base.kernel else _run(old, inputs)[1]
+    if wrong is None and old_seconds < least_gain * new_seconds:
+        old_seconds, new_seconds = _compare(old, new, inputs, least_gain)
     gain = old_seconds / new_seconds if new_seconds else 1.0
     return Validation(identical, error, gain, old_seconds * 1e3, new_seconds * 1e3, sizes[-1], wrong)
 
@@ -85,34 +108,34 @@ def _wrong(
     inputs = recording.batch(_SINGLE_ROWS)
     for row in range(_SINGLE_ROWS):
         single = [tensor[row : row + 1] for tensor in inputs]
-        if not _same(_run(base, single), _run(new, single)):
+        if not _same(_run(base, single)[0], _run(new, single)[0]):
             return "its results have other bits where no capacity drops anything"
     return None
 
 
-def _run(build: Build, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The build's results, computed by this thread alone."""
+def _run(build: Build, inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], float]:
+    """The build's results, computed by this thread alone, and the seconds of its processor time that the call took."""
     tokens, code = inputs[0].shape[0], build.kernel
     outputs = [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
     workspace = WORKSPACES.take(code.workspace_bytes(tokens, 1))
     try:
+        begin = time.thread_time()
         code.run(1, build.packed, workspace, *inputs, *outputs, *code.unobserved)
+        return outputs, time.thread_time() - begin
     finally:
         WORKSPACES.give(workspace)
-    return outputs
 
 
-def _compare(old: Build, new: Build, inputs: Sequence[torch.Tensor]) -> tuple[float, float]:
-    """The least processor time of a call, in turns: calls that run at the same time only ever make it longer."""
+def _compare(old: Build, new: Build, inputs: Sequence[torch.Tensor], enough: float) -> tuple[float, float]:
+    """The least processor time of a call, in turns, until the gain is `enough` or it is plain that it is not: calls
+    that run at the same time only ever make it longer."""
     times: tuple[list[float], list[float]] = [], []
     end = time.monotonic() + _SECONDS
     for turn in range(_ROUNDS):
         for build, taken in zip((old, new), times, strict=True):
-            begin = time.thread_time()
-            _run(build, inputs)
-            taken.append(time.thread_time() - begin)
+            taken.append(_run(build, inputs)[1])
             time.sleep(_BREATH)
-        if turn and time.monotonic() > end:
+        if min(times[0]) >= enough * min(times[1]) or (turn and time.monotonic() > end):
             break
     return min(times[0]), min(times[1])
 

@@ -49,3 +49,20 @@ def test_tensors_that_require_gradients() -> None:
     recording = Recording()
     recording.seen([torch.ones(2, 2, requires_grad=True)], 0)
     assert torch.equal(recording.batch(3)[0], torch.ones(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "times"),
+    [(0, []), (1, [1]), (2, [2]), (3, [1, 2]), (6, [1, 2, 3]), (8, [1, 2, 5]), (64, [*range(1, 10), 19])],
+)
+def test_uneven_batches_hold_rows_once_twice_and_so_on(tokens: int, times: list[int]) -> None:
+    recording = Recording()
+    recording.seen([torch.arange(20.0).reshape(20, 1)], 0)
+    rows = recording.batch(tokens, uneven=True)[0].flatten().tolist()
+    assert rows == [float(row) for row, count in enumerate(times) for _ in range(count)]
+
+
+def test_uneven_batches_of_few_recorded_rows() -> None:
+    recording = Recording()
+    recording.seen([torch.arange(2.0).reshape(2, 1)], 0)
+    assert recording.batch(7, uneven=True)[0].flatten().tolist() == [0, 1, 1, 0, 0, 0, 0]
