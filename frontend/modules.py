@@ -15,7 +15,6 @@ from moec.frontend.declarations import (
     LayerDeclaration,
     LayoutDeclaration,
     LoadDeclaration,
-    MeshDeclaration,
 )
 from moec.frontend.declare import declare
 from moec.frontend.files import Unreadable, read_source, read_text
@@ -103,8 +102,8 @@ class Modules:
     def _define(self, module: Module) -> None:
         first: dict[str, Span] = {}
         own = module.declarations
-        declared: list[Definition | LayerDeclaration | LoadDeclaration | MeshDeclaration | LayoutDeclaration] = [
-            *own.definitions, *own.layers, *own.loads, *own.meshes, *own.layouts,
+        declared: list[Definition | LayerDeclaration | LoadDeclaration | LayoutDeclaration] = [
+            *own.definitions, *own.layers, *own.loads, *own.layouts,
         ]  # fmt: skip
         for declaration in declared:
             name = declaration.name
