@@ -20,8 +20,10 @@ PASSES = {
     "fuse-shared-experts": "moec.passes.fuse_shared_experts:FuseSharedExperts",
     "hoist-router": "moec.passes.hoist_router:HoistRouter",
     "interleave-weights": "moec.passes.interleave_weights:InterleaveWeights",
+    "place": "moec.passes.place:Place",
     "quantise-experts": "moec.passes.quantise_experts:QuantiseExperts",
     "refit-capacity": "moec.passes.refit_capacity:RefitCapacity",
+    "shard-layout": "moec.passes.shard_layout:ShardLayout",
     "specialise-tokens": "moec.passes.specialise_tokens:SpecialiseTokens",
 }
 

@@ -1,6 +1,8 @@
 """Reading and writing artifacts: an ELF shared library followed by a ZIP archive whose comment seals both.
 
-    [ELF shared library][ZIP: manifest.json, ir/…, source/…, variants/…][end record, comment "moec1 sha256:<hex>"]
+    [ELF shared library][ZIP: manifest.json, ir/…, source/…, variants/…, pieces/…][end record]
+
+The end record's comment is "moec1 sha256:<hex>".
 
 The SHA-256 is over every byte before the end record, and the end record has one valid form only, so that any changed
 byte is noticed.  `read` reads the file once, into memory that nobody else can change, and executes nothing.
@@ -33,7 +35,9 @@ MAX_MEMBERS = 256
 MANIFEST = "manifest.json"
 GRAPH_IR = "ir/graph.mlir"
 KERNEL_IR = "ir/kernels.mlir"
+PIECES_IR = "ir/pieces.mlir"
 VARIANTS = "variants/"
+PIECES = "pieces/"
 
 _END = struct.Struct("<4sHHHHIIH")
 _END_MAGIC = b"PK\x05\x06"
@@ -57,6 +61,7 @@ class Artifact:
     library   the ELF shared library
     texts     IR and sources by their names in the archive
     variants  specialisations that were compiled ahead, each a whole artifact, by their names
+    pieces    what the ranks of a mesh run, each a whole artifact, by their names
     """
 
     path: str
@@ -65,6 +70,15 @@ class Artifact:
     library: bytes
     texts: Mapping[str, str]
     variants: Mapping[str, bytes] = field(default_factory=dict)
+    pieces: Mapping[str, bytes] = field(default_factory=dict)
+
+    def piece(self, name: str) -> Artifact:
+        """A piece of the layer, verified.  Raises KeyError for one that is not there, ArtifactError for one that is
+        damaged or made of another layer."""
+        one = parse(self.pieces[name], f"{self.path}, {PIECES}{name}.so")
+        if one.variants or one.pieces or one.manifest.layer != f"{self.manifest.layer}_{name}":
+            raise ArtifactError(f"{one.path} is no piece {name!r} of the artifact that it lies in")
+        return one
 
     def prebuilt(self) -> Iterator[Artifact]:
         """The specialisations that were compiled ahead, each verified when it is reached; this artifact is their base.
@@ -78,6 +92,7 @@ class Artifact:
             ours = self.manifest
             if (
                 one.variants
+                or one.pieces
                 or made.specialisation is None
                 or made.specialisation.name != name
                 or same != (ours.layer, ours.inputs, ours.outputs, ours.parameters)
@@ -100,14 +115,16 @@ def write(
     manifest: Manifest,
     texts: Mapping[str, str],
     variants: Mapping[str, bytes] = NOTHING,
+    pieces: Mapping[str, bytes] = NOTHING,
 ) -> None:
     """Write an artifact; an existing file is replaced in one step, so that a reader sees the old or the new one.
 
     library   a linked ELF shared library
     texts     archive members such as `GRAPH_IR`, "source/layer.moe"
     variants  what `packed` made of specialisations, by their names
+    pieces    what it made of the pieces of a layer that runs on a mesh, by their names
     """
-    _replace(Path(path), packed(library, manifest, texts, variants, os.fspath(path)))
+    _replace(Path(path), packed(library, manifest, texts, variants, pieces, os.fspath(path)))
 
 
 def packed(
@@ -115,6 +132,7 @@ def packed(
     manifest: Manifest,
     texts: Mapping[str, str],
     variants: Mapping[str, bytes] = NOTHING,
+    pieces: Mapping[str, bytes] = NOTHING,
     where: str = "the artifact",
 ) -> bytes:
     """The bytes of an artifact's file; `where` stands in messages."""
@@ -122,7 +140,8 @@ def packed(
     content = manifest.to_json()
     Manifest.from_json(content)
     members = {MANIFEST: content, **{name: text.encode() for name, text in sorted(texts.items())}}
-    members |= {f"{VARIANTS}{name}.so": data for name, data in variants.items()}
+    for folder, inner in ((VARIANTS, variants), (PIECES, pieces)):
+        members |= {f"{folder}{name}.so": data for name, data in inner.items()}
     _check_sizes({name: len(data) for name, data in members.items()}, where)
     stream = io.BytesIO(library)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -159,7 +178,7 @@ def parse(data: bytes, where: str) -> Artifact:
                 raise ArtifactError(f"{where}: its archive holds a name twice")
             members = {e.filename: archive.read(e) for e in entries}
             start = min((e.header_offset for e in entries), default=end)
-            variants = {n[len(VARIANTS) : -3]: members.pop(n) for n in list(members) if _is_variant(n)}
+            variants, pieces = _taken(members, VARIANTS), _taken(members, PIECES)
             texts = {name: content.decode() for name, content in members.items()}
     except _MALFORMED_ZIP as error:
         raise ArtifactError(f"{where}: its archive is malformed: {error}") from error
@@ -171,11 +190,13 @@ def parse(data: bytes, where: str) -> Artifact:
         manifest = Manifest.from_json(texts.pop(MANIFEST).encode())
     except ArtifactError as error:
         raise type(error)(f"{where}: {error}") from error
-    return Artifact(where, digest, manifest, data[:start], texts, variants)
+    return Artifact(where, digest, manifest, data[:start], texts, variants, pieces)
 
 
-def _is_variant(name: str) -> bool:
-    return name.startswith(VARIANTS) and name.endswith(".so")
+def _taken(members: dict[str, bytes], folder: str) -> dict[str, bytes]:
+    """The artifacts in a folder of the archive, by their names; they are members no longer."""
+    names = [name for name in members if name.startswith(folder) and name.endswith(".so")]
+    return {name[len(folder) : -len(".so")]: members.pop(name) for name in names}
 
 
 def _contents(where: str) -> bytes:

@@ -19,7 +19,7 @@ from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
 from moec.dialect.functions import has_training, layer_function
 from moec.errors import DiagnosticError
-from moec.pipeline import describe, describe_parallel, describe_policy, describe_training, ir_text
+from moec.pipeline import describe, describe_policy, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ class Compilation:
 
     def manifest(self, variants: Sequence[Variant]) -> Manifest:
         """The manifest of a library that has these variants."""
+        from moec.passes.parallel import parallel
+
         _, sources, options = self._read
         name, text = next(iter(sources.items()))
         return Manifest(
@@ -161,7 +163,7 @@ class Compilation:
             training=describe_training.training(self.kernels),
             quantised=quantised(layer_function(self.kernels)),
             policy=describe_policy.policy(self.kernels),
-            parallel=describe_parallel.parallel(self.kernels),
+            parallel=parallel(self.kernels),
         )
 
     def write(self, output: Path) -> None:
@@ -182,8 +184,14 @@ class Compilation:
 
             base = container.Artifact(str(output), "", manifest, library.data, texts)
             ahead = prebuild(base, lambda one: self._stage(f"variant {one.name}"))
+        pieces: Mapping[str, bytes] = {}
+        if manifest.parallel is not None:
+            from moec.pipeline.pieces import compile_pieces
+
+            made = compile_pieces(self.graph_text, manifest, lambda name: self._stage(f"piece {name}"))
+            pieces, texts[container.PIECES_IR] = made.artifacts, made.text
         with self._stage("artifact"):
-            container.write(output, library.data, manifest, texts, ahead)
+            container.write(output, library.data, manifest, texts, ahead, pieces)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -245,3 +245,25 @@ def test_a_variant_of_another_artifact_is_refused(tmp_path: Path, wrong: str) ->
     write(tmp_path / "a.so", library(), manifest(), TEXTS, {name: inner})
     with pytest.raises(ArtifactError, match=f"variants/{name}.so"):
         list(read(tmp_path / "a.so").prebuilt())
+
+
+def test_pieces_come_back(tmp_path: Path) -> None:
+    inner = packed(library(), replace(manifest(), layer="Sample_route"), TEXTS)
+    write(tmp_path / "a.so", library(), manifest(), TEXTS, pieces={"route": inner})
+    outer = read(tmp_path / "a.so")
+    assert (dict(outer.texts), dict(outer.pieces), dict(outer.variants)) == (TEXTS, {"route": inner}, {})
+    assert outer.piece("route").manifest.layer == "Sample_route"
+    with pytest.raises(KeyError):
+        outer.piece("experts")
+
+
+@pytest.mark.parametrize("wrong", ["layer", "nested", "damaged"])
+def test_a_piece_of_another_artifact_is_refused(tmp_path: Path, wrong: str) -> None:
+    described = replace(manifest(), layer="Other_route" if wrong == "layer" else "Sample_route")
+    nested = {"route": packed(library(), described, TEXTS)} if wrong == "nested" else {}
+    inner = packed(library(), described, TEXTS, pieces=nested)
+    if wrong == "damaged":
+        inner = inner[:100] + bytes([inner[100] ^ 1]) + inner[101:]
+    write(tmp_path / "a.so", library(), manifest(), TEXTS, pieces={"route": inner})
+    with pytest.raises(ArtifactError, match=r"pieces/route\.so"):
+        read(tmp_path / "a.so").piece("route")

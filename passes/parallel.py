@@ -4,9 +4,8 @@ from torch_mlir import ir
 
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.parallel import Parallel, read_parallel
-from moec.diagnostics import Diagnostic, Severity
 from moec.dialect.json_attributes import from_attribute
-from moec.errors import DiagnosticError
+from moec.passes.refusal import error
 
 PARALLEL = "moe.parallel"
 
@@ -19,5 +18,4 @@ def parallel(module: ir.Module) -> Parallel | None:
     try:
         return read_parallel(Fields.of(from_attribute(attributes[PARALLEL]), PARALLEL))
     except (InvalidManifest, ValueError) as why:
-        said = f"the module's attribute does not say how the layer is spread: {why}"
-        raise DiagnosticError([Diagnostic("E0605", Severity.ERROR, said)]) from why
+        raise error("E0605", f"the module's attribute does not say how the layer is spread: {why}") from why

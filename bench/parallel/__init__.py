@@ -1,1 +1,0 @@
-"""Layers over ranks: shaped links between network namespaces, what they give, schedules beside a blocking exchange."""

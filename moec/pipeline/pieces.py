@@ -1,0 +1,69 @@
+"""Compiling the pieces of a layer that runs on a mesh: what each of its ranks runs."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from torch_mlir import ir
+
+from moec import passes
+from moec.artifact import container
+from moec.artifact.manifest import Manifest
+from moec.backends.registry import backend
+from moec.dialect import context
+from moec.dialect.functions import layer_function
+from moec.pipeline import describe, describe_training, ir_text
+from moec.pipeline.describe_quantised import quantised
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces' artifacts by their names, and the module that holds all of them at graph level."""
+
+    artifacts: Mapping[str, bytes]
+    text: str
+
+
+def compile_pieces(graph: str, whole: Manifest, stage: Callable[[str], AbstractContextManager[None]]) -> Pieces:
+    """Cut a layer at graph level (its text) as its layout says, and compile each piece within what `stage` gives.
+
+    Raises DiagnosticError for a layer that cannot be cut, ToolchainError without a linker.
+    """
+    module = ir_text.parse(graph, container.GRAPH_IR, context())
+    passes.run(module, passes.parse_pipeline(["shard-layout", "place"]))
+    made = {}
+    for name, piece in placed(module).items():
+        with stage(name):
+            made[name] = _compiled(piece, whole)
+    return Pieces(made, ir_text.show(module))
+
+
+def placed(module: ir.Module) -> Mapping[str, ir.Module]:
+    """The pieces that a module holds since `place`, each as a module of its own, by their names."""
+    inner = [op.operation for op in module.body.operations if op.operation.name == "builtin.module"]
+    return {
+        str(ir.StringAttr(op.attributes["sym_name"]).value): ir.Module.parse(op.get_asm(), module.context)
+        for op in inner
+    }
+
+
+def _compiled(piece: ir.Module, whole: Manifest) -> bytes:
+    graph = ir_text.show(piece)
+    passes.run(piece, passes.parse_pipeline(passes.DEFAULT_PIPELINE))
+    library = backend(whole.target).compile(piece)
+    manifest = replace(
+        whole,
+        layer=describe.layer_name(piece),
+        variants=library.variants,
+        inputs=describe.inputs(piece),
+        outputs=describe.outputs(piece),
+        parameters=describe.weights(piece),
+        guarantees=describe.guarantees(piece),
+        statistics=describe.statistics(piece),
+        training=describe_training.training(piece),
+        quantised=quantised(layer_function(piece)),
+        policy=None,
+        parallel=None,
+    )
+    texts = {container.GRAPH_IR: graph, container.KERNEL_IR: ir_text.show(piece)}
+    return container.packed(library.data, manifest, texts, where=manifest.layer)

@@ -1,0 +1,137 @@
+"""The parts of a layer at graph level, as `place` cuts it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from moec.dialect import CapacityOp, CombineOp, DispatchOp, ExpertsOp, RouteOp, SharedOp
+from moec.dialect.functions import Routed, layer_function, routed
+from moec.dialect.places import place
+from moec.errors import DiagnosticError
+from moec.passes.base import Remarks
+from moec.passes.canonicalize import Canonicalize
+from moec.passes.fuse_shared_experts import join, route_constantly, routed_twin
+from moec.passes.refusal import error
+from moec.passes.rewriting import body, defining, operations
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A group of shared experts: its name in the file, and whether each is added to the tokens' sums by itself.
+
+    Otherwise the group is added up first.  Where the layer runs in one process it is the compiler's choice, which
+    `joined` finds out.
+    """
+
+    op: SharedOp
+    name: str
+    apart: bool
+
+    @property
+    def count(self) -> int:
+        return int(ir.IntegerAttr(self.op.count).value)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of what is added."""
+        return tuple(f"{self.name}_{i}" for i in range(self.count)) if self.apart else (self.name,)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a layer with one group of routed experts consists of."""
+
+    function: ir.Operation
+    layer: str
+    group: Routed
+    route: RouteOp
+    capacity: CapacityOp | None
+    dispatch: DispatchOp
+    experts: ExpertsOp
+    combine: CombineOp
+    shared: tuple[Shared, ...]
+
+    @property
+    def names(self) -> dict[ir.Value, ir.DictAttr]:
+        """The arguments of the layer's function, with their attributes."""
+        arguments = self.function.regions[0].blocks[0].arguments
+        return {a: ir.DictAttr(n) for a, n in zip(arguments, self.function.attributes["arg_attrs"], strict=True)}
+
+
+def find_parts(module: ir.Module, *, train: bool) -> Parts:
+    """The parts of a module's layer.  Raises DiagnosticError for a layer that cannot be cut.
+
+    train  as it is added up in training, where shared experts stay apart from the routed ones
+    """
+    function, group = layer_function(module), routed(module)
+    block = body(module)
+    dispatches = operations(block, "moe.dispatch")
+    if group is None or not dispatches:
+        raise cannot_cut(function, "it has no routed experts at graph level")
+    if len(dispatches) > 1:
+        raise cannot_cut(
+            dispatches[1].operation,
+            f"the experts of `{group.name}` have several formats, and a slot of a device has room for one",
+            "give all routed experts one format",
+        )
+    (dispatch,) = dispatches
+    if not isinstance(dispatch.x, ir.BlockArgument):
+        raise cannot_cut(dispatch.operation, "its experts do not read the tokens as they are given")
+    experts = _only(dispatch.rows, "moe.experts", function)
+    combine = _only(experts.results[0], "moe.combine", function)
+    chosen = defining(dispatch.index)
+    capacity = chosen.opview if chosen is not None and chosen.name == "moe.capacity" else None
+    route = defining(capacity.index) if capacity is not None else chosen
+    if route is None or route.name != "moe.route" or combine.opview.weight != route.results[1]:
+        raise cannot_cut(dispatch.operation, "its choices do not come from one router")
+    name = str(ir.StringAttr(module.operation.attributes["moe.layer"]).value)
+    shared = operations(block, "moe.shared")
+    apart = [False] * len(shared) if train else joined(module)
+    groups = tuple(Shared(op, _group(op, function, i), a) for i, (op, a) in enumerate(zip(shared, apart, strict=True)))
+    return Parts(
+        function, name, group, route.opview, capacity, dispatch, experts.opview, combine.opview, groups
+    )  # fmt: skip
+
+
+def joined(module: ir.Module) -> Sequence[bool]:
+    """Which groups of shared experts become routed ones when the layer is compiled for one process."""
+    copy = ir.Module.parse(module.operation.get_asm(enable_debug_info=True), module.context)
+    Canonicalize().apply(copy, Remarks())
+    found = []
+    for op in operations(body(copy), "moe.shared"):
+        twin = routed_twin(op, copy)
+        found.append(twin is not None)
+        if twin is None:
+            route_constantly(op)
+        else:
+            join(op, twin)
+    return found
+
+
+def _only(value: ir.Value, name: str, function: ir.Operation) -> ir.Operation:
+    """The one user of a value, which must be an operation of this name."""
+    found = {use.owner.operation for use in value.uses}
+    if [op.name for op in found] != [name]:
+        raise cannot_cut(function, f"what its experts read or give is used by more than {name}")
+    (op,) = found
+    return op
+
+
+def _group(shared: SharedOp, function: ir.Operation, number: int) -> str:
+    """The name of a group of shared experts: what the names of its parameters begin with."""
+    names = dict(
+        zip(function.regions[0].blocks[0].arguments, function.attributes["arg_attrs"], strict=True),
+    )
+    for op in shared.body.blocks[0].operations:
+        value = op.operation.operands[0] if op.operation.name == "moe.own" else None
+        while value is not None and not isinstance(value, ir.BlockArgument):
+            value = value.owner.operation.operands[0]
+        if value is not None:
+            return str(ir.StringAttr(names[value]["moe.name"]).value).partition(".")[0]
+    return f"shared_{number}"
+
+
+def cannot_cut(op: ir.Operation, why: str, fix: str = "leave the mesh out of its layout") -> DiagnosticError:
+    """The error for a layer whose pieces cannot be made."""
+    return error("E0630", f"the layer cannot be spread over a mesh: {why}", notes=[f"at {place(op.location)}"], fix=fix)

@@ -1,0 +1,94 @@
+"""A layout's mesh and cuts become operations of MLIR's `shard` dialect, on the layer as it stands."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch_mlir import ir
+
+from moec.artifact.parallel import Parallel
+from moec.dialect.functions import layer_function
+from moec.passes.base import Pass, Remarks
+from moec.passes.parallel import parallel
+from moec.passes.rewriting import terminator
+
+
+@dataclass(frozen=True)
+class ShardLayout(Pass):
+    """Adds the mesh as a `shard.grid`, and to every argument and output of the layer that is cut a `shard.shard`.
+
+    Tokens are cut along their leading axis; a routed expert's parameters along the axis of experts.  A module without
+    `moe.parallel`, and one that has a grid, is left as it is.
+    """
+
+    name: ClassVar[str] = "shard-layout"
+
+    def apply(self, module: ir.Module, remarks: Remarks) -> None:
+        spread = parallel(module)
+        if spread is None or any(op.operation.name == "shard.grid" for op in module.body.operations):
+            return
+        function = layer_function(module)
+        mesh = spread.mesh
+        with ir.InsertionPoint.at_block_begin(module.body), function.location:
+            shape = ir.DenseI64ArrayAttr.get(mesh.shape)
+            ir.Operation.create("shard.grid", attributes={"sym_name": ir.StringAttr.get(mesh.name), "shape": shape})
+        block = function.regions[0].blocks[0]
+        with ir.InsertionPoint.at_block_begin(block), function.location:
+            for argument, names in zip(block.arguments, function.attributes["arg_attrs"], strict=True):
+                cut = _cut(spread, ir.DictAttr(names), ir.RankedTensorType(argument.type).rank)
+                if cut is not None:
+                    uses = list(argument.uses)
+                    sharded = _annotated(spread, argument, cut)
+                    for use in uses:
+                        use.owner.operation.operands[use.operand_number] = sharded
+        end = terminator(block)
+        with ir.InsertionPoint(end), end.location:
+            for i, names in enumerate(function.attributes["res_attrs"]):
+                if "moe.role" not in ir.DictAttr(names):
+                    rank = ir.RankedTensorType(end.operands[i].type).rank
+                    end.operands[i] = _annotated(spread, end.operands[i], Cut((spread.tokens, *[()] * (rank - 1))))
+        cut = ", ".join(f"{what} over {' * '.join(axes)}" for what, axes in _said(spread) if axes)
+        remarks.add(self, f"mesh {mesh.name}: {cut}", function.location)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """For each axis of a tensor the mesh axes that it is cut over; how many experts each position has, if uneven."""
+
+    axes: tuple[tuple[str, ...], ...]
+    counts: tuple[int, ...] | None = None
+
+
+def _cut(spread: Parallel, names: ir.DictAttr, rank: int) -> Cut | None:
+    """How an argument is cut; None: every rank has all of it."""
+    role = str(ir.StringAttr(names["moe.role"]).value)
+    if role == "input":
+        return Cut((spread.tokens, *[()] * (rank - 1)))
+    group = str(ir.StringAttr(names["moe.name"]).value).partition(".")[0]
+    if group == spread.routed.experts and spread.routed.ep:
+        return Cut((spread.routed.ep, *[()] * (rank - 1)), spread.routed.counts)
+    return None
+
+
+def _annotated(spread: Parallel, value: ir.Value, cut: Cut) -> ir.Value:
+    mesh = spread.mesh
+    numbers = ", ".join(f"[{', '.join(str(mesh.names.index(axis)) for axis in axes)}]" for axes in cut.axes)
+    ends = [0]
+    for count in cut.counts or ():
+        ends.append(ends[-1] + count)
+    attributes = {
+        "grid": ir.FlatSymbolRefAttr.get(mesh.name),
+        "split_axes": ir.Attribute.parse(f"#shard<axisarray[{numbers}]>"),
+        "static_halo_sizes": ir.DenseI64ArrayAttr.get([]),
+        "static_sharded_dims_offsets": ir.DenseI64ArrayAttr.get(ends if cut.counts else []),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
+    }
+    type_ = ir.Type.parse("!shard.sharding")
+    sharding = ir.Operation.create("shard.sharding", [type_], [], attributes).result
+    return ir.Operation.create("shard.shard", [value.type], [value, sharding]).result
+
+
+def _said(spread: Parallel) -> Iterator[tuple[str, Sequence[str]]]:
+    yield "tokens", spread.tokens
+    for one in (spread.routed, *spread.shared):
+        yield f"{one.experts} as ep", one.ep
