@@ -1,0 +1,112 @@
+"""The process groups of a mesh: one for each set of axes that something travels over, all collectives one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from moec.errors import MoecError
+from moec.runtime.parallel.streams import Thread
+from moec.schedule.mesh import Mesh
+
+
+class Waiting(Protocol):
+    """How to wait for others without waiting for ever."""
+
+    def wait(self, work: dist.Work, what: str, peers: Sequence[int]) -> None:
+        """Until `work` of the ranks `peers` is done; RankError if it fails or takes too long."""
+        ...
+
+    def check(self) -> None:
+        """RankError if some rank is known to have failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ranks that differ from this one along some axes only.
+
+    ranks     their numbers in the default process group, in the order of their positions
+    position  this rank's
+    process   None where there is nobody else
+    """
+
+    ranks: tuple[int, ...]
+    position: int
+    process: dist.ProcessGroup | None
+    waiting: Waiting
+
+    @property
+    def size(self) -> int:
+        return len(self.ranks)
+
+    def all_to_all(
+        self, out: torch.Tensor, given: torch.Tensor, out_rows: list[int], given_rows: list[int], what: str
+    ) -> None:
+        """Send `given_rows[i]` rows of `given` to position i, and receive `out_rows[i]` rows of `out` from there.
+
+        Both are contiguous `[rows, columns]`, the blocks of positions one behind the other.
+        """
+        if self.process is None:
+            out.copy_(given)
+            return
+        # As bytes: Gloo has no bf16.
+        options = (out_rows, given_rows, self.process)
+        work = dist.all_to_all_single(out.view(torch.uint8), given.view(torch.uint8), *options, async_op=True)
+        self.waiting.wait(work, what, self.ranks)
+
+    def gather(self, out: torch.Tensor, given: torch.Tensor, out_rows: list[int], what: str) -> None:
+        """Give `given` to everybody, and receive `out_rows[i]` rows of `out` from position i."""
+        if self.process is None:
+            out.copy_(given)
+            return
+        self.all_to_all(out, given.repeat(self.size, 1), out_rows, [len(given)] * self.size, what)
+
+
+class Network:
+    """A DeviceMesh whose axes are those of a layout's mesh."""
+
+    def __init__(self, mesh: Mesh, devices: DeviceMesh, waiting: Waiting, timeout: float) -> None:
+        if devices.mesh_dim_names != mesh.names or tuple(devices.shape) != mesh.shape:
+            raise MoecError(
+                f"the layer is compiled for the mesh {mesh.name} with axes {_axes(mesh.names, mesh.shape)}; the device "
+                f"mesh has {_axes(devices.mesh_dim_names or (), tuple(devices.shape))}. Make it with "
+                f'`init_device_mesh("cpu", {mesh.shape}, mesh_dim_names={mesh.names})`'
+            )
+        self.mesh = mesh
+        self.numbers = tuple(int(number) for number in devices.mesh.flatten())
+        self.rank = self.numbers.index(dist.get_rank())
+        self.waiting = waiting
+        self._timeout = timedelta(seconds=timeout)
+        self._groups: dict[tuple[str, ...], Group] = {}
+        self._threads: dict[str, Thread] = {}
+
+    def group(self, axes: tuple[str, ...]) -> Group:
+        """The group of these axes, made when it is first asked for: by all ranks in the same order."""
+        found = self._groups.get(axes)
+        if found is None:
+            members = self.mesh.group(self.rank, axes)
+            numbers = tuple(self.numbers[member] for member in members)
+            process = None
+            if len(members) > 1:
+                process = dist.new_group(list(numbers), timeout=self._timeout, use_local_synchronization=True)
+            found = Group(numbers, members.index(self.rank), process, self.waiting)
+            self._groups[axes] = found
+        return found
+
+    def threads(self, streams: Sequence[str]) -> dict[str, Thread]:
+        """A thread for each stream; layers on one mesh share them."""
+        for name in streams:
+            if name not in self._threads:
+                self._threads[name] = Thread(name)
+        return {name: self._threads[name] for name in streams}
+
+
+def _axes(names: Sequence[str], shape: Sequence[int]) -> str:
+    return ", ".join(f"{name}[{size}]" for name, size in zip(names, shape, strict=False)) or "no names"
