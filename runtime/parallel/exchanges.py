@@ -68,7 +68,7 @@ class Exchanging:
         chunks, grid = seat.rules.chunks, seat.grid
         if gather:
             last = call.sizes[len(grid) - 1]
-            told = np.stack([last.pairs, last.rows], 2)  # [chunks, sources, 2]
+            told = np.ascontiguousarray(np.stack([last.pairs, last.rows], 2))  # [chunks, sources, 2]
             heard = np.empty((group.size, *told.shape), np.int64)
             given, out = _matrix(told[None]), _matrix(heard)
             group.gather(out, given, [1] * group.size, "counts")

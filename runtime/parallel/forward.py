@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moec.runtime.parallel.arrival import add_up
 from moec.runtime.parallel.call import Call, Sizes
-from moec.runtime.parallel.departure import depart
+from moec.runtime.parallel.departure import Ints, depart
 from moec.runtime.parallel.figures import Figures, named
 from moec.runtime.parallel.messages import Numbers, heights, metadata, write
 from moec.schedule.steps import Step
@@ -126,7 +127,7 @@ class Computing:
         call: Call,
         name: str,
         rows: torch.Tensor,
-        numbers: tuple[Numbers, Numbers, Numbers],
+        numbers: tuple[Numbers | Ints, Numbers | Ints, NDArray[np.float32]],
         out: torch.Tensor,
     ) -> None:
         """The piece on pairs (row, slot, weight); `rows` and `out` are longer where there are fewer pairs."""
