@@ -61,7 +61,7 @@ def describe() -> dict[str, object]:
     }
 
 
-def _each_thread(change: Callable[[int], None]) -> None:
+def each_thread(change: Callable[[int], None]) -> None:
     """Call `change` with the number of every thread of this process; threads that start later inherit."""
     for task in os.listdir("/proc/self/task"):
         try:
@@ -85,13 +85,13 @@ def quiet(priority: str = "normal", lock: Path | None = None) -> Iterator[None]:
         scheduler, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
         try:
             if priority == "raised":
-                _each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, NICE))
+                each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, NICE))
             elif priority == "realtime":
                 realtime = os.sched_param(REALTIME)
-                _each_thread(lambda thread: os.sched_setscheduler(thread, os.SCHED_FIFO, realtime))
+                each_thread(lambda thread: os.sched_setscheduler(thread, os.SCHED_FIFO, realtime))
             yield
         finally:
             if priority == "raised":
-                _each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, niceness))
+                each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, niceness))
             elif priority == "realtime":
-                _each_thread(lambda thread: os.sched_setscheduler(thread, scheduler, parameter))
+                each_thread(lambda thread: os.sched_setscheduler(thread, scheduler, parameter))

@@ -58,6 +58,10 @@ class PlacementError(MoecError):
     """Experts cannot be placed on ranks as it was asked."""
 
 
+class CheckpointError(MoecError):
+    """A folder is no checkpoint, an incomplete one, or lacks what is asked of it."""
+
+
 class RankError(MoecError):
     """Other ranks died, hang, failed or fell behind.  `ranks` are their numbers in the default process group.
 

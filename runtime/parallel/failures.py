@@ -9,6 +9,7 @@ is not blamed for it.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -205,7 +206,9 @@ def _watch(group: str, ranks: tuple[int, ...], timeout: float) -> Watch:
     # No public name gives the store that the default group was made with.
     store = distributed_c10d._get_default_store().clone()  # a connection of its own: others may block theirs
     name = f"moec/{group}/{'.'.join(map(str, ranks))}/{timeout:g}"
-    return Watch(dist.PrefixStore(name, store), dist.get_rank(), ranks, timeout)
+    found = Watch(dist.PrefixStore(name, store), dist.get_rank(), ranks, timeout)
+    atexit.register(found.close)  # a thread must not be inside of the store's code when the interpreter ends
+    return found
 
 
 def _without_store(reason: str) -> Blame:

@@ -37,7 +37,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PRELOADED = ("torch", "torch.distributed", "torch.distributed.checkpoint", "numpy", "moec", "moec.runtime")
+PRELOADED = (
+    "moec.runtime",
+    "torch.distributed.checkpoint",
+    "torch.distributed.tensor",
+    "torch._dynamo",  # what optimizers import in their first step
+)
 ROOT = Path(__file__).resolve().parents[2]
 GRACE = 3.0  # seconds that the others get to end once a rank has failed: their own errors say more than a kill
 LAST_WORDS = 0.5  # seconds that a rank gets to write where each of its threads stands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from moec.errors import PlacementError
 from moec.placement.lookup import flows
 from moec.placement.problem import Placement, copies
 from moec.placement.table import Table
+from moec.placement.table_data import read_table, table_data
 
 GRIDS = [(1,), (2,), (3,), (4,), (2, 2), (2, 3), (2, 2, 2)]
 
@@ -194,3 +196,14 @@ def test_tables_that_cannot_be_are_refused(
 def test_too_few_slots_are_refused() -> None:
     with pytest.raises(PlacementError, match="slots"):
         Table.first(Placement.contiguous(5, 2), 2, (2,))
+
+
+@given(tables())
+def test_tables_travel_as_json(table: Table) -> None:
+    assert read_table(json.loads(json.dumps(table_data(table)))) == table
+
+
+@pytest.mark.parametrize("data", [None, {}, {"holders": [[0]], "split": [[1]], "places": [[0]], "slots": "x"}])
+def test_other_data_is_no_table(data: object) -> None:
+    with pytest.raises(PlacementError, match="no placement table"):
+        read_table(data)

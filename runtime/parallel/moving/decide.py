@@ -1,0 +1,127 @@
+"""Whether experts of one layer should move: what that saves while the load stays as it is, against what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec.placement.planner import Planner, plan, planner
+from moec.placement.problem import Problem
+from moec.placement.table import Table
+
+_WINDOW = 200
+"""Slots an expert, on average, that the load of now is made of."""
+_MEMORY = 4.0
+"""How many times as long as the load has been like this it may be expected to stay so."""
+_LONGEST = 3600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
+_OTHER = 0.1
+"""The share by which the imbalance must differ for the load to be another."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a plan has to keep.
+
+    most_copies  an expert may have
+    allowed      where experts may be, by number; others may be anywhere
+    least        how many copies experts must have, by number; others one
+    gain         how many times as small the imbalance must become
+    """
+
+    most_copies: int = 1
+    allowed: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    least: Mapping[int, int] = field(default_factory=dict)
+    gain: float = 1.05
+    by: str = "greedy"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`table`: what to change to; None: nothing.
+
+    before, after  the imbalance of the ranks, now and with the plan
+    copies         experts that travel
+    saved, cost    seconds: of steps until the load is expected to have changed, and of the links
+    """
+
+    table: Table | None
+    why: str
+    before: float
+    after: float
+    copies: int
+    saved: float
+    cost: float
+
+
+class Judge:
+    """Of one layer; looks at its load again and again.
+
+    expert  bytes of an expert
+    speed   bytes/s at which experts travel, until `learn` knows better
+    """
+
+    def __init__(self, rules: Rules, experts: int, expert: int, speed: float) -> None:
+        self._rules, self._expert, self._speed = rules, expert, speed
+        self._planner: Planner = planner(rules.by)
+        self._chosen = np.zeros(experts, np.int64)
+        self._seconds = 0.0
+        self._looked: float | None = None
+        self._load = np.zeros(experts)
+        self._since: float | None = None
+        self._level = 0.0
+        self._next, self._pause = 0.0, _FIRST_PAUSE
+
+    def learn(self, nbytes: int, seconds: float) -> None:
+        """Experts have travelled."""
+        if nbytes and seconds > 0:
+            self._speed += 0.5 * (nbytes / seconds - self._speed)
+
+    def look(self, table: Table, chosen: NDArray[np.int64], seconds: float, now: float) -> Verdict | None:
+        """What to do; None where there is nothing to decide.
+
+        chosen   slots that chose each expert since the beginning, of all ranks' tokens
+        seconds  that the rank with most work has computed experts since the beginning
+        now      in seconds, of any clock
+        """
+        new, spent = chosen - self._chosen, seconds - self._seconds
+        passed = now - self._looked if self._looked is not None else 0.0
+        self._chosen, self._seconds, self._looked = chosen.copy(), seconds, now
+        kept = max(0.0, 1.0 - float(new.sum()) / (_WINDOW * len(new)))
+        self._load = self._load * kept + new
+        before = table.placement.imbalance(self._load.tolist(), table.positions)
+        if abs(before - self._level) > _OTHER * self._level:
+            self._level, self._since, self._pause, self._next = before, now, _FIRST_PAUSE, now
+        if not passed or before < self._rules.gain or now < self._next or not new.any():
+            return None
+        verdict = self._judge(table, before, spent / passed, now - (self._since or now))
+        if verdict.table is None:
+            self._next, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return verdict
+
+    def _judge(self, table: Table, before: float, busy: float, lasted: float) -> Verdict:
+        """busy: the share of the time in which the busiest rank computes experts; lasted: seconds with this load."""
+        horizon = min(_MEMORY * lasted, _LONGEST)
+        each = self._expert / self._speed
+        unit = busy * horizon / before  # seconds that one unit of imbalance costs until the load changes
+        problem = Problem(
+            tuple(self._load.tolist()),
+            (table.slots,) * table.positions,
+            self._rules.most_copies,
+            current=table.placement,
+            move_cost=min(each / unit, 1e6) if unit else 1e6,
+        )
+        found = plan(problem, self._planner)
+        saved, cost = unit * (before - found.after), each * len(found.copies)
+        if before < self._rules.gain * found.after:
+            why = f"imbalance {before:.2f} would become {found.after:.2f}, no {self._rules.gain:.2f}x less"
+        elif saved <= cost:
+            why = f"{found.text}; that saves {saved:.2f} s in {horizon:.0f} s, no more than the {cost:.2f} s it takes"
+        else:
+            why = f"{found.text}; that saves {saved:.2f} s in {horizon:.0f} s, more than the {cost:.2f} s it takes"
+            following = table.following(found.placement)
+            return Verdict(following, why, before, found.after, len(found.copies), saved, cost)
+        return Verdict(None, why, before, found.after, len(found.copies), saved, cost)

@@ -1,0 +1,219 @@
+"""The thread that moves experts while layers run, one on each rank: the first leads, the others follow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from moec.errors import PlacementError
+from moec.placement.table import Table
+from moec.placement.table_data import read_table
+from moec.runtime.adapt.journal import Journal
+from moec.runtime.parallel.moving.carrier import Carrier
+from moec.runtime.parallel.moving.commands import Command, Commands
+from moec.runtime.parallel.moving.decide import Judge, Rules
+from moec.runtime.parallel.moving.gate import Active, Gate, Swapped
+from moec.runtime.parallel.moving.layers import Movable, active
+from moec.runtime.parallel.moving.leader import STOP, Leader
+from moec.runtime.parallel.moving.mover import Mover
+from moec.runtime.parallel.moving.throttle import Throttle
+
+_REMEMBERED = 1000
+_FIRST_SPEED = 1e8
+"""Bytes/s that are expected of links that nothing is known of."""
+_LOG = logging.getLogger("moec.moving")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How experts move.
+
+    share    of a link's time that moves may take
+    rate     bytes/s that they may take of it; None: no bound but `share`
+    piece    bytes of the largest message
+    pace     seconds between two steps of the leader
+    look     seconds between looks at the load; None: experts move when they are told to only
+    timeout  seconds to wait for other ranks
+    """
+
+    share: float = 0.25
+    rate: float | None = None
+    piece: int = 2**20
+    pace: float = 0.25
+    look: float | None = 2.0
+    timeout: float = 30.0
+
+
+class Moving:
+    """Moves the experts of some layers, from its construction, by all ranks at once, to `stop`.
+
+    Whatever goes wrong leaves the tables as they are, on all ranks, and reaches nobody's calls: it is logged under
+    `moec.moving`, and stands in `decisions`.  The exception is a rank that is lost at the moment of agreement: then the
+    next step raises RankError instead of computing with tables that others may not have.
+
+    gate       `gate.begin()` begins a step, and says which tables are for it
+    throttle   `pause()` and `resume()`: whether this rank sends; others wait for it
+    decisions  what was decided and done, oldest first: on the leader what concerns all ranks
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Movable],
+        ranks: Sequence[int],
+        rules: Rules,
+        options: Options,
+        journal: Journal | None = None,
+    ) -> None:
+        """`ranks`: all that hold experts of the layers now or later.  Every rank of the default group calls this."""
+        self.layers, self._timeout, self._pace, self._journal = tuple(layers), options.timeout, options.pace, journal
+        self.decisions: deque[Mapping[str, Any]] = deque(maxlen=_REMEMBERED)
+        self.throttle = Throttle(options.share, options.rate)
+        self._group = dist.new_group(ranks, timeout=timedelta(seconds=options.timeout), backend="gloo")
+        self.gate = Gate(active(0, [each.table for each in layers], layers, dist.get_rank()), options.timeout)
+        self._commands = Commands(self._group)
+        self._mover = Mover(layers, self.gate, self._group, Carrier(self._group, options.piece, self.throttle))
+        self._leader: Leader | None = None
+        if self._commands.leads:
+            speed = options.rate or _FIRST_SPEED
+            sizes = zip(layers, self._mover.forms.expert, strict=True)
+            judges = [Judge(rules, layer.table.experts, size, speed) for layer, size in sizes]
+            self._leader = Leader([each.name for each in layers], judges, self.gate, options.look, self._report)
+        self._reported: Swapped | None = None
+        self._wake, self._ending = threading.Event(), threading.Event()
+        self._report("start", {"layers": [layer.name for layer in layers], "ranks": list(ranks)})
+        self._thread = threading.Thread(target=self._work, name="moec-moving", daemon=True)
+        self._thread.start()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank decides; it is the first of the ranks."""
+        return self._leader is not None
+
+    @property
+    def running(self) -> bool:
+        """Whether experts can move."""
+        return self._thread.is_alive()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Those in force, one for each layer."""
+        return self.gate.active.tables
+
+    def move(self, tables: Sequence[Table]) -> Future[Swapped]:
+        """Let these tables, one for each layer, take force.  The leader alone is asked (PlacementError elsewhere).
+
+        Tables that follow those in force (`Table.following`) move least.  The future ends when they are in force on
+        this rank, which needs steps to be made; or with PlacementError, and then everything is as it was.
+        """
+        if self._leader is None:
+            raise PlacementError("only the rank that leads can be asked to move experts")
+        future = self._leader.ask(tables)
+        self._wake.set()
+        return future
+
+    def begin(self) -> Active:
+        """The next step begins (`Gate.begin`)."""
+        return self.gate.begin()
+
+    def stop(self) -> None:
+        """End it: where the leader says so it ends on all ranks, and on others this waits for that.
+
+        What was agreed on takes force even so.  May be called twice.
+        """
+        self.throttle.resume()
+        self._ending.set()
+        self._wake.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(self._timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _work(self) -> None:
+        why = "it was stopped"
+        try:
+            while self._do(self._commands.hear() if self._leader is None else self._lead(self._leader)):
+                self._tell_swapped()
+        except Exception as error:  # noqa: BLE001  the layers' callers have nothing to do with it
+            why = f"{type(error).__name__}: {error}"
+            _LOG.warning("experts move no more: %s", why)
+            self._report("failed", {"why": why})
+        self.gate.open()
+        self._report("stop", {})
+        if self._leader is not None:
+            self._leader.refuse(why)
+        if self._journal is not None:
+            self._journal.close()
+
+    def _lead(self, leader: Leader) -> Command:
+        self._wake.wait(self._pace)
+        self._wake.clear()
+        command = STOP if self._ending.is_set() else leader.next()
+        self._commands.tell(command)
+        return command
+
+    def _do(self, command: Command) -> bool:
+        """What all ranks do at the same time; False at the end."""
+        if command["do"] == "look":
+            self._look()
+        elif command["do"] == "change":
+            self._change([read_table(data) for data in command["tables"]])
+        return bool(command["do"] != "stop")
+
+    def _look(self) -> None:
+        chosen = torch.from_numpy(np.concatenate([layer.chosen() for layer in self.layers]))
+        seconds = torch.tensor([layer.seconds() for layer in self.layers], dtype=torch.float64)
+        dist.all_reduce(chosen, dist.ReduceOp.SUM, self._group)
+        dist.all_reduce(seconds, dist.ReduceOp.MAX, self._group)
+        if self._leader is not None:
+            ends = np.cumsum([layer.table.experts for layer in self.layers])[:-1]
+            self._leader.saw(np.split(chosen.numpy(), ends), seconds.tolist())
+
+    def _change(self, tables: Sequence[Table]) -> None:
+        # The leader's last change is in force, so this rank's is as soon as it has begun the same step.
+        if not self.gate.settled(self._timeout):
+            raise PlacementError(f"this rank has not come within {self._timeout:g} s to the step that the leader made")
+        outcome = self._mover.change(tables)
+        self._report(
+            "travelled" if outcome.step is not None else "failed",
+            {
+                "why": outcome.why,
+                "experts": outcome.experts,
+                "sent": outcome.sent,
+                "received": outcome.received,
+                "staged": outcome.staged,
+                "seconds": outcome.seconds,
+            },
+        )
+        if self._leader is not None:
+            self._leader.changed(outcome)
+
+    def _tell_swapped(self) -> None:
+        swapped = self.gate.last
+        if swapped is not None and swapped is not self._reported:
+            self._reported = swapped
+            version = self.gate.active.version
+            self._report("tables", {"version": version, "step": swapped.step, "seconds": swapped.seconds})
+
+    def _report(self, event: str, fields: Mapping[str, Any]) -> None:
+        record = {"event": event, "time": time.time(), **fields}
+        self.decisions.append(record)
+        if self._journal is not None:
+            self._journal.write(record)

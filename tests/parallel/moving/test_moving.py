@@ -1,0 +1,180 @@
+"""Experts that move between real ranks while steps go on: the same bits, and all ranks change at the same step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+
+from moec.errors import PlacementError, WeightsError
+from moec.placement.problem import Placement
+from moec.placement.table import Table
+from moec.runtime.parallel.moving.gate import Swapped
+from moec.runtime.parallel.moving.memory import Pieces, TensorSlots
+from tests.parallel.moving.toy import FAST, Toy, alive, random_table, run_until, start
+from tests.parallel.ranks import run
+
+Made = list[tuple[int, int, int]]
+
+
+def first_table(experts: int, positions: int, slots: int) -> Table:
+    return Table.first(Placement.contiguous(experts, positions), slots, (positions,))
+
+
+def moves_at_random(experts: int, slots: int, moves: int) -> Made:
+    ranks = dist.get_world_size()
+    toy = Toy(first_table(experts, ranks, slots))
+    versions: Made = []
+    random = np.random.default_rng(slots)
+    with start([toy]) as moving:
+        for _ in range(moves):
+            future: Future[Swapped] | None = None
+            if moving.leads:
+                future = moving.move([random_table(random, moving.tables[0])])
+            versions += run_until(toy, moving, lambda f=future: f.done())  # type: ignore[misc]
+            if future is not None:
+                future.result()
+        assert moving.tables[0] == moving.gate.active.tables[0]
+    assert not alive("moec-moving")
+    return versions
+
+
+@pytest.mark.parametrize(("experts", "slots"), [(6, 3), (7, 7), (4, 2)])
+def test_moves_change_no_bit_and_take_force_at_the_same_step(experts: int, slots: int) -> None:
+    """With slots to spare and with none, so that experts exchange their places."""
+    found = run(moves_at_random, 3 if experts > 4 else 2, experts, slots, 6)
+    assert all(versions == found[0] for versions in found)
+    assert found[0][-1][1] == 6
+    assert sorted(found[0]) == found[0]
+
+
+class OtherForm(TensorSlots):
+    """Ranks of odd numbers lay weights out in another order."""
+
+    @property
+    def form(self) -> str:
+        return f"{dist.get_rank() % 2:016}"
+
+    def ordinary(self, slot: int) -> Pieces:
+        return tuple(piece.flip(0) for piece in super().pieces(slot))
+
+    def formed(self, ordinary: Pieces) -> Pieces:
+        return tuple(piece.flip(0) for piece in ordinary)
+
+
+def moves_between_forms() -> Made:
+    toy = Toy(first_table(4, 2, 3), memory=OtherForm)
+    with start([toy]) as moving:
+        versions = []
+        for holders in ([[1], [0], [1], [0]], [[0], [0, 1], [1], [1]]):
+            future = moving.move([moving.tables[0].following(Placement.even(holders))]) if moving.leads else None
+            versions += run_until(toy, moving, lambda f=future: f.done())  # type: ignore[misc]
+    return versions
+
+
+def test_ordinary_weights_travel_between_ranks_of_other_forms() -> None:
+    found = run(moves_between_forms, 2)
+    assert found[0] == found[1]
+    assert found[0][-1][1] == 2
+
+
+class Broken(TensorSlots):
+    """Rank 1 cannot read its slot 0."""
+
+    def pieces(self, slot: int) -> Pieces:
+        if dist.get_rank() == 1 and slot == 0 and self.broken:
+            raise WeightsError("it is torn")
+        return super().pieces(slot)
+
+    broken = False
+
+
+def fails_and_goes_on() -> tuple[Made, str]:
+    toy = Toy(first_table(4, 2, 3), memory=Broken)
+    with start([toy]) as moving:
+        Broken.broken = True
+        table = moving.tables[0].following(Placement.even([[0], [1], [0], [0, 1]]))
+        future = moving.move([table]) if moving.leads else None
+        versions = run_until(toy, moving, lambda: future.done())  # type: ignore[union-attr]
+        why = str(future.exception()) if future else ""
+        Broken.broken = False
+        future = moving.move([table]) if moving.leads else None
+        versions += run_until(toy, moving, lambda: future.done())  # type: ignore[union-attr]
+        return versions, why
+
+
+def test_what_cannot_travel_leaves_all_tables_as_they_are() -> None:
+    (versions, why), (others, _) = run(fails_and_goes_on, 2)
+    assert "rank 1 could not" in why
+    assert versions == others
+    assert versions[-1][1] == 1  # the second try
+
+
+def asked_for_nonsense() -> None:
+    toy = Toy(first_table(4, 2, 2))
+    with start([toy]) as moving:
+        if not moving.leads:
+            with pytest.raises(PlacementError, match="only the rank that leads"):
+                moving.move(moving.tables)
+        wrong = [first_table(4, 2, 3), first_table(3, 2, 2), first_table(4, 3, 2)]
+        for table in wrong:
+            future = moving.move([table]) if moving.leads else None
+            made = run_until(toy, moving, lambda f=future: f.done())  # type: ignore[misc]
+            assert {version for _, version, _ in made} == {0}
+            if future is not None:
+                with pytest.raises(PlacementError, match=r"does not fit|has 4 experts"):
+                    future.result()
+        dist.barrier()
+    if moving.leads:
+        with pytest.raises(PlacementError, match="it was stopped"):
+            moving.move(moving.tables).result()
+
+
+def test_tables_that_do_not_fit_are_refused_by_all() -> None:
+    run(asked_for_nonsense, 2)
+
+
+def pauses(seconds: float, limit: float) -> tuple[float, int]:
+    """A pause that is longer than the limit for messages."""
+    toy = Toy(first_table(4, 2, 3))
+    with start([toy], replace(FAST, timeout=limit)) as moving:
+        moving.throttle.pause()
+        threading.Timer(seconds, moving.throttle.resume).start()
+        begin = time.monotonic()
+        future = (
+            moving.move([moving.tables[0].following(Placement.even([[1], [0], [0], [1]]))]) if moving.leads else None
+        )
+
+        versions = run_until(toy, moving, lambda: future.done())  # type: ignore[union-attr]
+        return time.monotonic() - begin, versions[-1][1]
+
+
+def test_a_pause_lasts_as_long_as_it_is_wanted() -> None:
+    for took, version in run(pauses, 2, 4.0, 2.0):
+        assert took > 4.0
+        assert version == 1
+
+
+def dies_while_moving(victim: int) -> tuple[int, bool]:
+    toy = Toy(first_table(6, 3, 3))
+    moving = start([toy], replace(FAST, piece=4, share=0.02, timeout=3.0))
+    if moving.leads:
+        moving.move([moving.tables[0].following(Placement.even([[1], [2], [0], [0], [1], [2]]))])
+    run_until(toy, moving, lambda: moving._mover._carrier.sent > 0)
+    if toy.rank == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    moving._thread.join(15)
+    return moving.begin().version, moving.running
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_rank_that_dies_leaves_the_old_tables(victim: int) -> None:
+    found = run(dies_while_moving, 3, victim, gone=[victim], timeout=30)
+    assert [each for rank, each in enumerate(found) if rank != victim] == [(0, False)] * 2
