@@ -24,7 +24,7 @@ class Number(Expr):
 
 @dataclass(frozen=True)
 class Quantity(Expr):
-    """A number and its unit, one of `KiB`, `MiB`, `GiB`, `TiB` (bytes), `s` and `min` (time)."""
+    """A number and its unit, one of those of frontend/units.py."""
 
     number: int | float
     unit: str

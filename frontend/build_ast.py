@@ -90,7 +90,7 @@ class BuildAst(Transformer_NonRecursive[Token, ast.File]):
 
     def quantity(self, meta: Meta, items: list[Any]) -> ast.Expr:
         text = str(items[0])
-        number = text.rstrip(ascii_letters)
+        number = text.rstrip(ascii_letters + "/%")
         return ast.Quantity(self._span(meta), _number(number.rstrip()), text[len(number) :])
 
     def string(self, meta: Meta, items: list[Any]) -> ast.Expr:

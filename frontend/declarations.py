@@ -135,7 +135,7 @@ class LoadDeclaration:
 
 @dataclass(frozen=True)
 class Option:
-    """`name value unit` behind a comma of a statement, such as `max 4 variants`."""
+    """`name value unit` of a statement, such as `max 4 variants`."""
 
     name: ast.Name
     value: ast.Expr
@@ -181,18 +181,135 @@ class PageUse:
     bytes: ast.Expr
 
 
-LayoutStatement = RecompileUse | SpecialiseUse | ColdestUse | PageUse
+@dataclass(frozen=True)
+class ShardUse:
+    """`shard group over axes as kind, options`; `approx` where results may change."""
+
+    span: Span
+    approx: bool
+    group: ast.Name
+    axes: ast.Expr
+    kind: ast.Name
+    options: tuple[ast.Expr | Option, ...]
+
+
+@dataclass(frozen=True)
+class ReplicateUse:
+    """`replicate chosen copies number`."""
+
+    span: Span
+    chosen: ast.Expr
+    copies: ast.Expr
+
+
+@dataclass(frozen=True)
+class PinUse:
+    """`pin chosen to axis index, axis index`."""
+
+    span: Span
+    chosen: ast.Expr
+    places: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class OverlapUse:
+    """`overlap directions with groups in number chunks`; what is not said is empty, or None."""
+
+    span: Span
+    directions: tuple[ast.Name, ...]
+    groups: tuple[ast.Name, ...]
+    chunks: ast.Expr | None
+
+
+@dataclass(frozen=True)
+class SendUse:
+    """`approx send direction as format`."""
+
+    span: Span
+    approx: bool
+    direction: ast.Name
+    format: ast.Name
+
+
+@dataclass(frozen=True)
+class CombineUse:
+    """`approx combine per axis`."""
+
+    span: Span
+    approx: bool
+    axis: ast.Name
+
+
+@dataclass(frozen=True)
+class RequireUse:
+    """`require condition`."""
+
+    span: Span
+    condition: ast.Expr
+
+
+MeshStatement = ShardUse | ReplicateUse | PinUse | OverlapUse | SendUse | CombineUse | RequireUse
+"""What is said only of a layer on a mesh."""
+
+LayoutStatement = RecompileUse | SpecialiseUse | ColdestUse | PageUse | MeshStatement
+
+
+@dataclass(frozen=True)
+class WrittenLayout:
+    """A layout as it is written, `layout name for layer ...` or `layout name extends base ...`; one of both is None."""
+
+    span: Span
+    name: ast.Name
+    layer: ast.Name | None
+    base: ast.Name | None
+    mesh: ast.Name | None
+    load: ast.Name | None
+    body: tuple[LayoutStatement, ...]
+    damage: int = 0
 
 
 @dataclass(frozen=True)
 class LayoutDeclaration:
-    """`layout name for layer under load { body }`; `damage` counts the malformed statements left out of the body."""
+    """A layout together with what it extends.
+
+    `damage` counts the malformed statements left out of its own text; `whole`: there are none in what it extends, too.
+    """
 
     span: Span
     name: ast.Name
     layer: ast.Name
+    mesh: ast.Name | None
     load: ast.Name | None
     body: tuple[LayoutStatement, ...]
+    damage: int = 0
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class AxisDeclaration:
+    """`axis name[size] : properties`."""
+
+    span: Span
+    name: ast.Name
+    size: ast.Expr
+    properties: tuple[ast.Call, ...]
+
+
+@dataclass(frozen=True)
+class DeviceDeclaration:
+    """`device : properties`."""
+
+    span: Span
+    properties: tuple[ast.Call, ...]
+
+
+@dataclass(frozen=True)
+class MeshDeclaration:
+    """`mesh name { body }`; `damage` counts the malformed statements left out of the body."""
+
+    span: Span
+    name: ast.Name
+    body: tuple[AxisDeclaration | DeviceDeclaration, ...]
     damage: int = 0
 
 
@@ -216,8 +333,9 @@ class Declarations:
     layers: tuple[LayerDeclaration, ...]
     loads: tuple[LoadDeclaration, ...]
     layouts: tuple[LayoutDeclaration, ...]
+    meshes: tuple[MeshDeclaration, ...] = ()
 
     @property
     def damage(self) -> int:
-        in_code = sum(one.damage for one in self.definitions) + sum(one.damage for one in self.layers)
-        return in_code + sum(one.damage for one in self.loads) + sum(one.damage for one in self.layouts)
+        every = (*self.definitions, *self.layers, *self.loads, *self.layouts, *self.meshes)
+        return sum(one.damage for one in every)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from moec.diagnostics import Collector, Fix, Span, did_you_mean
@@ -10,23 +11,28 @@ from moec.frontend import ast
 from moec.frontend.declarations import (
     ApproxUse,
     Assertion,
+    AxisDeclaration,
     Binding,
     Declarations,
     Definition,
+    DeviceDeclaration,
     ExpertsUse,
     Import,
     InputDeclaration,
     LayerDeclaration,
-    LayoutDeclaration,
     LayoutStatement,
     LoadDeclaration,
     LossUse,
+    MeshDeclaration,
     Parameter,
     QuantizeUse,
     RouterUse,
     TokensUse,
+    WrittenLayout,
 )
-from moec.frontend.declare_layout import LAYOUT_FORMS, LAYOUT_READ, LAYOUT_WORDS, read_statement
+from moec.frontend.declare_layout import LAYOUT_FORMS, LAYOUT_READ, LAYOUT_WORDS, read_header, read_statement
+from moec.frontend.declare_mesh import MESH_FORMS, MESH_WORDS, read_mesh_statement
+from moec.frontend.layouts.extends import extend
 from moec.frontend.words import Malformed, Words
 
 EDITION = 1
@@ -49,11 +55,12 @@ FORMS = {
     "input": "input NAME[SHAPE] : DTYPE",
     "binding": "NAME = EXPRESSION",
     "load": "load NAME { batch = FIRST..LAST; routing = ROUTING }",
+    **MESH_FORMS,
     **LAYOUT_FORMS,
 }
 """The form of each statement, for messages and the reference; ` or ` joins two."""
 
-FILE_WORDS = ("edition", "import", "router", "expert", "layer", "load", "layout")
+FILE_WORDS = ("edition", "import", "router", "expert", "layer", "mesh", "load", "layout")
 LAYER_WORDS = ("router", "experts", "shared", "tokens", "quantize", "approx", "loss", "assert")
 BODY_WORDS = ("input", "assert")
 LOAD_WORDS = ("batch", "routing")
@@ -77,7 +84,8 @@ class _Declare:
         definitions: list[Definition] = []
         layers: list[LayerDeclaration] = []
         loads: list[LoadDeclaration] = []
-        layouts: list[LayoutDeclaration] = []
+        layouts: list[WrittenLayout] = []
+        meshes: list[MeshDeclaration] = []
         for i, statement in enumerate(file.statements):
             match statement.head.text:
                 case "edition":
@@ -93,13 +101,15 @@ class _Declare:
                     layers.extend(self._formed("layer", statement, self._layer))
                 case "load":
                     loads.extend(self._formed("load", statement, self._load))
+                case "mesh":
+                    meshes.extend(self._formed("mesh", statement, self._mesh))
                 case "layout":
                     layouts.extend(self._formed("layout", statement, self._layout))
                 case _:
                     self._unknown(statement, FILE_WORDS, "a file")
-        return Declarations(
-            file.source, tuple(imports), tuple(definitions), tuple(layers), tuple(loads), tuple(layouts)
-        )
+        whole = extend(self._found, layouts)
+        declared = (tuple(imports), tuple(definitions), tuple(layers), tuple(loads), whole, tuple(meshes))
+        return Declarations(file.source, *declared)
 
     def _edition(self, file: ast.File) -> None:
         first = file.statements[0] if file.statements else None
@@ -309,16 +319,8 @@ class _Declare:
                 self._unknown(inner, LOAD_WORDS, "a load")
         return LoadDeclaration(statement.span, name, tuple(body), self._found.errors - before)
 
-    def _layout(self, statement: ast.Statement) -> LayoutDeclaration:
-        words = Words(statement)
-        name = words.name()
-        words.keyword("for")
-        layer = words.name("a layer")
-        load = None
-        if words.next_name():
-            words.keyword("under")
-            load = words.name("a load")
-        words.end(block=True)
+    def _layout(self, statement: ast.Statement) -> WrittenLayout:
+        header = read_header(Words(statement), statement)
         body: list[LayoutStatement] = []
         before = self._found.errors
         for inner in statement.block or ():
@@ -326,7 +328,20 @@ class _Declare:
                 body.extend(self._formed(f"layout.{inner.head.text}", inner, read_statement))
             else:
                 self._unknown(inner, LAYOUT_WORDS, "a layout")
-        return LayoutDeclaration(statement.span, name, layer, load, tuple(body), self._found.errors - before)
+        return replace(header, body=tuple(body), damage=self._found.errors - before)
+
+    def _mesh(self, statement: ast.Statement) -> MeshDeclaration:
+        words = Words(statement)
+        name = words.name()
+        words.end(block=True)
+        body: list[AxisDeclaration | DeviceDeclaration] = []
+        before = self._found.errors
+        for inner in statement.block or ():
+            if inner.head.text in MESH_WORDS:
+                body.extend(self._formed(f"mesh.{inner.head.text}", inner, read_mesh_statement))
+            else:
+                self._unknown(inner, MESH_WORDS, "a mesh")
+        return MeshDeclaration(statement.span, name, tuple(body), self._found.errors - before)
 
 
 def _binds(statement: ast.Statement) -> bool:

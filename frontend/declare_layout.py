@@ -4,45 +4,152 @@ from __future__ import annotations
 
 from moec.diagnostics import closest
 from moec.frontend import ast
-from moec.frontend.declarations import ColdestUse, LayoutStatement, Option, PageUse, RecompileUse, SpecialiseUse
+from moec.frontend.declarations import (
+    ColdestUse,
+    CombineUse,
+    LayoutStatement,
+    Option,
+    OverlapUse,
+    PageUse,
+    PinUse,
+    RecompileUse,
+    ReplicateUse,
+    RequireUse,
+    SendUse,
+    ShardUse,
+    SpecialiseUse,
+    WrittenLayout,
+)
 from moec.frontend.units import BYTES, SECONDS
 from moec.frontend.words import Malformed, Words
 
-LAYOUT_WORDS = ("recompile", "specialise", "approx", "page")
-LAYOUT_READ = (*LAYOUT_WORDS, "quantize")
-"""The words that statements begin with, and one of which the checker says that it needs `approx`."""
+LAYOUT_WORDS = ("shard", "replicate", "pin", "overlap", "require", "recompile", "specialise", "approx", "page")
+NEED_APPROX = ("quantize", "send", "combine")
+LAYOUT_READ = (*LAYOUT_WORDS, *NEED_APPROX)
+"""The words that statements begin with, and those of which the checker says that they need `approx`."""
 
 LAYOUT_FORMS = {
-    "layout": "layout NAME for LAYER under LOAD { STATEMENTS }",
+    "layout": "layout NAME for LAYER on MESH under LOAD { STATEMENTS }` or `layout NAME extends LAYOUT { STATEMENTS }",
+    "layout.shard": "shard GROUP over AXIS * AXIS as ep` or `approx shard GROUP over AXIS as tp",
+    "layout.replicate": "replicate hottest(GROUP, N) copies M` or `replicate GROUP[FIRST..LAST] copies M",
+    "layout.pin": "pin GROUP[FIRST..LAST] to AXIS INDEX",
+    "layout.overlap": "overlap dispatch, combine with SHARED in N chunks",
+    "layout.require": "require memory <= N GiB",
+    "layout.send": "approx send dispatch as bf16",
+    "layout.combine": "approx combine per AXIS",
     "layout.recompile": "recompile when CONDITION for N calls, hysteresis H, gain G, max N variants",
     "layout.specialise": "specialise tokens(FIRST..LAST, FIRST..LAST)",
-    "layout.approx": "approx capacity(LOW..HIGH)` or `approx quantize coldest(GROUP, N) as FORMAT",
+    "layout.approx": "approx capacity(LOW..HIGH)`, `approx quantize coldest(GROUP, N) as FORMAT`, `approx shard GROUP "
+    "over AXIS as tp`, `approx send dispatch as bf16` or `approx combine per AXIS",
     "layout.quantize": "approx quantize coldest(GROUP, N) as FORMAT",
     "layout.page": "page GROUP within N GiB",
 }
 
 
+def read_header(words: Words, statement: ast.Statement) -> WrittenLayout:
+    """`NAME for LAYER on MESH under LOAD`, or `NAME extends LAYOUT on MESH under LOAD`; without a body."""
+    name = words.name()
+    layer = base = mesh = load = None
+    if words.next_name() == "extends":
+        words.name()
+        base = words.name("a layout")
+    else:
+        words.keyword("for")
+        layer = words.name("a layer")
+    if words.next_name() == "on":
+        words.name()
+        mesh = words.name("a mesh")
+    if words.next_name():
+        words.keyword("under")
+        load = words.name("a load")
+    words.end(block=True)
+    return WrittenLayout(statement.span, name, layer, base, mesh, load, ())
+
+
 def read_statement(statement: ast.Statement) -> LayoutStatement:
     """A statement whose first word is one of LAYOUT_READ.  Raises Malformed."""
     words = Words(statement)
+    span, head = statement.span, statement.head.text
+    approx = head == "approx"
+    if approx and words.next_name() in ("shard", *NEED_APPROX):
+        head = words.name().text
     made: LayoutStatement
-    match statement.head.text:
+    match head:
+        case "shard":
+            made = _shard(statement, words, approx)
+        case "replicate":
+            chosen = words.expression("`hottest(...)` or experts")
+            words.keyword("copies")
+            made = ReplicateUse(span, chosen, words.expression("a number"))
+        case "pin":
+            chosen = words.expression("experts, `GROUP[FIRST..LAST]`")
+            words.keyword("to")
+            places = [_place(words)]
+            while words.skip(","):
+                places.append(_place(words))
+            made = PinUse(span, chosen, tuple(places))
+        case "overlap":
+            made = _overlap(statement, words)
+        case "send":
+            direction = words.name("`dispatch` or `combine`")
+            words.keyword("as")
+            made = SendUse(span, approx, direction, words.name("a format"))
+        case "combine":
+            words.keyword("per")
+            made = CombineUse(span, approx, words.name("an axis"))
+        case "require":
+            made = RequireUse(span, words.expression("a condition such as `memory <= 2 GiB`"))
         case "recompile":
             made = _recompile(statement, words)
         case "page":
             group = words.name("a group of experts")
             words.keyword("within")
-            made = PageUse(statement.span, group, words.expression("a number of bytes"))
+            made = PageUse(span, group, words.expression("a number of bytes"))
         case "quantize":
-            made = _quantize(statement, words, False)
-        case "approx" if words.next_name() == "quantize":
-            words.name()
-            made = _quantize(statement, words, True)
-        case head:
-            call = words.expression("`capacity(...)` or `quantize`" if head == "approx" else "`tokens(...)`")
-            made = SpecialiseUse(statement.span, head == "approx", call)
+            made = _quantize(statement, words, approx)
+        case _:
+            call = words.expression("what may change" if approx else "`tokens(...)`")
+            made = SpecialiseUse(span, approx, call)
     words.end()
     return made
+
+
+def _shard(statement: ast.Statement, words: Words, approx: bool) -> ShardUse:
+    whole = words.expression("`GROUP over AXES`")
+    if not isinstance(whole, ast.Over) or not isinstance(whole.values, ast.Name):
+        raise Malformed(whole.span, "expected `GROUP over AXES`")
+    words.keyword("as")
+    kind = words.name("`ep`, `tp` or `dp`")
+    options: list[ast.Expr | Option] = []
+    while words.skip(","):
+        what = words.expression("`counts(...)` or `slots N`")
+        if isinstance(what, ast.Name) and words.next_expression():
+            options.append(Option(what, words.expression(), None))
+        else:
+            options.append(what)
+    return ShardUse(statement.span, approx, whole.values, whole.pick, kind, tuple(options))
+
+
+def _place(words: Words) -> Option:
+    return Option(words.name("an axis"), words.expression("a position, a number from 0"), None)
+
+
+def _overlap(statement: ast.Statement, words: Words) -> OverlapUse:
+    directions = [words.name("`dispatch` or `combine`")]
+    while words.skip(","):
+        directions.append(words.name("`dispatch` or `combine`"))
+    groups: list[ast.Name] = []
+    if words.next_name() == "with":
+        words.name()
+        groups.append(words.name("a group of shared experts"))
+        while words.skip(","):
+            groups.append(words.name("a group of shared experts"))
+    chunks = None
+    if words.next_name():
+        words.keyword("in")
+        chunks = words.expression("a number")
+        words.keyword("chunks")
+    return OverlapUse(statement.span, tuple(directions), tuple(groups), chunks)
 
 
 def _quantize(statement: ast.Statement, words: Words, approx: bool) -> ColdestUse:

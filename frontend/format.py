@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from string import ascii_letters
 
 from moec.diagnostics import Source
 from moec.frontend.parser import parse
@@ -17,6 +18,7 @@ INDENT = 2
 
 _TOKEN = re.compile(
     r'(?P<space>[ \t]+)|(?P<newline>\r\n|\r|\n)|(?P<comment>\#[^\r\n]*)|(?P<string>"[^"\r\n]*")'
+    r"|(?P<quantity>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?[ \t]*[KMGT](?:bit|B|FLOP)/s(?![a-zA-Z0-9_]))"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<word>[a-zA-Z_][a-zA-Z0-9_]*)"
     r"|(?P<mark>==|!=|<=|>=|//|\.\.|[-+*/%<>=:,?;.()\[\]{}])"
 )
@@ -95,9 +97,15 @@ def _lines(text: str) -> list[_Line]:
                 brackets.append(token)
             elif kind == "mark" and token in ")]}" and brackets:
                 brackets.pop()
-            tokens.append((kind, token))
+            tokens.append((kind, _spread(token) if kind == "quantity" else token))
     flush()
     return lines
+
+
+def _spread(quantity: str) -> str:
+    """With one space between number and unit."""
+    number = quantity.rstrip(ascii_letters + "/")
+    return f"{number.rstrip()} {quantity[len(number) :]}"
 
 
 def _without_idle_separators(tokens: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from moec.frontend.declarations import (
     LayerDeclaration,
     LayoutDeclaration,
     LoadDeclaration,
+    MeshDeclaration,
 )
 from moec.frontend.declare import declare
 from moec.frontend.files import Unreadable, read_source, read_text
@@ -102,8 +103,8 @@ class Modules:
     def _define(self, module: Module) -> None:
         first: dict[str, Span] = {}
         own = module.declarations
-        declared: list[Definition | LayerDeclaration | LoadDeclaration | LayoutDeclaration] = [
-            *own.definitions, *own.layers, *own.loads, *own.layouts,
+        declared: list[Definition | LayerDeclaration | LoadDeclaration | MeshDeclaration | LayoutDeclaration] = [
+            *own.definitions, *own.layers, *own.loads, *own.meshes, *own.layouts,
         ]  # fmt: skip
         for declaration in declared:
             name = declaration.name

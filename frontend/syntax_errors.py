@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lark import Token, UnexpectedCharacters, UnexpectedToken
 
-from moec.diagnostics import Collector, Fix, Label, Source, Span
+from moec.diagnostics import Collector, Fix, Label, Source, Span, did_you_mean
 from moec.frontend.tokens import DEEPEST as DEEPEST_BRACKETS
 from moec.frontend.tokens import BracketError, TooDeep
+from moec.frontend.units import UNITS
 
 KEYWORDS = ("over", "and", "or", "not", "when")
 BRACKETS = {"LPAR": "(", "LSQB": "[", "LBRACE": "{", "RPAR": ")", "RSQB": "]", "RBRACE": "}"}
@@ -168,7 +169,8 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
     elif before.endswith("}"):
         found.error("E0101", f"`{text}` follows a block on its line", span, fix="begin a new line here")
     else:
-        found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error))
+        unit = did_you_mean(text, UNITS, span) if token.type == "NAME" and before[-1:].isdigit() else None
+        found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error), fix=unit)
     return span.start
 
 

@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from moec.artifact.policy import DEFAULT_VARIANTS, Coldest, Page, Policy
 from moec.diagnostics import Collector, Label, Span
 from moec.frontend.check_layer import CheckedLayer
-from moec.frontend.declarations import ColdestUse, LayoutDeclaration, PageUse, RecompileUse, SpecialiseUse
+from moec.frontend.declarations import (
+    ColdestUse,
+    LayoutDeclaration,
+    MeshStatement,
+    PageUse,
+    RecompileUse,
+    SpecialiseUse,
+)
 from moec.frontend.layouts.advice import Written, advise
 from moec.frontend.layouts.conditions import UnknownNumber
+from moec.frontend.layouts.extends import report
 from moec.frontend.layouts.loads import CheckedLoad
 from moec.frontend.layouts.measures import bounds_of
+from moec.frontend.layouts.meshes import CheckedMesh
 from moec.frontend.layouts.permissions import kind_of, read_capacity, read_coldest, read_page, read_tokens
 from moec.frontend.layouts.recompile import read_recompile
+from moec.frontend.layouts.spread import spread
 from moec.frontend.mistake import Mistake
 from moec.frontend.model import Layout
 
@@ -21,20 +31,30 @@ MOST_TRIGGERS = 64
 
 
 def check_layout(
-    found: Collector, declaration: LayoutDeclaration, checked: CheckedLayer, load: CheckedLoad | None
+    found: Collector,
+    declaration: LayoutDeclaration,
+    checked: CheckedLayer,
+    load: CheckedLoad | None,
+    mesh: CheckedMesh | None,
 ) -> Layout | None:
     """The checked layout of a layer; None if `found` has got an error."""
-    return _CheckLayout(found, declaration, checked, load).check()
+    return _CheckLayout(found, declaration, checked, load, mesh).check()
 
 
 class _CheckLayout:
     def __init__(
-        self, found: Collector, declaration: LayoutDeclaration, checked: CheckedLayer, load: CheckedLoad | None
+        self,
+        found: Collector,
+        declaration: LayoutDeclaration,
+        checked: CheckedLayer,
+        load: CheckedLoad | None,
+        mesh: CheckedMesh | None,
     ) -> None:
         self._found = found
         self._declaration = declaration
         self._checked = checked
         self._load = load.load if load else None
+        self._mesh = mesh
         self._triggers: list[Written] = []
         self._variants: tuple[int, Span] | None = None
         self._tokens: list[tuple[int, int]] = []
@@ -48,14 +68,21 @@ class _CheckLayout:
 
     def check(self) -> Layout | None:
         before = self._found.errors
+        parallel = None
         for use in self._declaration.body:
+            if isinstance(use, MeshStatement):
+                continue
             try:
                 self._statement(use)
             except Mistake as mistake:
-                mistake.report(self._found)
+                report(self._found, mistake, use, self._declaration)
             except UnknownNumber:
                 continue
-        if self._found.errors > before or self._declaration.damage:
+        if self._mesh is not None:
+            parallel = spread(self._found, self._declaration, self._checked, self._mesh, self._load)
+        else:
+            self._require_mesh()
+        if self._found.errors > before or not self._declaration.whole:
             return None
         self._advise()
         policy = Policy(
@@ -68,7 +95,7 @@ class _CheckLayout:
             quantise=tuple(self._coldest),
             page=self._page,
         )
-        return Layout(self._declaration.name.text, policy, self._declaration.span)
+        return Layout(self._declaration.name.text, policy, self._declaration.span, parallel)
 
     def _same_layer(self, load: CheckedLoad) -> None:
         """A trace must be of a layer with as many experts and slots."""
@@ -83,6 +110,20 @@ class _CheckLayout:
             also=[Label(layer.routed.span, f"{layer.routed.count:,} experts, {layer.router.slots} slots")],
             fix="record a trace of this layer",
         )
+
+    def _require_mesh(self) -> None:
+        """Report a statement that speaks of devices, of which there are none."""
+        use = next((one for one in self._declaration.body if isinstance(one, MeshStatement)), None)
+        if use is not None:
+            name = self._declaration.name
+            self._found.error(
+                "E0461",
+                f"layout `{name.text}` is on no mesh",
+                use.span,
+                "this speaks of devices",
+                fix=f"write `layout {name.text} for {self._checked.layer.name} on MESH`, and declare "
+                "`mesh MESH { axis gpu[2] }`",
+            )
 
     def _statement(self, use: RecompileUse | SpecialiseUse | ColdestUse | PageUse) -> None:
         match use:
@@ -139,8 +180,24 @@ class _CheckLayout:
             factor = min(factor, self._capacity[0])
         advise(self._found, self._triggers, bounds_of(layer, self._load, factor), layer.routed.count)
         may_change = bool(self._tokens or self._permissions)
+        if self._mesh is not None:
+            self._follows_alone()
+            return
         self._idle([one.span for one in self._triggers] if not may_change else [], "there is nothing that may change")
         self._idle(self._permissions if not self._triggers else [], "nothing asks for it: there is no `recompile when`")
+
+    def _follows_alone(self) -> None:
+        """Warn of what a layer does only in one process."""
+        use = next((one for one in self._declaration.body if not isinstance(one, MeshStatement)), None)
+        if use is not None and self._mesh is not None:
+            self._found.warning(
+                "W0019",
+                "on a mesh this statement has no effect",
+                use.span,
+                "only a layer in one process follows its load",
+                also=[Label(self._mesh.span, "the mesh")],
+                fix="move it to a layout without `on`",
+            )
 
     def _idle(self, spans: Sequence[Span], why: str) -> None:
         for span in spans[:1]:

@@ -11,7 +11,7 @@ from moec.frontend import ast
 from moec.frontend.evaluate import Evaluator
 from moec.frontend.graph import Constant, Unknown, describe
 from moec.frontend.mistake import Mistake
-from moec.frontend.units import BYTES
+from moec.frontend.units import BYTES, kind_of
 
 LARGEST = 1e18
 
@@ -126,7 +126,7 @@ class _Reader:
             return BYTES[expr.unit]
         if measure == "memory":
             fix = f"the units of bytes are {', '.join(f'`{unit}`' for unit in BYTES)}"
-            raise Mistake("E0453", "`memory` is a number of bytes", expr.span, "this is a time", fix=fix)
+            raise Mistake("E0453", "`memory` is a number of bytes", expr.span, f"this is {kind_of(expr.unit)}", fix=fix)
         raise Mistake(
             "E0453",
             f"`{measure}` has no unit",

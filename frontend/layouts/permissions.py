@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import prod
 
 from moec.artifact.policy import LARGEST_FACTOR, MOST_VARIANTS, Coldest, Page
 from moec.artifact.traffic import MOST_TOKENS, Load
 from moec.diagnostics import Collector, Fix, Label, Span, did_you_mean
-from moec.formats import FORMATS
 from moec.frontend import ast
 from moec.frontend.check_layer import CheckedLayer
 from moec.frontend.declarations import ColdestUse, PageUse, SpecialiseUse
 from moec.frontend.formats import check_groups, read_format
-from moec.frontend.graph import DType
 from moec.frontend.layouts.conditions import UnknownNumber, number_of
+from moec.frontend.layouts.quantities import measured
+from moec.frontend.layouts.room import group_bytes, shown
 from moec.frontend.mistake import Mistake
-from moec.frontend.model import Experts, Format
 from moec.frontend.subsets import require_routed, whole_number
-from moec.frontend.unit import Parameter
 from moec.frontend.units import BYTES
 
 TOKENS = "specialise tokens(1..16, 17..256)"
@@ -198,55 +195,20 @@ def read_page(found: Collector, use: PageUse, checked: CheckedLayer) -> Page:
             also=[Label(experts.span, "the routed experts")],
             fix=did_you_mean(use.group.text, (experts.name,), use.group.span),
         )
-    if isinstance(use.bytes, ast.Quantity):
-        if use.bytes.unit not in BYTES:
-            raise Mistake("E0459", "memory is a number of bytes", use.bytes.span, "this is a time")
-        number: int | float = use.bytes.number * BYTES[use.bytes.unit]
-    else:
-        number = number_of(use.bytes, checked.constants, "E0459", "the memory")
+    number = measured(use.bytes, BYTES, checked.constants, "E0459", "the memory", bare=True)
     if not 1 <= number <= LARGEST_BYTES:
         raise Mistake("E0459", "the memory is a number of bytes from 1", use.bytes.span, f"this is {number:g}")
-    all_, least = _bytes(experts, checked.owned), checked.layer.router.slots
+    all_, least = group_bytes(checked.layer, experts), checked.layer.router.slots
     if number >= all_:
-        said = f"all {experts.count:,} experts take {_shown(all_)}"
+        said = f"all {experts.count:,} experts take {shown(all_)}"
         found.warning("W0016", "nothing has to lie on disk", use.bytes.span, said, fix="allow less, or remove this")
     elif number < all_ / experts.count * least:
         found.warning(
             "W0016",
             "the memory does not hold the experts of one token",
             use.bytes.span,
-            f"{least} experts take {_shown(all_ * least / experts.count)}",
+            f"{least} experts take {shown(all_ * least / experts.count)}",
             notes=["every call would wait for the disk"],
             fix="allow more",
         )
     return Page(experts.name, int(number))
-
-
-def _bytes(experts: Experts, owned: tuple[Parameter, ...]) -> float:
-    """What the weights of all routed experts take, without what packing adds."""
-    if not experts.subsets:
-        return experts.count * _expert_bytes(experts.format, owned)
-    return sum(len(subset.numbers) * _expert_bytes(subset.format, owned) for subset in experts.subsets)
-
-
-def _expert_bytes(format: Format | None, owned: tuple[Parameter, ...]) -> float:
-    total = 0.0
-    for one in owned:
-        elements = prod(one.shape)
-        if format is None or not one.linear:
-            total += elements * _item(one.dtype)
-        else:
-            scales = elements // (format.group or one.shape[1])
-            total += elements * FORMATS[format.codes].bits / 8 + scales * _item(format.scale)
-    return total
-
-
-def _item(dtype: DType) -> int:
-    return 2 if dtype is DType.BF16 else 4
-
-
-def _shown(nbytes: float) -> str:
-    for unit in ("GiB", "MiB", "KiB"):
-        if nbytes >= BYTES[unit]:
-            return f"{nbytes / BYTES[unit]:.1f} {unit}"
-    return f"{nbytes:,.0f} bytes"
