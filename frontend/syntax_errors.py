@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lark import Token, UnexpectedCharacters, UnexpectedToken
 
 from moec.diagnostics import Collector, Fix, Label, Source, Span, did_you_mean
@@ -12,6 +14,8 @@ from moec.frontend.units import UNITS
 KEYWORDS = ("over", "and", "or", "not", "when")
 BRACKETS = {"LPAR": "(", "LSQB": "[", "LBRACE": "{", "RPAR": ")", "RSQB": "]", "RBRACE": "}"}
 
+_UNIT = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*(/[a-zA-Z]+)?")
+_RATE = re.compile(r"([kKmMgGtT])i?([bB])(?:ps|/s|/sec)")
 _INSTEAD = {
     "&": "write `and`",
     "|": "write `or`",
@@ -169,9 +173,21 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
     elif before.endswith("}"):
         found.error("E0101", f"`{text}` follows a block on its line", span, fix="begin a new line here")
     else:
-        unit = did_you_mean(text, UNITS, span) if token.type == "NAME" and before[-1:].isdigit() else None
-        found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error), fix=unit)
+        fix = _unit(source, span) if token.type == "NAME" and before[-1:].isdigit() else None
+        found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error), fix=fix)
     return span.start
+
+
+def _unit(source: Source, span: Span) -> Fix | None:
+    """What to say of a word behind a number that is no unit.  A small `b` are bits, of which a byte has eight."""
+    word = _UNIT.match(source.text, span.start)
+    assert word is not None
+    whole = Span(source, word.start(), word.end())
+    rate = _RATE.fullmatch(word.group())
+    if rate:
+        unit = f"{rate[1].upper()}{'bit' if rate[2] == 'b' else 'B'}/s"
+        return Fix(f"did you mean `{unit}`?", whole, unit)
+    return did_you_mean(word.group(), UNITS, whole)
 
 
 def _keyword_fix(text: str, starts_line: bool) -> str:

@@ -24,6 +24,9 @@ KINDS: Mapping[str, Mapping[str, float]] = {
 
 UNITS = tuple(unit for units in KINDS.values() for unit in units if unit != "%")
 
+TYPICAL = ("Gbit/s", "GFLOP/s", "GiB", "ms", "%")
+"""Of each kind the one that an example shows."""
+
 
 def kind_of(unit: str) -> str:
     """What a unit measures, in words."""

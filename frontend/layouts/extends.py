@@ -49,6 +49,8 @@ def _whole(found: Collector, layout: WrittenLayout, known: dict[str, WrittenLayo
             return None
         if following in chain:
             ring = [one.name.text for one in chain[chain.index(following) :]]
+            if layout.name.text != min(ring):
+                return None  # it is reported once, at the first in the alphabet
             found.error(
                 "E0472",
                 "layouts extend each other in a ring",

@@ -82,7 +82,7 @@ class _Reader:
         bandwidth = latency = None
         if "link" in links:
             given = _values(links["link"], 1, 2, LINK)
-            bandwidth = measured(given[0], BANDWIDTH, self._constants, CODE, "the bandwidth of a link")
+            bandwidth = measured(given[0], BANDWIDTH, self._constants, CODE, "the speed of a link")
             if len(given) == 2:
                 latency = measured(given[1], SECONDS, self._constants, CODE, "the latency of a link")
                 if latency > LONGEST_LATENCY:

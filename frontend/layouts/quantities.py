@@ -11,7 +11,7 @@ from moec.frontend import ast
 from moec.frontend.evaluate import Evaluator
 from moec.frontend.layouts.conditions import number_of
 from moec.frontend.mistake import Mistake
-from moec.frontend.units import kind_of
+from moec.frontend.units import TYPICAL, kind_of
 
 LARGEST = 1e18
 
@@ -35,9 +35,9 @@ def measured(
     if not isinstance(expr, ast.Quantity):
         number = number_of(expr, constants, code, what)
         if not bare:
-            first = next(iter(units))
+            unit = next(one for one in TYPICAL if one in units)
             note = [f"its units are {listed}"]
-            fix = f"write `{expr.span.text} {first}`, or another unit"
+            fix = f"write its unit, as in `{expr.span.text} {unit}`"
             raise Mistake(code, f"{what} has a unit", expr.span, "its unit is missing", notes=note, fix=fix)
     elif expr.unit in units:
         finite = expr.number if isfinite(expr.number) else LARGEST + 1

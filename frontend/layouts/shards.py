@@ -148,7 +148,7 @@ def _options(
         name = option.name if isinstance(option, Option) else option.function if isinstance(option, ast.Call) else None
         span = option.value.span if isinstance(option, Option) else option.span
         if name is None or name.text not in ("counts", "slots") or use.kind.text != "ep":
-            where = "an option of `as ep`" if use.kind.text == "ep" else "for `as ep` alone"
+            where = "the options of `as ep`" if use.kind.text == "ep" else "for `as ep` alone"
             raise Mistake(
                 "E0465",
                 f"`counts(...)` and `slots N` are {where}",

@@ -186,24 +186,25 @@ class _Spread:
         """Report weights that alone are more than a device holds, or may hold."""
         layer, mesh = self.checked.layer, parallel.mesh
         each = max(expert_bytes(layer, layer.routed, one) for one in _formats(self.checked))
-        parts = {layer.routed.name: parallel.slots * each / mesh.size(parallel.routed.tp)}
+        routed = f"`{layer.routed.name}` ({parallel.slots:,} slots)"
+        parts = {routed: parallel.slots * each / mesh.size(parallel.routed.tp)}
         for group, cut in zip(layer.shared, parallel.shared, strict=True):
-            parts[group.name] = group_bytes(layer, group) / mesh.size(cut.tp)
-        parts["router"] = router_bytes(layer)
+            parts[f"`{group.name}`"] = group_bytes(layer, group) / mesh.size(cut.tp)
+        parts["the router"] = router_bytes(layer)
         need = sum(parts.values())
         limits = [(float(one.value), f"require {one.measure}") for one in parallel.requires if one.measure == "memory"]
         if mesh.memory is not None:
             limits.append((float(mesh.memory), "device"))
         for limit, what in limits:
             if need > limit:
-                listed = ", ".join(f"{shown(size)} `{name}`" for name, size in parts.items())
+                listed = ", ".join(f"{name} {shown(size)}" for name, size in parts.items())
                 allowed = "a device has" if what == "device" else "the layout allows"
                 self.found.error(
                     "E0471",
                     f"the weights take {shown(need)} on each device, and {allowed} {shown(limit)}",
                     self.mesh.span if what == "device" else self._first[what],
                     "too little",
-                    notes=[f"{listed}, of {parallel.slots:,} slots"],
+                    notes=[listed],
                     fix="shard over more devices, make fewer copies, or give the experts a smaller format",
                 )
                 return

@@ -190,4 +190,109 @@ LAYOUTS: dict[str, str] = {
     "nothing_asks": layout("  approx quantize coldest(routed, 4) as int4"),
     "unused_load": LOADED,
 }
-MISTAKES |= LAYOUTS
+
+POD = """
+mesh Pod {
+  axis node[2] : link(1 Gbit/s, 50 us)
+  axis gpu[2]  : link(10 GB/s, 5 us)
+  device       : memory(1 MiB), compute(100 GFLOP/s)
+}
+"""
+EP = "  shard routed over node * gpu as ep\n"
+SHARED = layer(ROUTER + EXPERTS + "  shared common = swiglu(d, ff) : dtype") + LOADED[LOADED.index("\nload") :]
+TWO_SHARED = layer(ROUTER + EXPERTS + "  shared one = swiglu(d, ff) : dtype\n  shared two = swiglu(d, ff) : dtype")
+
+
+def mesh(body: str) -> str:
+    return f"{layer(ROUTER + EXPERTS)}\nmesh Pod {{\n{body}\n}}\n\nlayout Serve for Demo on Pod {{\n}}\n"
+
+
+def spread(body: str, of: str = SHARED) -> str:
+    under = " under Chat" if "load" in of else ""
+    return f"{of}{POD}\nlayout Serve for Demo on Pod{under} {{\n{body}\n}}\n"
+
+
+MESHES: dict[str, str] = {
+    "mesh_typos": mesh("  axs node[2]\n  axis gpu[2] : lnk(1 Gbit/s)\n  device : memry(8 GiB)"),
+    "mesh_units": mesh("  axis node[2] : link(50 us, 1 Gbit/s)\n  axis gpu[2] : link(1, 5)\n  device : memory(8 s)"),
+    "mesh_unknown_unit": mesh("  axis node[2] : link(1 Gbps, 50 us)"),
+    "mesh_sizes": mesh("  axis node[0]\n  axis gpu[2.5]\n  axis rack[100000]\n  device : compute(0 GFLOP/s)"),
+    "mesh_twice": mesh(
+        "  axis node[2]\n  axis node[4] : link(1 GB/s), link(2 GB/s)\n  device : memory(1 GiB)\n"
+        "  device : compute(1 GFLOP/s)"
+    ),
+    "mesh_forms": mesh("  axis node\n  axis gpu[2] : link\n  axis rack[2] : link()\n  device memory(1 GiB)"),
+    "mesh_without_axes": mesh("  device : memory(1 GiB)"),
+    "mesh_too_large": mesh("  axis a[65536]\n  axis b[65536]"),
+    "mesh_is_missing": LOADED + "\nlayout Serve for Demo on Pdo under Chat {\n" + EP + "}\n" + POD,
+    "mesh_is_not_named": layout(EP),
+    "mesh_is_not_used": layout("") + POD,
+    "shard_unknown_axis": spread("  shard routed over nodes * gpu as ep"),
+    "shard_axis_twice": spread("  shard routed over gpu * node * gpu as ep"),
+    "shard_no_axes": spread("  shard routed over 2 as ep"),
+    "shard_of_what": spread("  shard ruoted over node as ep"),
+    "shard_as_what": spread(
+        "  shard routed over node as dp\n  shard common over node as ep\n  shard tokens over gpu as tp"
+    ),
+    "shard_form": spread("  shard routed as ep\n  shard routed over node"),
+    "shard_twice": spread(EP + "  shard routed over node as ep"),
+    "shard_both": spread("  shard routed over node * gpu as ep\n  approx shard routed over gpu as tp"),
+    "shard_without_approx": spread(EP + "  shard common over gpu as tp"),
+    "shard_with_approx": spread("  approx shard routed over node * gpu as ep"),
+    "shard_options": spread(
+        "  shard routed over node as ep, count(4, 4)\n  approx shard common over gpu as tp, counts(4, 4)"
+    ),
+    "experts_do_not_divide": spread(EP, SHARED.replace("routed[8]", "routed[10]")),
+    "counts_too_few": spread("  shard routed over node * gpu as ep, counts(4, 4)"),
+    "counts_do_not_add_up": spread("  shard routed over node * gpu as ep, counts(4, 4, 1, 1)"),
+    "slots_too_few": spread("  shard routed over node * gpu as ep, slots 2\n  replicate routed[0] copies 4"),
+    "hidden_does_not_divide": spread("  approx shard routed over node * gpu as tp", SHARED.replace("= 128", "= 130")),
+    "hidden_group_does_not_divide": spread(
+        "  approx shard routed over node * gpu as tp",
+        layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int4(group = 64)"),
+    ),
+    "nothing_hidden": spread(
+        "  approx shard routed over gpu as tp", layer(ROUTER + "  experts routed[8] = linear(x, d)")
+    ),
+    "formats_differ": spread(EP, layer(ROUTER + INT8 + "  quantize experts(routed, 0..3) as int4")),
+    "replicate_hottest": spread(EP + "  replicate hottest(routed, 2) copies 2"),
+    "replicate_what": spread(
+        EP + "  replicate hotest(routed, 2) copies 2\n  replicate common[0] copies 2\n"
+        "  replicate routed[6..8] copies 2\n  replicate routed[3..1] copies 2"
+    ),
+    "replicate_too_often": spread(EP + "  replicate routed[0] copies 5\n  replicate routed[1] copies 1"),
+    "replicate_twice": spread(EP + "  replicate routed[0..3] copies 2\n  replicate routed[3] copies 3"),
+    "replicate_whole": spread("  replicate routed[0..3] copies 2"),
+    "pin_where": spread(
+        "  shard routed over node as ep\n  pin routed[0] to nod 0\n  pin routed[1] to gpu 0\n  pin routed[2] to node 2"
+    ),
+    "pins_conflict": spread(EP + "  pin routed[0..3] to node 0\n  pin routed[3] to node 1, gpu 1"),
+    "pins_too_many": spread(EP + "  pin routed[0..3] to node 0\n  pin routed[5..6] to node 0"),
+    "pins_and_copies": spread(EP + "  pin routed[0] to node 0\n  replicate routed[0] copies 3"),
+    "pin_whole": spread("  pin routed[0..3] to node 0"),
+    "overlap_what": spread(EP + "  overlap dispath, combine with common in 2 chunks"),
+    "overlap_with": spread(EP + "  overlap dispatch, dispatch with comon in 2 chunks"),
+    "overlap_with_some": spread(EP + "  overlap dispatch with one", TWO_SHARED),
+    "overlap_chunks": spread(EP + "  overlap dispatch in 0 chunks"),
+    "overlap_form": spread(EP + "  overlap dispatch in 2"),
+    "overlap_of_nothing": spread("  overlap dispatch in 2 chunks"),
+    "send_without_approx": spread(EP + "  send combine as bf16"),
+    "send_as_what": spread(EP + "  approx send combine as fp8\n  approx send combin as int8"),
+    "send_no_narrower": spread(EP + "  approx send dispatch as bf16"),
+    "combine_without_approx": spread(EP + "  combine per node"),
+    "combine_per_what": spread("  shard routed over gpu as ep\n  approx combine per node"),
+    "require_what": spread(
+        "  require memry <= 2 GiB\n  require memory >= 2 GiB\n  require 3 ms\n  require time <= 3\n"
+        "  require exchange <= 140 %"
+    ),
+    "require_without_load": spread("  require time <= 3 ms", layer(ROUTER + EXPERTS)),
+    "require_twice": spread("  require memory <= 1 GiB\n  require memory <= 2 GiB"),
+    "memory_of_device": spread(EP, SHARED.replace("routed[8]", "routed[512]")),
+    "memory_required": spread(EP + "  require memory <= 64 KiB"),
+    "extends_what": spread(EP) + "\nlayout Big extends Serv {\n}\n",
+    "extends_in_a_ring": LOADED + "\nlayout A extends B {\n}\n\nlayout B extends C {\n}\n\nlayout C extends A {\n}\n",
+    "extends_and_is_wrong": spread("  shard routed over node * gpu as ep, counts(2, 2, 2, 2)")
+    + "\nmesh Large { axis node[4]; axis gpu[2] }\n\nlayout Big extends Serve on Large {\n}\n",
+    "follows_on_a_mesh": spread(EP + "  page routed within 256 KiB"),
+}
+MISTAKES |= LAYOUTS | MESHES

@@ -67,8 +67,7 @@ def test_bounds_hold(router: tuple[str, int], factor: float, calls: list[tuple[i
             pool = max(hot, slots)  # as skewed as it can be where hot is small
             index = np.argsort(rng.random((tokens, pool)), 1)[:, :slots]
         if name.startswith("top_p"):
-            index[rng.random(index.shape) < 0.3] = -1
-            index[:, 0] = np.where(index[:, 0] < 0, 0, index[:, 0])
+            index[:, 1:][rng.random(index[:, 1:].shape) < 0.3] = -1  # the first slot is never empty
         call(statistics, index, factor)
     most = max(tokens for tokens, _ in calls)
     check(layer(name, factor), Load("Chat", (1, most), Uniform()), factor, statistics)

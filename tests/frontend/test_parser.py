@@ -16,6 +16,7 @@ from moec.frontend.format import format_source
 
 WORDS = """edition 1 import from router expert layer experts shared tokens quantize approx as .. assert
 load layout for under recompile when specialise page within batch routing 2GiB 30 s
+mesh axis device link on extends shard replicate pin overlap send require 1Gbit/s 40% 3GFLOP/s 5us
 input x y d count pick weight linear softmax top_k over and or not true bf16 = == != < <= : , ; ? + - * / // %
 ( ) [ ] { } . 3 2.5 "text" #"""
 soup = st.lists(st.sampled_from([*WORDS.split(), "\n"]), max_size=60).map(" ".join)
