@@ -14,7 +14,7 @@ from moec.dialect import context
 from moec.errors import DiagnosticError
 from moec.frontend import load_layer, load_layer_text, lower, parse
 from moec.frontend.format import format_source
-from moec.pipeline import describe_parallel
+from moec.passes import parallel as spread_over
 from moec.schedule.mesh import Axis, Mesh
 from moec.trace import Header, Sample, TraceWriter
 
@@ -94,7 +94,7 @@ def test_a_mesh_without_figures() -> None:
 def test_it_reaches_the_ir() -> None:
     layer = load_layer_text(Source("demo.moe", HEAD + FULL))
     assert layer.layout is not None
-    assert describe_parallel.parallel(lower(layer, context())) == layer.layout.parallel
+    assert spread_over.parallel(lower(layer, context())) == layer.layout.parallel
 
 
 def test_the_hottest_are_those_of_the_trace(tmp_path: Path) -> None:
@@ -192,4 +192,4 @@ def test_any_layout(statements: list[str]) -> None:
         return
     assert layer.layout is not None
     assert layer.layout.parallel is not None
-    assert describe_parallel.parallel(lower(layer, context())) == layer.layout.parallel  # which checks all of it
+    assert spread_over.parallel(lower(layer, context())) == layer.layout.parallel  # which checks all of it
