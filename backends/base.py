@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch_mlir import ir
 
 from moec.artifact import manifest
+from moec.backends.objects import Objects
 from moec.diagnostics import Diagnostic, Severity
 from moec.dialect.places import place
 from moec.errors import DiagnosticError
@@ -67,6 +68,11 @@ class Backend(Protocol):
         """The text of a stage.  Raises Unsupported with a reason for everything that cannot be compiled."""
         ...
 
-    def compile(self, module: ir.Module, variants: Sequence[str] | None = None) -> Library:
-        """The library with these variants, all by default.  Raises Unsupported as `lower` does."""
+    def compile(
+        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
+    ) -> Library:
+        """The library with these variants, all by default.  Raises Unsupported as `lower` does.
+
+        known: gives code that was made before, and takes what is made now.
+        """
         ...

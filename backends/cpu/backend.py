@@ -9,9 +9,10 @@ from torch_mlir import ir
 
 from moec.artifact import manifest
 from moec.backends.base import Library
-from moec.backends.cpu import codegen, entry, isa, layer, link, packed_form, sharing, threads
+from moec.backends.cpu import codegen, entry, isa, layer, link, packed_form, parts, sharing, threads
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
+from moec.backends.objects import Objects
 from moec.dialect.functions import Routed, routed
 
 
@@ -39,12 +40,16 @@ class CpuBackend:
             codegen.lower_to_llvm(lowered)
         return str(lowered)
 
-    def compile(self, module: ir.Module, variants: Sequence[str] | None = None) -> Library:
+    def compile(
+        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
+    ) -> Library:
         """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker."""
         chosen = [v for v in self.variants(module) if variants is None or v.name in variants]
         made, described = kernels(module, chosen)
+        if known is not None:
+            return Library(link.link(parts.object_files(made, known)), described)
         codegen.lower_to_llvm(made)
-        return Library(link.link(codegen.object_file(made)), described)
+        return Library(link.link([codegen.object_file(made)]), described)
 
 
 def kernels(module: ir.Module, variants: Sequence[Variant]) -> tuple[ir.Module, tuple[manifest.Variant, ...]]:

@@ -42,7 +42,7 @@ def object_file(module: ir.Module) -> bytes:
     """
     functions = [op for op in module.body.operations if op.operation.name == "llvm.func"]
     defined = [
-        op.attributes["sym_name"].value for op in functions if op.regions[0].blocks and not _internal(op.operation)
+        op.attributes["sym_name"].value for op in functions if _defined(op.operation) and not _internal(op.operation)
     ]
     if not defined:
         raise ValueError("the module defines no external function")
@@ -51,8 +51,8 @@ def object_file(module: ir.Module) -> bytes:
         engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True, enable_pic=True)
         # The engine makes code when it is first asked for an address, for which it resolves every symbol.  Nothing of
         # this is run, so whatever address will do for those that only the process that loads the artifact has.
-        for op in functions:
-            if not op.regions[0].blocks:
+        for op in module.body.operations:
+            if "sym_name" in op.attributes and not _defined(op.operation):
                 engine.raw_register_runtime(op.attributes["sym_name"].value, ctypes.c_void_p(1))
         engine.raw_lookup(defined[0])
         engine.dump_to_object_file(str(path))
@@ -61,3 +61,8 @@ def object_file(module: ir.Module) -> bytes:
 
 def _internal(op: ir.Operation) -> bool:
     return "linkage" in op.attributes and "internal" in str(op.attributes["linkage"])
+
+
+def _defined(op: ir.Operation) -> bool:
+    """Whether a function or a global has a body or a value here."""
+    return bool(op.regions[0].blocks) or "value" in op.attributes

@@ -1,4 +1,4 @@
-"""Makes a shared library of an object file with whatever linker the machine has."""
+"""Makes a shared library of object files with whatever linker the machine has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,11 @@ class Linker:
     command: tuple[str, ...]
     driver: bool
 
-    def arguments(self, source: str, target: str) -> list[str]:
+    def arguments(self, sources: Sequence[str], target: str) -> list[str]:
         if not self.driver:
-            return [*self.command, "-shared", *_FLAGS, "-o", target, source]
+            return [*self.command, "-shared", *_FLAGS, "-o", target, *sources]
         options = [f"-Wl,{','.join(_FLAGS)}"]
-        return [*self.command, "-shared", "-nostdlib", *options, "-o", target, source]
+        return [*self.command, "-shared", "-nostdlib", *options, "-o", target, *sources]
 
 
 def linkers() -> Iterator[Linker]:
@@ -53,19 +53,21 @@ def linkers() -> Iterator[Linker]:
         yield Linker("ziglang", (sys.executable, "-m", "ziglang", "cc"), driver=True)
 
 
-def link(object_file: bytes, linker: Linker | None = None) -> bytes:
-    """A shared library that exports the `__tvm_ffi_*` symbols of an object file and nothing else.
+def link(object_files: Sequence[bytes], linker: Linker | None = None) -> bytes:
+    """A shared library that exports the `__tvm_ffi_*` symbols of object files and nothing else.
 
-    The same object and linker give the same bytes.  Raises ToolchainError when there is no linker or it fails.
+    The same objects and linker give the same bytes.  Raises ToolchainError when there is no linker or it fails.
     """
     linker = linker or next(linkers(), None)
     if linker is None:
         raise ToolchainError(INSTALL)
     with tempfile.TemporaryDirectory(prefix="moec-") as folder:
-        (Path(folder) / "layer.o").write_bytes(object_file)
+        names = [f"layer{number}.o" for number in range(len(object_files))]
+        for name, content in zip(names, object_files, strict=True):
+            (Path(folder) / name).write_bytes(content)
         (Path(folder) / "exports.map").write_text(EXPORTS)
         # Relative names, so that no path of this machine can reach the file.
-        command = linker.arguments("layer.o", "layer.so")
+        command = linker.arguments(names, "layer.so")
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
         try:
             done = subprocess.run(

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.specialisation import read_specialisation
+from moec.backends.objects import Objects
 from moec.errors import MoecError
 
 
@@ -31,9 +32,10 @@ def serve(jobs: IO[str], answers: IO[str]) -> None:
     """
     _warm_up()
     _say(answers, {"ready": True, "moec": version("moec")})
+    known = Objects()
     for line in jobs:
         if line.strip():
-            _say(answers, _answer(line))
+            _say(answers, _answer(line, known))
 
 
 def _say(answers: IO[str], what: Mapping[str, Any]) -> None:
@@ -41,7 +43,7 @@ def _say(answers: IO[str], what: Mapping[str, Any]) -> None:
     answers.flush()
 
 
-def _answer(line: str) -> Mapping[str, Any]:
+def _answer(line: str, known: Objects) -> Mapping[str, Any]:
     from moec.pipeline.respecialise import respecialise
 
     number = None
@@ -53,7 +55,7 @@ def _answer(line: str) -> Mapping[str, Any]:
         wanted = read_specialisation(job.record("specialisation"))
         job.finish()
         begin = time.perf_counter()
-        respecialise(path, wanted, output, variant)
+        respecialise(path, wanted, output, variant, known)
         return {"id": number, "ok": True, "seconds": time.perf_counter() - begin}
     except (MoecError, InvalidManifest, OSError, ValueError) as error:
         return {"id": number, "ok": False, "error": str(error)}

@@ -9,6 +9,7 @@ from moec.artifact.container import Artifact
 from moec.artifact.manifest import Manifest
 from moec.artifact.specialisation import Specialisation
 from moec.artifact.traffic import Observed
+from moec.backends.objects import Objects
 from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.errors import DiagnosticError
 from moec.pipeline.respecialise import compiled
@@ -37,10 +38,10 @@ def prebuild(base: Artifact, stage: Callable[[Specialisation], AbstractContextMa
 
     Each is compiled within what `stage` gives for it.  Raises DiagnosticError where there is nothing to compile.
     """
-    made = {}
+    made, known = {}, Objects()
     for specialisation in worth_compiling(base.manifest):
         with stage(specialisation):
-            library, manifest, texts = compiled(base, specialisation)
+            library, manifest, texts = compiled(base, specialisation, known=known)
             own = {name: text for name, text in texts.items() if not name.startswith("source/")}
             made[specialisation.name] = container.packed(library, manifest, own, where=specialisation.name)
     return made

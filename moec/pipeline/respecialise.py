@@ -12,6 +12,7 @@ from moec.artifact import container
 from moec.artifact.container import Artifact
 from moec.artifact.manifest import Manifest
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
+from moec.backends.objects import Objects
 from moec.dialect import context
 from moec.dialect.functions import functions, is_plain, layer_function
 from moec.errors import ArtifactError
@@ -24,24 +25,26 @@ def respecialise(
     specialisation: Specialisation,
     output: str | os.PathLike[str],
     variant: str | None = None,
+    known: Objects | None = None,
 ) -> Path:
     """Compile the layer of an artifact anew and write the result; the file it was made from is not needed.
 
     path     the artifact, which must not be specialised itself
     variant  compile for this instruction set only; None: for all of the artifact's
+    known    code of layers that were specialised before, for what they have in common
 
     The new artifact takes and gives what the old one does and names it as its base, but it cannot be trained and holds
     no policy.  Raises ArtifactError for an artifact that cannot be read or has no such variant, DiagnosticError where
     the layer does not allow the specialisation, ToolchainError without a linker.
     """
     base = container.read(path)
-    library, manifest, texts = compiled(base, specialisation, variant)
+    library, manifest, texts = compiled(base, specialisation, variant, known)
     container.write(output, library, replace(manifest, base=base.sha256), texts)
     return Path(output)
 
 
 def compiled(
-    base: Artifact, specialisation: Specialisation, variant: str | None = None
+    base: Artifact, specialisation: Specialisation, variant: str | None = None, known: Objects | None = None
 ) -> tuple[bytes, Manifest, dict[str, str]]:
     """Library, manifest (which names no base yet) and texts of a specialised artifact.  Raises as `respecialise`."""
     from moec import passes
@@ -69,7 +72,7 @@ def compiled(
         _drop_training(kernels)
         passes.run(kernels, passes.parse_pipeline(changes))
     passes.run(kernels, passes.parse_pipeline(_tuning(specialisation)))
-    library = backend(base.manifest.target).compile(kernels, names if variant is None else [variant])
+    library = backend(base.manifest.target).compile(kernels, names if variant is None else [variant], known)
     manifest = replace(
         base.manifest,
         compiler=f"moec {moec.__version__}",

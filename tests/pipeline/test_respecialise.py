@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import moec
 from moec.artifact.container import Artifact, read, write
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
+from moec.backends.objects import Objects
 from moec.cli.respecialise import serve
 from moec.errors import ArtifactError, DiagnosticError
 from moec.pipeline.respecialise import respecialise
@@ -87,6 +89,43 @@ def test_quantised_experts_are_those_of_a_file(base: Path, best: str, tmp_path: 
 def test_all_variants(base: Path, tmp_path: Path) -> None:
     path = respecialise(base, Specialisation("all"), tmp_path / "all.so")
     assert [v.layout for v in read(path).manifest.variants] == [v.layout for v in read(base).manifest.variants]
+
+
+def test_code_that_is_known_is_not_made_again(base: Path, best: str, tmp_path: Path) -> None:
+    known = Counting()
+    few, cold, others = (
+        Specialisation("few", (1, 16)),
+        Specialisation("cold", quantised=(COLD,)),
+        Specialisation("others", quantised=(replace(COLD, numbers=(0, 2, 3)),)),
+    )
+    made = [
+        known.counted(respecialise, base, one, tmp_path / f"{number}.so", best, known)
+        for number, one in enumerate((few, few, cold, others))
+    ]
+    assert made[0] > 2
+    assert made[1] == 0
+    assert 0 < made[2] < known.made, "some kernels are those of before"
+    assert made[3] == 1, "only how weights are packed"
+    for tokens in (1, 300):
+        assert torch.equal(results(tmp_path / "1.so", tokens), results(base, tokens))
+        for number, one in ((2, cold), (3, others)):
+            alone = respecialise(base, one, tmp_path / "alone.so", best)
+            assert torch.equal(results(tmp_path / f"{number}.so", tokens), results(alone, tokens))
+
+
+class Counting(Objects):
+    """Counts the object files that are made."""
+
+    made = 0
+
+    def put(self, name: str, data: bytes) -> None:
+        self.made += 1
+        super().put(name, data)
+
+    def counted(self, work: Callable[..., object], *arguments: object) -> int:
+        before = self.made
+        work(*arguments)
+        return self.made - before
 
 
 def test_what_cannot_be_is_refused(base: Path, best: str, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Artifact:
             self.outputs = {t.name: (list(t.type.shape), str(t.type.element_type)) for t in what.outputs}
         self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / "layer.so"
-        path.write_bytes(link.link(self.object))
+        path.write_bytes(link.link([self.object]))
         self.library: Any = tvm_ffi.load_module(str(path))
 
     def pack(self, parameters: Mapping[str, torch.Tensor], variant: int = 0) -> torch.Tensor:

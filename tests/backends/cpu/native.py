@@ -40,7 +40,7 @@ def library(write: Callable[[Builder], None], variant: isa.Variant) -> Iterator[
         made = codegen.object_file(module)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.so"
-        path.write_bytes(link.link(made))
+        path.write_bytes(link.link([made]))
         yield ctypes.CDLL(str(path))
 
 

@@ -53,7 +53,7 @@ def test_a_variant_uses_its_own_instructions_only(layer, tmp_path):
 def test_only_the_entry_points_can_be_seen(layer, tmp_path):
     for linker in link.linkers():
         path = tmp_path / f"{linker.name}.so"
-        path.write_bytes(link.link(layer.object, linker))
+        path.write_bytes(link.link([layer.object], linker))
         defined, undefined, weak = set(), set(), set()
         for line in tool("nm", "-D", str(path)).splitlines():
             *_, kind, name = line.split()
@@ -69,21 +69,21 @@ def test_the_same_module_gives_the_same_bytes(layer):
     again = Artifact(programs.linear_softmax("f32", 64, 64, 8))
     assert again.object == layer.object
     for linker in link.linkers():
-        assert link.link(again.object, linker) == link.link(layer.object, linker)
+        assert link.link([again.object], linker) == link.link([layer.object], linker)
 
 
 def test_without_a_linker_the_message_says_what_to_install(monkeypatch, layer):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(link.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ToolchainError, match="pip install ziglang"):
-        link.link(layer.object)
+        link.link([layer.object])
 
 
 def test_a_linker_that_fails_is_quoted(layer):
     with pytest.raises(ToolchainError, match=r"linker ld failed"):
-        link.link(b"no object", next(found for found in link.linkers() if found.name == "ld"))
+        link.link([b"no object"], next(found for found in link.linkers() if found.name == "ld"))
     with pytest.raises(ToolchainError, match="could not be run"):
-        link.link(layer.object, link.Linker("none", ("/nonexistent/ld",), driver=False))
+        link.link([layer.object], link.Linker("none", ("/nonexistent/ld",), driver=False))
 
 
 def test_stages_are_text():

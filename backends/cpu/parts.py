@@ -1,0 +1,125 @@
+"""A module in parts that become object files of their own, so that those which another module had, too, are not
+compiled again.
+
+A layer that is specialised anew mostly has the microkernels that it had before, and another set of quantised experts
+changes little more than how weights are packed.  Functions are not inlined into each other, so cutting a module between
+them costs nothing but calls through registers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import llvm
+
+import moec
+from moec.backends.cpu import codegen
+from moec.backends.objects import Objects
+
+_KERNEL = re.compile(r"kernel_(\w+)_\d+x\d+_")
+_CALL = re.compile(r"(phase|find|setup|workspace|team|run)[_.]")
+_HIDDEN = 1  # LLVM's number
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    """A function or constant of a module, and what it is made of."""
+
+    name: str
+    operation: ir.Operation
+    content: bytes
+
+    @property
+    def defined(self) -> bool:
+        return self.operation.name != "llvm.func" or bool(self.operation.regions[0].blocks)
+
+    @property
+    def part(self) -> str:
+        """The part that it belongs to; any choice is right."""
+        if kernel := _KERNEL.match(self.name):
+            return f"kernel_{kernel[1]}"
+        return "call" if _CALL.match(self.name) else "interface"
+
+
+def object_files(module: ir.Module, known: Objects) -> list[bytes]:
+    """The object files of a module at the level of vectors; `known` gives and takes them."""
+    symbols = [_symbol(op.operation) for op in module.body.operations]
+    parts: dict[str, list[_Symbol]] = {}
+    for symbol in symbols:
+        if symbol.defined:
+            parts.setdefault(symbol.part, []).append(symbol)
+    found = []
+    for own in parts.values():
+        inside = {symbol.name for symbol in own}
+        others = b"".join(symbol.content for symbol in symbols if symbol.name not in inside)
+        shown = {symbol.name for symbol in own if symbol.name.encode() in others}
+        digest = _digest(own, shown)
+        made = known.get(digest)
+        if made is None:
+            made = _compile(module, own, shown, [symbol for symbol in symbols if symbol.name not in inside])
+            known.put(digest, made)
+        found.append(made)
+    return found
+
+
+def _symbol(operation: ir.Operation) -> _Symbol:
+    stream = io.BytesIO()
+    operation.write_bytecode(stream)
+    return _Symbol(ir.StringAttr(operation.attributes["sym_name"]).value, operation, stream.getvalue())
+
+
+def _digest(own: Sequence[_Symbol], shown: Set[str]) -> str:
+    digest = hashlib.sha256(f"moec {moec.__version__}\n{sorted(shown)}\n".encode())
+    for symbol in own:
+        digest.update(b"%d\n" % len(symbol.content))
+        digest.update(symbol.content)
+    return digest.hexdigest()
+
+
+def _compile(module: ir.Module, own: Sequence[_Symbol], shown: Set[str], others: Sequence[_Symbol]) -> bytes:
+    content = b"".join(symbol.content for symbol in own)
+    with module.context, ir.Location.unknown():
+        made = ir.Module.create()
+        with ir.InsertionPoint(made.body):
+            for symbol in others:
+                if symbol.name.encode() in content:
+                    _declare(symbol)
+            for symbol in own:
+                copy = symbol.operation.clone()
+                if symbol.name in shown:
+                    _show(copy)
+        codegen.lower_to_llvm(made)
+        return codegen.object_file(made)
+
+
+def _show(operation: ir.Operation) -> None:
+    """To the other parts, and not beyond the library."""
+    if "internal" in str(operation.attributes["linkage"]):
+        operation.attributes["linkage"] = ir.Attribute.parse("#llvm.linkage<external>")
+        operation.attributes["visibility_"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), _HIDDEN)
+
+
+def _declare(symbol: _Symbol) -> None:
+    operation = symbol.operation
+    if not symbol.defined:
+        operation.clone()
+        return
+    external = ir.Attribute.parse("#llvm.linkage<external>")
+    if operation.name == "llvm.func":
+        llvm.LLVMFuncOp(symbol.name, operation.attributes["function_type"], linkage=external, visibility_=_HIDDEN)
+    else:
+        attributes = operation.attributes
+        llvm.GlobalOp(
+            attributes["global_type"],
+            symbol.name,
+            external,
+            constant=True,
+            alignment=attributes["alignment"],
+            addr_space=0,
+            visibility_=_HIDDEN,
+        )

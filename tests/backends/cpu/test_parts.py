@@ -1,0 +1,64 @@
+"""A layer that is linked of parts, beside the same in one piece."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+from torch_mlir import ir
+
+from moec.backends.cpu import backend, isa, link, parts
+from moec.backends.objects import Objects
+from moec.dialect import context
+from tests.backends.cpu import programs
+from tests.backends.cpu.test_targets import ERRORS, EXPORTED, LIBC, WEAK, tool
+
+
+def object_files(text: str, known: Objects) -> list[bytes]:
+    with context(), ir.Location.unknown():
+        made, _ = backend.kernels(ir.Module.parse(text), isa.host_variants())
+        return parts.object_files(made, known)
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[bytes]:
+    return object_files(programs.linear_softmax("f32", 64, 64, 8), Objects())
+
+
+def test_what_runs_and_what_packs_are_parts(objects: list[bytes], tmp_path: Path) -> None:
+    names = []
+    for number, content in enumerate(objects):
+        path = tmp_path / f"{number}.o"
+        path.write_bytes(content)
+        names.append({line.split()[2] for line in tool("nm", "--defined-only", str(path)).splitlines()})
+    assert len(names) == 2
+    running, packing = names if "__tvm_ffi_pack" in names[1] else names[::-1]
+    assert {f"__tvm_ffi_{name}" for name in EXPORTED} <= packing
+    assert any(name.startswith("phase_0_") for name in running)
+    assert not any(name.startswith("pack") for name in running)
+
+
+def test_only_the_entry_points_can_be_seen(objects: list[bytes], tmp_path: Path) -> None:
+    for linker in link.linkers():
+        path = tmp_path / f"{linker.name}.so"
+        path.write_bytes(link.link(objects, linker))
+        seen: dict[str, set[str]] = {"T": set(), "U": set(), "w": set()}
+        for line in tool("nm", "-D", str(path)).splitlines():
+            *_, kind, name = line.split()
+            seen[kind].add(name)
+        assert seen["T"] == {f"__tvm_ffi_{name}" for name in EXPORTED}
+        assert seen["U"] - LIBC == {ERRORS}
+        assert seen["w"] <= WEAK
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+
+
+def test_the_same_module_gives_the_same_bytes(objects: list[bytes]) -> None:
+    assert object_files(programs.linear_softmax("f32", 64, 64, 8), Objects()) == objects
+
+
+def test_code_that_is_known_is_taken(objects: list[bytes]) -> None:
+    known = Objects()
+    text = programs.linear_softmax("f32", 64, 64, 8)
+    first = object_files(text, known)
+    assert all(again is before for again, before in zip(object_files(text, known), first, strict=True))
