@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from moec.placement.balance import balanced
 from moec.placement.problem import Loads, Placement, Problem
+from moec.placement.restricted import restricted
 
 _STEPS = 1000
 _COLDEST = 4
@@ -45,16 +46,14 @@ def _fits(problem: Problem, holders: Holders) -> bool:
     for ranks in holders:
         for rank in ranks:
             used[rank] += 1
-    return (
-        all(count <= room for count, room in zip(used, problem.slots, strict=True))
-        and all(len(ranks) <= problem.most_copies for ranks in holders)
-        and all(ranks <= set(holders[expert]) for expert, ranks in problem.pinned.items())
+    return all(count <= room for count, room in zip(used, problem.slots, strict=True)) and all(
+        problem.keeps(expert, ranks) for expert, ranks in enumerate(holders)
     )
 
 
 def _fresh(problem: Problem) -> Holders:
     """Copies for the experts with the most tokens a copy; then the largest copy first, to the rank with least load."""
-    holders = [sorted(problem.pinned.get(expert, ())) for expert in range(problem.experts)]
+    holders = restricted(problem)
     free = list(problem.slots)
     loads = [0.0] * problem.ranks
     number = _copies(problem, holders)
@@ -65,7 +64,7 @@ def _fresh(problem: Problem) -> Holders:
             loads[rank] += each[expert]
     missing = [expert for expert, count in enumerate(number) for _ in range(count - len(holders[expert]))]
     for expert in sorted(missing, key=lambda one: (-each[one], one)):
-        open_to = [r for r in range(problem.ranks) if free[r] and r not in holders[expert]]
+        open_to = [r for r in sorted(problem.open_to(expert)) if free[r] and r not in holders[expert]]
         if open_to:  # a further copy may find only ranks that hold one; the first always finds a place
             rank = min(open_to, key=lambda r: (loads[r], -free[r], r))
             holders[expert].append(rank)
@@ -74,16 +73,15 @@ def _fresh(problem: Problem) -> Holders:
     return tuple(tuple(sorted(ranks)) for ranks in holders)
 
 
-def _copies(problem: Problem, pinned: list[list[int]]) -> list[int]:
+def _copies(problem: Problem, given: list[list[int]]) -> list[int]:
     """How many copies each expert gets: free slots go to whoever has the most tokens a copy."""
-    number = [max(1, len(ranks)) for ranks in pinned]
-    most = min(problem.most_copies, problem.ranks)
+    number = [max(1, len(ranks)) for ranks in given]
     heap = [(-load / count, expert) for expert, (load, count) in enumerate(zip(problem.load, number, strict=True))]
     heapq.heapify(heap)
     spare = sum(problem.slots) - sum(number)
     while spare and heap:
         tokens, expert = heapq.heappop(heap)
-        if number[expert] < most and tokens < 0:
+        if number[expert] < min(problem.most_copies, len(problem.open_to(expert))) and tokens < 0:
             number[expert] += 1
             spare -= 1
             heapq.heappush(heap, (-problem.load[expert] / number[expert], expert))
@@ -98,7 +96,10 @@ def _improved(problem: Problem, holders: Holders) -> Placement:
     now = balanced(holders, problem.load, problem.ranks)
     for _ in range(_STEPS):
         loads = now.loads(problem.load, problem.ranks)
-        changes = sorted(_changes(problem, now, loads), key=lambda change: _estimate(problem, now, loads, change))
+        legal = [
+            change for change in _changes(problem, now, loads) if all(problem.keeps(*item) for item in change.items())
+        ]
+        changes = sorted(legal, key=lambda change: _estimate(problem, now, loads, change))
         worth = _worth(problem, now)
         for change in changes[:_TRIED]:
             other = balanced(_with(now.holders, change), problem.load, problem.ranks)
@@ -144,7 +145,8 @@ def _changes(problem: Problem, now: Placement, loads: Loads) -> Iterator[Change]
         others = [rank for rank in ranks if rank != busiest]
         if others and not stays:
             yield {expert: others}
-        for rank in cold_first[:_COLDEST]:
+        open_to = problem.open_to(expert)
+        for rank in [r for r in cold_first if r in open_to][:_COLDEST]:
             if rank in ranks or not problem.load[expert]:
                 continue
             ways = [] if stays else [[*others, rank]]
@@ -154,8 +156,8 @@ def _changes(problem: Problem, now: Placement, loads: Loads) -> Iterator[Change]
                 if free[rank] > 0:
                     yield {expert: way}
                 else:
-                    open_to = [r for r in cold_first if free[r] > 0][:2] + [busiest] * (busiest not in way)
-                    for other, goes in _room(problem, now, rank, held[rank], open_to):
+                    ways_out = [r for r in cold_first if free[r] > 0][:2] + [busiest] * (busiest not in way)
+                    for other, goes in _room(problem, now, rank, held[rank], ways_out):
                         yield {expert: way, other: goes}
 
 

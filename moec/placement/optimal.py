@@ -3,7 +3,8 @@
 minimise    z + move_cost * (number of copies that are not where they were)
 such that   sum over ranks of y[e, r] = load[e]           every expert's tokens go somewhere
             y[e, r] <= load[e] * x[e, r]                  only to ranks that hold it
-            sum over experts of x[e, r] <= slots[r],      1 <= sum over ranks of x[e, r] <= most_copies
+            sum over experts of x[e, r] <= slots[r],      least[e] <= sum over ranks of x[e, r] <= most_copies
+            x[e, r] = 1 where e is pinned to r, 0 where it is not allowed
             sum over experts of y[e, r] <= mean * z       z is the imbalance
             x binary, y >= 0
 """
@@ -86,7 +87,7 @@ def _program(problem: Problem, seconds: float) -> tuple[highspy.Highs, Any]:
     infinity = highspy.kHighsInf
     for expert in range(experts):
         row(load[expert], load[expert], y[expert], np.ones(ranks))
-        row(1, problem.most_copies, x[expert], np.ones(ranks))
+        row(problem.needs(expert), problem.most_copies, x[expert], np.ones(ranks))
         for rank in range(ranks):
             row(-infinity, 0, [y[expert, rank], x[expert, rank]], [1, -load[expert]])
     for rank in range(ranks):
@@ -98,14 +99,16 @@ def _program(problem: Problem, seconds: float) -> tuple[highspy.Highs, Any]:
 def _bounds(problem: Problem) -> tuple[Any, Any, Any]:
     """Lower and upper bounds and costs of x: pinned copies are 1, new ones cost a move."""
     shape = (problem.experts, problem.ranks)
-    lower, cost = np.zeros(shape), np.zeros(shape)
+    lower, upper, cost = np.zeros(shape), np.ones(shape), np.zeros(shape)
+    for expert, ranks in problem.allowed.items():
+        upper[expert, sorted(set(range(problem.ranks)) - ranks)] = 0
     for expert, ranks in problem.pinned.items():
         lower[expert, sorted(ranks)] = 1
     if problem.current is not None:
         cost[:] = problem.move_cost
         for expert, holders in enumerate(problem.current.holders):
             cost[expert, list(holders)] = 0
-    return lower.ravel(), np.ones(lower.size), cost.ravel()
+    return lower.ravel(), upper.ravel(), cost.ravel()
 
 
 def _begin_at(solver: highspy.Highs, x: Any, problem: Problem, start: Placement) -> None:

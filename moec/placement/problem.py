@@ -7,7 +7,7 @@ that of the busiest rank, so what counts is the **imbalance**, the largest load 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -80,6 +80,8 @@ class Problem:
     slots        how many copies each rank has memory for
     most_copies  how many copies an expert may have; 1: no replication
     pinned       ranks on which an expert must stay, by its number
+    allowed      ranks outside of which an expert must not be, by its number; others may be anywhere
+    least        how many copies an expert must have, by its number; others one
     current      where experts are now; None where nothing is placed yet, so that nothing has to move
     move_cost    what one copied expert costs, in units of imbalance: the seconds that it takes the links, over the
                  seconds of the steps until the load will have changed again
@@ -89,6 +91,8 @@ class Problem:
     slots: tuple[int, ...]
     most_copies: int = 1
     pinned: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    allowed: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    least: Mapping[int, int] = field(default_factory=dict)
     current: Placement | None = None
     move_cost: float = 0.0
 
@@ -104,6 +108,7 @@ class Problem:
         if self.most_copies < 1 or not math.isfinite(self.move_cost) or self.move_cost < 0:
             raise PlacementError("an expert needs at least one copy, and a move cannot cost less than 0")
         self._check_pins()
+        self._check_copies()
         if self.current is not None:
             self._check_current(self.current)
 
@@ -123,6 +128,41 @@ class Problem:
     def cost(self, placement: Placement) -> float:
         """Imbalance, plus what the moves from the current placement cost."""
         return placement.imbalance(self.load, self.ranks) + self.move_cost * len(copies(self.current, placement))
+
+    def keeps(self, expert: int, holders: Collection[int]) -> bool:
+        """Whether an expert may be on these ranks alone."""
+        return (
+            self.needs(expert) <= len(holders) <= self.most_copies
+            and self.pinned.get(expert, frozenset()) <= set(holders)
+            and (expert not in self.allowed or self.allowed[expert] >= set(holders))
+        )
+
+    def needs(self, expert: int) -> int:
+        """How many copies an expert must have."""
+        return max(1, self.least.get(expert, 1), len(self.pinned.get(expert, ())))
+
+    def open_to(self, expert: int) -> frozenset[int]:
+        """The ranks on which an expert may be."""
+        return self.allowed.get(expert, self._all)
+
+    @cached_property
+    def _all(self) -> frozenset[int]:
+        return frozenset(range(self.ranks))
+
+    def _check_copies(self) -> None:
+        for expert in (*self.allowed, *self.least):
+            if not 0 <= expert < self.experts:
+                raise PlacementError(f"there are {self.experts} experts, and no expert {expert}")
+            ranks = self.open_to(expert)
+            if not ranks or not self._all >= ranks >= self.pinned.get(expert, frozenset()):
+                raise PlacementError(f"expert {expert} cannot be on ranks {sorted(ranks)} alone")
+            if self.needs(expert) > min(self.most_copies, len(ranks)):
+                raise PlacementError(
+                    f"expert {expert} cannot have {self.needs(expert)} copies on {len(ranks)} ranks, of "
+                    f"{self.most_copies} at most"
+                )
+        if sum(map(self.needs, range(self.experts))) > sum(self.slots):
+            raise PlacementError(f"the copies that experts must have do not fit into {sum(self.slots)} slots")
 
     def _check_pins(self) -> None:
         pinned_to = [0] * self.ranks

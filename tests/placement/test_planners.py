@@ -26,7 +26,14 @@ def problems(draw: st.DrawFn, most_experts: int = 12, most_ranks: int = 4) -> Pr
     current = Placement.contiguous(experts, ranks) if draw(st.booleans()) else None
     pinned = {0: frozenset({draw(st.integers(0, ranks - 1))})} if draw(st.booleans()) else {}
     move_cost = draw(st.sampled_from([0.0, 0.01, 1.0]))
-    return Problem(load, slots, draw(st.integers(1, 3)), pinned, current, move_cost)
+    most = draw(st.integers(1, 3))
+    allowed, least = {}, {}
+    for expert in draw(st.sets(st.integers(1, experts), max_size=3)) - {experts}:
+        allowed[expert] = frozenset(draw(st.sets(st.integers(0, ranks - 1), min_size=1)))
+    if experts > 1 and draw(st.booleans()):
+        room = min(most, ranks, len(allowed.get(1, range(ranks))), sum(slots) - experts + 1)
+        least[1] = draw(st.integers(1, max(1, room)))
+    return Problem(load, slots, most, pinned, allowed, least, current, move_cost)
 
 
 def check(problem: Problem, placement: Placement) -> None:
@@ -35,25 +42,41 @@ def check(problem: Problem, placement: Placement) -> None:
     assert len(placement.holders) == problem.experts
     assert all(len(ranks) <= problem.most_copies for ranks in placement.holders)
     assert all(ranks <= set(placement.holders[expert]) for expert, ranks in problem.pinned.items())
+    assert all(ranks >= set(placement.holders[expert]) for expert, ranks in problem.allowed.items())
+    assert all(count <= len(placement.holders[expert]) for expert, count in problem.least.items())
     assert placement.loads(problem.load, problem.ranks).sum() == pytest.approx(sum(problem.load))
 
 
 @given(problems())
 def test_greedy_keeps_the_bounds_and_is_never_worse_than_staying(problem: Problem) -> None:
-    found = Greedy().place(problem)
+    try:
+        found = Greedy().place(problem)
+    except PlacementError:
+        assert problem.allowed  # see the next test
+        return
     check(problem, found)
-    if problem.current is not None and not problem.pinned:
+    if problem.current is not None and all(map(problem.keeps, range(problem.experts), problem.current.holders)):
         assert problem.cost(found) <= problem.cost(problem.current) + 1e-9
 
 
 @settings(max_examples=40)
 @given(problems(most_experts=6, most_ranks=3))
 def test_optimal_is_as_good_as_trying_everything(problem: Problem) -> None:
-    assume(len(ways(problem)) ** problem.experts <= 5000)
+    assume(len(ways(problem)) ** problem.experts <= 5000 and cheapest(problem) < float("inf"))
     found, bound = Optimal(seconds=20).solve(problem)
     check(problem, found)
     assert problem.cost(found) == pytest.approx(cheapest(problem), abs=1e-4)
     assert bound <= problem.cost(found) + 1e-9
+
+
+@given(problems(most_experts=5, most_ranks=3))
+def test_greedy_finds_a_place_where_there_is_one(problem: Problem) -> None:
+    assume(problem.allowed and len(ways(problem)) ** problem.experts <= 5000)
+    if cheapest(problem) < float("inf"):
+        check(problem, Greedy().place(problem))
+    else:
+        with pytest.raises(PlacementError, match="finds no slot"):
+            Greedy().place(problem)
 
 
 def ways(problem: Problem) -> list[tuple[int, ...]]:
@@ -65,7 +88,16 @@ def ways(problem: Problem) -> list[tuple[int, ...]]:
 def cheapest(problem: Problem) -> float:
     """By trying every set of holders."""
     choices = ways(problem)
-    options = [[c for c in choices if problem.pinned.get(e, frozenset()) <= set(c)] for e in range(problem.experts)]
+    everywhere = set(range(problem.ranks))
+    options = [
+        [
+            c
+            for c in choices
+            if problem.pinned.get(e, set()) <= set(c) <= set(problem.allowed.get(e, everywhere))
+            and len(c) >= problem.least.get(e, 1)
+        ]
+        for e in range(problem.experts)
+    ]
     best = float("inf")
     for holders in itertools.product(*options):
         used = [sum(rank in ranks for ranks in holders) for rank in range(problem.ranks)]
@@ -127,6 +159,12 @@ def test_tokens_are_split_so_that_ranks_are_level() -> None:
         (lambda: Problem((1.0,), (1,), pinned={3: frozenset({0})}), "expert 3 is pinned"),
         (lambda: Problem((1.0,), (1,), pinned={0: frozenset({4})}), "cannot be pinned"),
         (lambda: Problem((1.0, 1.0), (1, 1), pinned={0: frozenset({0}), 1: frozenset({0})}), "has 1 slots"),
+        (lambda: Problem((1.0,), (1,), allowed={1: frozenset({0})}), "no expert 1"),
+        (lambda: Problem((1.0,), (1,), allowed={0: frozenset()}), "cannot be on ranks"),
+        (lambda: Problem((1.0,), (1, 1), allowed={0: frozenset({2})}), "cannot be on ranks"),
+        (lambda: Problem((1.0,), (1, 1), 2, allowed={0: frozenset({1})}, least={0: 2}), "2 copies on 1 ranks"),
+        (lambda: Problem((1.0,), (1, 1), least={0: 2}), "of 1 at most"),
+        (lambda: Problem((1.0, 1.0), (1, 1), 2, least={0: 2}), "do not fit into 2 slots"),
         (lambda: Problem((1.0,), (1,), current=Placement.contiguous(2, 1)), "other experts"),
         (lambda: Placement(((),), ((),)), "at least one"),
         (lambda: Placement(((0, 1),), ((0.5, 0.6),)), "add up to 1"),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moec.errors import PlacementError
 from moec.placement.planner import Planner, plan, planner
-from moec.placement.problem import Problem
 from moec.placement.table import Table
+from moec.runtime.parallel.moving.rules import Rules
 
 _WINDOW = 200
 """Slots an expert, on average, that the load of now is made of."""
@@ -20,23 +20,6 @@ _LONGEST = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
 _OTHER = 0.1
 """The share by which the imbalance must differ for the load to be another."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a plan has to keep.
-
-    most_copies  an expert may have
-    allowed      where experts may be, by number; others may be anywhere
-    least        how many copies experts must have, by number; others one
-    gain         how many times as small the imbalance must become
-    """
-
-    most_copies: int = 1
-    allowed: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    least: Mapping[int, int] = field(default_factory=dict)
-    gain: float = 1.05
-    by: str = "greedy"
 
 
 @dataclass(frozen=True)
@@ -65,8 +48,8 @@ class Judge:
     """
 
     def __init__(self, rules: Rules, experts: int, expert: int, speed: float) -> None:
-        self._rules, self._expert, self._speed = rules, expert, speed
-        self._planner: Planner = planner(rules.by)
+        self.rules, self._expert, self._speed = rules, expert, speed
+        self._planner: Planner = planner(rules.planner)
         self._chosen = np.zeros(experts, np.int64)
         self._seconds = 0.0
         self._looked: float | None = None
@@ -74,6 +57,11 @@ class Judge:
         self._since: float | None = None
         self._level = 0.0
         self._next, self._pause = 0.0, _FIRST_PAUSE
+
+    @property
+    def load(self) -> tuple[float, ...]:
+        """Slots that chose each expert lately."""
+        return tuple(self._load.tolist())
 
     def learn(self, nbytes: int, seconds: float) -> None:
         """Experts have travelled."""
@@ -92,10 +80,10 @@ class Judge:
         self._chosen, self._seconds, self._looked = chosen.copy(), seconds, now
         kept = max(0.0, 1.0 - float(new.sum()) / (_WINDOW * len(new)))
         self._load = self._load * kept + new
-        before = table.placement.imbalance(self._load.tolist(), table.positions)
+        before = table.placement.imbalance(self.load, table.positions)
         if abs(before - self._level) > _OTHER * self._level:
             self._level, self._since, self._pause, self._next = before, now, _FIRST_PAUSE, now
-        if not passed or before < self._rules.gain or now < self._next or not new.any():
+        if not passed or before < self.rules.gain or now < self._next or not new.any():
             return None
         verdict = self._judge(table, before, spent / passed, now - (self._since or now))
         if verdict.table is None:
@@ -107,17 +95,15 @@ class Judge:
         horizon = min(_MEMORY * lasted, _LONGEST)
         each = self._expert / self._speed
         unit = busy * horizon / before  # seconds that one unit of imbalance costs until the load changes
-        problem = Problem(
-            tuple(self._load.tolist()),
-            (table.slots,) * table.positions,
-            self._rules.most_copies,
-            current=table.placement,
-            move_cost=min(each / unit, 1e6) if unit else 1e6,
-        )
-        found = plan(problem, self._planner)
+        move_cost = min(each / unit, 1e6) if unit else 1e6
+        try:
+            problem = self.rules.problem(self.load, table.slots, table.grid, table.placement, move_cost)
+            found = plan(problem, self._planner)
+        except PlacementError as error:
+            return Verdict(None, str(error), before, before, 0, 0.0, 0.0)
         saved, cost = unit * (before - found.after), each * len(found.copies)
-        if before < self._rules.gain * found.after:
-            why = f"imbalance {before:.2f} would become {found.after:.2f}, no {self._rules.gain:.2f}x less"
+        if before < self.rules.gain * found.after:
+            why = f"imbalance {before:.2f} would become {found.after:.2f}, no {self.rules.gain:.2f}x less"
         elif saved <= cost:
             why = f"{found.text}; that saves {saved:.2f} s in {horizon:.0f} s, no more than the {cost:.2f} s it takes"
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from moec.errors import PlacementError
 from moec.placement.table import Table
 from moec.runtime.parallel.moving.gate import Active
 from moec.runtime.parallel.moving.memory import SlotMemory, nbytes
+from moec.runtime.parallel.moving.rules import Rules
 
 _FORM = 16
 
@@ -29,6 +30,7 @@ class Movable:
              this rank has at its own: one of them is this rank.  There may be more than the table has positions
     chosen   how many slots of this rank's tokens chose each expert since the beginning, int64 [experts]
     seconds  that this rank has spent on its experts since the beginning
+    rules    what plans have to keep
     """
 
     name: str
@@ -37,6 +39,7 @@ class Movable:
     peers: tuple[int, ...]
     chosen: Callable[[], NDArray[np.int64]]
     seconds: Callable[[], float]
+    rules: Rules = field(default_factory=Rules)
 
     def position(self, rank: int) -> int:
         return self.peers.index(rank)

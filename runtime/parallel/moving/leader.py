@@ -19,9 +19,13 @@ from moec.runtime.parallel.moving.commands import Command
 from moec.runtime.parallel.moving.decide import Judge
 from moec.runtime.parallel.moving.gate import Gate, Swapped
 from moec.runtime.parallel.moving.mover import Outcome
+from moec.runtime.parallel.moving.rescale import rescaled
 
 Report = Callable[[str, Mapping[str, Any]], None]
 """Takes an event and its fields."""
+
+Wanted = Callable[[Sequence[Table]], Sequence[Table]]
+"""From the tables in force, one for each layer, to those that are to follow."""
 
 NOTHING: Command = {"do": "nothing"}
 STOP: Command = {"do": "stop"}
@@ -41,19 +45,19 @@ class Leader:
     ) -> None:
         self._names, self._judges, self._gate, self._look, self._report = names, judges, gate, look, report
         self._lock = threading.Lock()
-        self._asked: deque[tuple[Sequence[Table], Future[Swapped]]] = deque()
+        self._asked: deque[tuple[Wanted, Future[Swapped]]] = deque()
         self._changing: Future[Swapped] | None = None
         self._looked = time.monotonic()
         self._refusing: str | None = None
 
-    def ask(self, tables: Sequence[Table]) -> Future[Swapped]:
-        """Change to these tables after what was asked before."""
+    def ask(self, wanted: Wanted) -> Future[Swapped]:
+        """Change to these tables, after what was asked before."""
         future: Future[Swapped] = Future()
         with self._lock:
             if self._refusing is not None:
                 future.set_exception(PlacementError(self._refusing))
             else:
-                self._asked.append((tables, future))
+                self._asked.append((wanted, future))
         return future
 
     def next(self) -> Command:
@@ -66,13 +70,26 @@ class Leader:
         with self._lock:
             asked = self._asked.popleft() if self._asked else None
         if asked is not None:
-            self._changing = asked[1]
-            return {"do": "change", "tables": [table_data(table) for table in asked[0]]}
+            wanted, future = asked
+            try:
+                tables = wanted(self._gate.active.tables)
+            except PlacementError as error:
+                future.set_exception(error)
+                return NOTHING
+            self._changing = future
+            return {"do": "change", "tables": [table_data(table) for table in tables]}
         now = time.monotonic()
         if self._look is not None and now - self._looked >= self._look:
             self._looked = now
             return LOOK
         return NOTHING
+
+    def rescaled(self, tables: Sequence[Table], positions: int) -> list[Table]:
+        """Tables that follow these with so many positions, by the load of now."""
+        return [
+            rescaled(table, positions, judge.load, judge.rules)
+            for table, judge in zip(tables, self._judges, strict=True)
+        ]
 
     def saw(self, chosen: Sequence[NDArray[np.int64]], seconds: Sequence[float]) -> None:
         """What `LOOK` found, for each layer as in `Judge.look`."""
@@ -99,7 +116,7 @@ class Leader:
                 tables[number] = verdict.table
                 moves = True
         if moves:
-            self.ask(tables)
+            self.ask(lambda _: tables)
 
     def changed(self, outcome: Outcome) -> None:
         """What came of a change."""

@@ -23,10 +23,10 @@ from moec.placement.table_data import read_table
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.parallel.moving.carrier import Carrier
 from moec.runtime.parallel.moving.commands import Command, Commands
-from moec.runtime.parallel.moving.decide import Judge, Rules
+from moec.runtime.parallel.moving.decide import Judge
 from moec.runtime.parallel.moving.gate import Active, Gate, Swapped
 from moec.runtime.parallel.moving.layers import Movable, active
-from moec.runtime.parallel.moving.leader import STOP, Leader
+from moec.runtime.parallel.moving.leader import STOP, Leader, Wanted
 from moec.runtime.parallel.moving.mover import Mover
 from moec.runtime.parallel.moving.throttle import Throttle
 
@@ -72,7 +72,6 @@ class Moving:
         self,
         layers: Sequence[Movable],
         ranks: Sequence[int],
-        rules: Rules,
         options: Options,
         journal: Journal | None = None,
     ) -> None:
@@ -88,7 +87,7 @@ class Moving:
         if self._commands.leads:
             speed = options.rate or _FIRST_SPEED
             sizes = zip(layers, self._mover.forms.expert, strict=True)
-            judges = [Judge(rules, layer.table.experts, size, speed) for layer, size in sizes]
+            judges = [Judge(layer.rules, layer.table.experts, size, speed) for layer, size in sizes]
             self._leader = Leader([each.name for each in layers], judges, self.gate, options.look, self._report)
         self._reported: Swapped | None = None
         self._wake, self._ending = threading.Event(), threading.Event()
@@ -117,11 +116,24 @@ class Moving:
         Tables that follow those in force (`Table.following`) move least.  The future ends when they are in force on
         this rank, which needs steps to be made; or with PlacementError, and then everything is as it was.
         """
-        if self._leader is None:
-            raise PlacementError("only the rank that leads can be asked to move experts")
-        future = self._leader.ask(tables)
+        return self._ask(lambda _: tables)
+
+    def rescale(self, positions: int) -> Future[Swapped]:
+        """Spread the experts over so many positions, more or fewer; as `move`.
+
+        Those are the first positions of all; ranks at others then take part in no step (`Gate.join`).
+        """
+        return self._ask(lambda tables: self._require_leader().rescaled(tables, positions))
+
+    def _ask(self, wanted: Wanted) -> Future[Swapped]:
+        future = self._require_leader().ask(wanted)
         self._wake.set()
         return future
+
+    def _require_leader(self) -> Leader:
+        if self._leader is None:
+            raise PlacementError("only the rank that leads can be asked to move experts")
+        return self._leader
 
     def begin(self) -> Active:
         """The next step begins (`Gate.begin`)."""
@@ -156,6 +168,7 @@ class Moving:
             _LOG.warning("experts move no more: %s", why)
             self._report("failed", {"why": why})
         self.gate.open()
+        self._tell_swapped()
         self._report("stop", {})
         if self._leader is not None:
             self._leader.refuse(why)

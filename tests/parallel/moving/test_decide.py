@@ -7,7 +7,8 @@ import pytest
 
 from moec.placement.problem import Placement
 from moec.placement.table import Table
-from moec.runtime.parallel.moving.decide import Judge, Rules, Verdict
+from moec.runtime.parallel.moving.decide import Judge, Verdict
+from moec.runtime.parallel.moving.rules import Rules
 
 TABLE = Table.first(Placement.contiguous(8, 2), 5, (2,))
 EVEN = np.full(8, 100)

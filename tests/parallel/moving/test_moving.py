@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +18,11 @@ import torch.distributed as dist
 from moec.errors import PlacementError, WeightsError
 from moec.placement.problem import Placement
 from moec.placement.table import Table
+from moec.runtime.adapt.journal import Journal
 from moec.runtime.parallel.moving.gate import Swapped
 from moec.runtime.parallel.moving.memory import Pieces, TensorSlots
+from moec.runtime.parallel.moving.moving import Moving
+from moec.runtime.parallel.moving.rules import Pinned, Rules
 from tests.parallel.moving.toy import FAST, Toy, alive, random_table, run_until, start
 from tests.parallel.ranks import run
 
@@ -178,3 +183,26 @@ def dies_while_moving(victim: int) -> tuple[int, bool]:
 def test_a_rank_that_dies_leaves_the_old_tables(victim: int) -> None:
     found = run(dies_while_moving, 3, victim, gone=[victim], timeout=30)
     assert [each for rank, each in enumerate(found) if rank != victim] == [(0, False)] * 2
+
+
+def follows_its_load(folder: str) -> tuple[Made, list[list[int]]]:
+    """Tokens choose among experts of the first rank alone."""
+    path = Path(folder) / f"{dist.get_rank()}.jsonl"
+    toy = Toy(first_table(6, 2, 4), Rules(most_copies=2, pins=(Pinned((0,), 0, 0),)))
+    with Moving([toy.movable], range(2), replace(FAST, look=0.1), Journal(path)) as moving:
+        made = run_until(toy, moving, lambda: moving.gate.active.version > 0, hot=3)
+    return made, [list(holders) for holders in moving.tables[0].placement.holders]
+
+
+def test_experts_follow_the_load_by_themselves(tmp_path: Path) -> None:
+    (made, holders), other = run(follows_its_load, 2, str(tmp_path))
+    assert (made, holders) == other
+    assert holders[0] == [0]  # pinned
+    assert any(1 in ranks for ranks in holders[1:3])
+    events = [[json.loads(line)["event"] for line in (tmp_path / f"{rank}.jsonl").open()] for rank in range(2)]
+    assert events[0][0] == events[1][0] == "start"
+    assert "plan" in events[0]
+    assert "plan" not in events[1]
+    for found in events:
+        assert found[found.index("travelled") + 1] == "tables"
+        assert found[-1] == "stop"

@@ -26,9 +26,7 @@ def scales() -> tuple[list[tuple[int, int, int]], bool]:
             if not moves or (moves[-1].done() and moving.gate.step > moves[-1].result().step + 3):
                 if not left:
                     return True
-                size = left.pop(0)
-                wanted = moving.tables[0].following(Placement.contiguous(EXPERTS, size), grid=(size,))
-                moves.append(moving.move([wanted]))
+                moves.append(moving.rescale(left.pop(0)))
             return False
 
         made = run_until(toy, moving, done, groups, seconds=60)

@@ -12,11 +12,11 @@ import torch.distributed as dist
 
 from moec.placement.problem import Placement
 from moec.placement.table import Table
-from moec.runtime.parallel.moving.decide import Rules
 from moec.runtime.parallel.moving.gate import Active
 from moec.runtime.parallel.moving.layers import Movable
 from moec.runtime.parallel.moving.memory import TensorSlots
 from moec.runtime.parallel.moving.moving import Moving, Options
+from moec.runtime.parallel.moving.rules import Rules
 
 D, K = 8, 2
 FAST = Options(share=1.0, piece=64, pace=0.01, look=None, timeout=20.0)
@@ -29,7 +29,7 @@ def weights(experts: int) -> torch.Tensor:
 class Toy:
     """The part of one rank; `call` makes a step on `group`, whose ranks are the first of all."""
 
-    def __init__(self, table: Table, peers: Sequence[int] | None = None, memory: type[TensorSlots] = TensorSlots):
+    def __init__(self, table: Table, rules: Rules | None = None, memory: type[TensorSlots] = TensorSlots):
         self.rank = dist.get_rank()
         self.whole = weights(table.experts)
         self.slots = torch.full((table.slots, D, D), torch.nan)
@@ -39,9 +39,14 @@ class Toy:
             for slot, expert in enumerate(table.held[self.rank]):
                 if expert >= 0:
                     self.slots[slot] = self.whole[expert]
-        peers = range(dist.get_world_size()) if peers is None else peers
         self.movable = Movable(
-            "toy", memory({"w": self.slots}), table, tuple(peers), lambda: self.chosen, lambda: self.busy
+            "toy",
+            memory({"w": self.slots}),
+            table,
+            tuple(range(dist.get_world_size())),
+            lambda: self.chosen,
+            lambda: self.busy,
+            rules or Rules(),
         )
 
     def call(self, active: Active, x: torch.Tensor, index: np.ndarray, group: dist.ProcessGroup | None) -> torch.Tensor:
@@ -54,8 +59,10 @@ class Toy:
         holder, slot = (torch.from_numpy(each) for each in lookup(index.astype(np.int32)))
         rows, holders, slots = (gathered(each, ranks, group) for each in (x, holder, slot))
         out = torch.zeros(ranks * tokens, K, D)
+        begin = time.perf_counter()
         for token, pair in (holders == self.rank).nonzero().tolist():
             out[token, pair] = self.slots[slots[token, pair]] @ rows[token]
+        self.busy += time.perf_counter() - begin
         dist.all_reduce(out, group=group)
         mine = out[self.rank * tokens : (self.rank + 1) * tokens]
         return mine[:, 0] + mine[:, 1]
@@ -77,8 +84,8 @@ def batch(step: int, rank: int, experts: int, tokens: int = 5) -> tuple[torch.Te
     return x, np.stack([random.choice(experts, K, replace=False) for _ in range(tokens)])
 
 
-def start(toys: Sequence[Toy], options: Options = FAST, rules: Rules | None = None) -> Moving:
-    return Moving([toy.movable for toy in toys], range(dist.get_world_size()), rules or Rules(), options)
+def start(toys: Sequence[Toy], options: Options = FAST) -> Moving:
+    return Moving([toy.movable for toy in toys], range(dist.get_world_size()), options)
 
 
 def run_until(
@@ -86,11 +93,13 @@ def run_until(
     moving: Moving,
     done: Callable[[], bool],
     groups: Mapping[int, dist.ProcessGroup] | None = None,
+    hot: int | None = None,
     seconds: float = 20.0,
 ) -> list[tuple[int, int, int]]:
     """Steps, each checked, until `done` says so on the first rank: (number, version of the tables, ranks) of each.
 
     With `groups`, one for each number of ranks, a rank that does not serve waits until it does, or moving ends.
+    Tokens choose among the first `hot` experts.
     """
     made = []
     end = time.monotonic() + seconds
@@ -103,7 +112,7 @@ def run_until(
             continue
         table = active.tables[0]
         group = None if groups is None else groups[table.positions]
-        x, index = batch(moving.gate.step, toy.rank, table.experts)
+        x, index = batch(moving.gate.step, toy.rank, table.experts if hot is None else hot)
         assert toy.right(toy.call(active, x, index, group), x, index)
         made.append((moving.gate.step, active.version, table.positions))
         stop = torch.tensor([int(toy.rank == 0 and done())])
