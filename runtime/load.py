@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, overload
 
 from moec.artifact.container import read
-from moec.errors import GradientError, UnsupportedCpu
+from moec.errors import GradientError, MoecError, UnsupportedCpu
 from moec.runtime.gradients import for_inference_only
 from moec.runtime.module import Layer
 from moec.runtime.native import kernel, library
+
+if TYPE_CHECKING:  # loaded only where a layer runs on several processes
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from moec.runtime.parallel.layer import ParallelLayer
+
+
+@overload
+def load(
+    path: str | os.PathLike[str],
+    *,
+    keep_weights: bool = False,
+    training: bool = False,
+    variant: str | None = None,
+    adapt: bool = False,
+    mesh: None = None,
+) -> Layer: ...
+
+
+@overload
+def load(
+    path: str | os.PathLike[str], *, mesh: DeviceMesh, training: bool = False, timeout: float = 30.0
+) -> ParallelLayer: ...
 
 
 def load(
@@ -18,7 +42,9 @@ def load(
     training: bool = False,
     variant: str | None = None,
     adapt: bool = False,
-) -> Layer:
+    mesh: DeviceMesh | None = None,
+    timeout: float = 30.0,
+) -> Layer | ParallelLayer:
     """Load a compiled layer.  This runs the artifact's machine code: load only files whose author you trust.
 
     path          the artifact that `moec compile` wrote
@@ -27,14 +53,26 @@ def load(
                   is in training mode; the artifact must have been compiled with `--training`
     variant       one of the artifact's variants; by default the best that this processor can run
     adapt         let it follow its load as the layout in its file says: `Layer.adapt` with what is default there
+    mesh          spread it over the processes of this mesh, whose axes are those of the layout in its file
+    timeout       seconds that a rank of the mesh waits for others
 
     Returns a layer without weights: `load_state_dict` or `reset_parameters` gives them.
+
+    With `mesh`, all of its processes call this in the same order; each then holds a part of the weights.
 
     Raises NotAnArtifact, TruncatedArtifact, TamperedArtifact, NewerSchema, UnsupportedCpu (all ArtifactError),
     GradientError where `training` is asked of an artifact for inference, AdaptationError where `adapt` is asked of one
     without a layout, and OSError where the file cannot be read.
     """
     artifact = read(path)
+    if mesh is not None:
+        from moec.runtime.parallel.layer import ParallelLayer
+
+        if keep_weights or variant is not None or adapt:
+            raise MoecError(
+                "`keep_weights`, `variant` and `adapt` are for layers in one process; leave them out with `mesh`"
+            )
+        return ParallelLayer(artifact, mesh, training, timeout)
     code = library(artifact, pinned=True)
     names = [v.name for v in code.manifest.variants]
     if variant is not None and variant not in names:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -12,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from moec.errors import MoecError
+from moec.runtime.parallel.failures import watch
 from moec.runtime.parallel.streams import Thread
 from moec.schedule.mesh import Mesh
 
@@ -25,6 +28,10 @@ class Waiting(Protocol):
 
     def check(self) -> None:
         """RankError if some rank is known to have failed."""
+        ...
+
+    def call(self, what: str) -> AbstractContextManager[None]:
+        """Around what all ranks do in the same order; an error in it stops the others, too."""
         ...
 
 
@@ -70,9 +77,14 @@ class Group:
 
 
 class Network:
-    """A DeviceMesh whose axes are those of a layout's mesh."""
+    """A DeviceMesh whose axes are those of a layout's mesh.
+
+    rank   this process's number in the mesh, row by row
+    world  the default process group that it was made in
+    """
 
     def __init__(self, mesh: Mesh, devices: DeviceMesh, waiting: Waiting, timeout: float) -> None:
+        """timeout: seconds.  Raises MoecError where the axes differ."""
         if devices.mesh_dim_names != mesh.names or tuple(devices.shape) != mesh.shape:
             raise MoecError(
                 f"the layer is compiled for the mesh {mesh.name} with axes {_axes(mesh.names, mesh.shape)}; the device "
@@ -80,12 +92,14 @@ class Network:
                 f'`init_device_mesh("cpu", {mesh.shape}, mesh_dim_names={mesh.names})`'
             )
         self.mesh = mesh
+        self.world = dist.distributed_c10d._get_default_group()
         self.numbers = tuple(int(number) for number in devices.mesh.flatten())
         self.rank = self.numbers.index(dist.get_rank())
         self.waiting = waiting
         self._timeout = timedelta(seconds=timeout)
         self._groups: dict[tuple[str, ...], Group] = {}
         self._threads: dict[str, Thread] = {}
+        self._calling = threading.Lock()
 
     def group(self, axes: tuple[str, ...]) -> Group:
         """The group of these axes, made when it is first asked for: by all ranks in the same order."""
@@ -100,12 +114,35 @@ class Network:
             self._groups[axes] = found
         return found
 
+    @contextmanager
+    def call(self, what: str) -> Iterator[None]:
+        """Around a call that all ranks make, in the same order; one at a time in this process."""
+        with self._calling, self.waiting.call(what):
+            yield
+
     def threads(self, streams: Sequence[str]) -> dict[str, Thread]:
         """A thread for each stream; layers on one mesh share them."""
         for name in streams:
             if name not in self._threads:
                 self._threads[name] = Thread(name)
         return {name: self._threads[name] for name in streams}
+
+
+def network(mesh: Mesh, devices: DeviceMesh, timeout: float) -> Network:
+    """The network of a device mesh, shared by all layers on it that ask for the same mesh and timeout (in seconds).
+
+    All ranks of the mesh must ask, in the same order as for others.  Raises MoecError where the axes differ.
+    """
+    world = dist.distributed_c10d._get_default_group()
+    numbers = tuple(int(number) for number in devices.mesh.flatten())
+    key = (mesh.names, mesh.shape, numbers, timeout)
+    found = _NETWORKS.get(key)
+    if found is None or found.world is not world:
+        found = _NETWORKS[key] = Network(mesh, devices, watch(numbers, timeout), timeout)
+    return found
+
+
+_NETWORKS: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], float], Network] = {}
 
 
 def _axes(names: Sequence[str], shape: Sequence[int]) -> str:

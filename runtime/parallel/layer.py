@@ -1,0 +1,243 @@
+"""A compiled layer over several processes as an `nn.Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from moec.artifact.container import Artifact
+from moec.artifact.manifest import Manifest
+from moec.artifact.parallel import Parallel
+from moec.artifact.schedules import wiring
+from moec.errors import ArtifactError
+from moec.placement.lookup import Lookup
+from moec.placement.problem import Placement
+from moec.placement.table import Table
+from moec.runtime.adapt.statistics import LoadStatistics
+from moec.runtime.checks import Signature
+from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.memory import empty
+from moec.runtime.module import Layer
+from moec.runtime.native import kernel, library
+from moec.runtime.parallel.buffers import Buffers
+from moec.runtime.parallel.checkpoints.state import Slots
+from moec.runtime.parallel.engine import Engine
+from moec.runtime.parallel.network import Network, network
+from moec.runtime.parallel.pieces import Compiled, Pieces
+from moec.runtime.parallel.timeline import Timeline
+from moec.runtime.parallel.weights import OwnWeights
+from moec.runtime.random_values import RandomValues
+from moec.schedule.build import Options, both
+from moec.schedule.steps import Schedules
+
+
+class ParallelLayer(nn.Module):
+    """A layer whose experts lie on the ranks of a mesh.  Every rank calls it, in the same order, with its own tokens.
+
+    The batch of a call is the tokens of all ranks, one rank's behind the other's: results, a capacity and losses are
+    those of the layer in one process on that batch.  Ranks along axes that do not cut tokens are given the same.
+
+    Weights have the names of the `.moe` file; those of routed experts have a leading axis of this rank's slots, and
+    `load_state_dict` also takes the layer's whole ones, or those of single experts (`routed.gate.weight.17`).
+
+    Calls of a process go one after the other, whichever threads make them.
+    """
+
+    def __init__(self, artifact: Artifact, devices: DeviceMesh, training: bool, timeout: float) -> None:
+        super().__init__()
+        manifest, parallel = artifact.manifest, artifact.manifest.parallel
+        if parallel is None or not artifact.pieces:
+            raise ArtifactError(
+                f"{artifact.path}: {manifest.layer} was compiled for one process. Write a layout for it on a mesh "
+                "(docs/parallel.md), and compile it again."
+            )
+        net = network(parallel.mesh, devices, timeout)
+        loaded = {name: _load(artifact.piece(name), training) for name in artifact.pieces}
+        schedules = manifest.schedule or _default(parallel, "capacity" in loaded, training)
+        pieces = Pieces(**{name: Compiled(layer) for name, layer in loaded.items()})
+        self.__dict__.update(
+            _manifest=manifest,
+            _signature=Signature.of(manifest),
+            _loaded=loaded,
+            _network=net,
+            _engine=Engine(parallel, schedules, pieces, [tensor.name for tensor in manifest.inputs], net),
+            _memory=Buffers(),
+            _timeline=None,
+        )
+        grid = tuple(parallel.mesh.axis(name).size for name in parallel.routed.ep) or (1,)
+        self.use(Table.first(Placement.even(parallel.holders), parallel.slots, grid))
+        self._adopt()
+        self._own = self._own_weights()
+        self.register_load_state_dict_pre_hook(_take_own)
+        self.train(training)
+
+    _manifest: Manifest
+    _signature: Signature
+    _loaded: Mapping[str, Layer]
+    _network: Network
+    _engine: Engine
+    _memory: Buffers
+    _timeline: Timeline | None
+    _table: Table
+    _lookup: Lookup
+    _own: OwnWeights
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artifact says about the layer in one process, and how it is spread."""
+        return self._manifest
+
+    @property
+    def parallel(self) -> Parallel:
+        """How it is spread."""
+        return self._engine.seat.parallel
+
+    @property
+    def rank(self) -> int:
+        """This process's number in the mesh, row by row."""
+        return self._network.rank
+
+    @property
+    def position(self) -> int:
+        """At which of the places for experts this rank is."""
+        return self._engine.seat.rules.position
+
+    @property
+    def pieces(self) -> Mapping[str, Layer]:
+        """What this rank runs, each a compiled layer: `route`, `experts`, `collect`, maybe `shared` and `capacity`."""
+        return self._loaded
+
+    @property
+    def table(self) -> Table:
+        """Where every copy of every expert lies."""
+        return self._table
+
+    def use(self, table: Table, lookup: Lookup | None = None) -> None:
+        """From the next call on, look experts up in `table`; their weights must lie there by then, on all ranks.
+
+        lookup  what this rank's tokens look up in it, if it was made already
+        """
+        made = table.lookup(self.position) if lookup is None else lookup
+        self.__dict__.update(_table=table, _lookup=made)
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """When each step of the last call ran on this rank; None before the first."""
+        return self._timeline
+
+    @property
+    def statistics(self) -> LoadStatistics:
+        """What this rank's own tokens choose, from the first time on that this is asked for."""
+        return self._loaded["route"].statistics
+
+    def load(self) -> NDArray[np.int64]:
+        """How many slots of all ranks' tokens chose each expert so far, `[E]`: a call that all ranks make.
+
+        Counted from the first time on that a rank's `statistics` were asked for.  Raises RankError.
+        """
+        own = torch.from_numpy(self.statistics.snapshot().chosen.astype(np.int64))[None]
+        everyone = self._network.group(self.parallel.mesh.names)
+        found = torch.empty((everyone.size, own.shape[1]), dtype=torch.int64)
+        with self._network.call(f"{self._manifest.layer}, its load"):
+            everyone.gather(found, own, [1] * everyone.size, "the load")
+        # Ranks with the same tokens have routed a share of them each.
+        return np.asarray(found.sum(0).numpy())
+
+    def forward(self, *inputs: torch.Tensor | int, **named: torch.Tensor | int) -> Any:
+        """Run the layer on this rank's tokens, of any leading shape; there may be none.
+
+        inputs: one for each of the manifest, in order or by name: `(..., *row)` of its dtype, contiguous, on the CPU.
+
+        Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.
+        Raises what `Layer.forward` does, before anything is sent, and RankError where other ranks die, hang or fail.
+        """
+        values = self._signature.bind(inputs, named)
+        if torch.is_autocast_enabled("cpu"):
+            values = self._signature.cast(values)
+        flat, leading = self._signature.flatten(values)
+        given = {spec.name: value for spec, value in zip(self._signature.inputs, flat, strict=True)}
+        for layer in self._loaded.values():
+            layer._require_weights()
+        with self._network.call(self._manifest.layer):
+            call = self._engine.call(given, self._lookup, self._memory)
+            run = self._engine.run(call)
+        self.__dict__["_timeline"] = Timeline.of(self.rank, self._engine.program.steps, run)
+        outputs = [call.results[tensor.name] for tensor in self._manifest.outputs]
+        if len(leading) != 1:
+            outputs = [output.view(*leading, *output.shape[1:]) for output in outputs]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def reset_parameters(self, seed: int) -> Self:
+        """Give every weight the random values that the layer in one process gets from the same seed."""
+        values = RandomValues(self._manifest, torch.Generator("cpu").manual_seed(seed))
+        state = {}
+        for weight in self._manifest.parameters:
+            whole = empty(weight.shape, TORCH_DTYPES[weight.dtype])
+            values.fill(weight, whole)
+            state[weight.name] = self._own.of(weight.name, whole, self._experts)
+        self.load_state_dict(state)
+        return self
+
+    def expert_slots(self) -> dict[str, Slots]:
+        """For checkpoints: which experts' weights lie in this rank's slots, and which of them it writes."""
+        experts = tuple(self._experts)
+        mesh, ep = self.parallel.mesh, self.parallel.routed.ep
+        first = mesh.group(self.rank, [name for name in mesh.names if name not in (*ep, *self.parallel.routed.tp)])[0]
+        holders = self._table.placement.holders
+        written = tuple(e >= 0 and holders[e][0] == self.position and first == self.rank for e in experts)
+        return {name: Slots(experts, written) for name in self._own.slotted}
+
+    def release_buffers(self) -> int:
+        """Give back the memory for rows that travel, which calls keep for the next one; returns the bytes."""
+        return self._memory.release()
+
+    def extra_repr(self) -> str:
+        return f"{self._manifest.layer}, rank {self.rank} of {self.parallel.mesh.name}{list(self.parallel.mesh.shape)}"
+
+    @property
+    def _experts(self) -> Sequence[int]:
+        """The expert in each of this rank's slots; -1: none."""
+        found: list[int] = self._table.held[self.position].tolist()
+        return found
+
+    def _adopt(self) -> None:
+        """Show the pieces' weights under the names of the file."""
+        for layer in self._loaded.values():
+            for name, child in layer._modules.items():
+                if name in self._modules:
+                    raise ArtifactError(f"{self._manifest.layer}: two pieces have weights that begin with {name!r}")
+                self._modules[name] = child
+
+    def _own_weights(self) -> OwnWeights:
+        mesh, cut = self.parallel.mesh, {}
+        tp = {one.experts: one.tp for one in (self.parallel.routed, *self.parallel.shared)}
+        held = {weight.name: weight for layer in self._loaded.values() for weight in layer.manifest.parameters}
+        for name in held:
+            axes = tp.get(name.partition(".")[0], ())
+            cut[name] = (mesh.size(axes), mesh.position(self.rank, axes))
+        slotted = [weight.name for weight in self._loaded["experts"].manifest.parameters]
+        return OwnWeights(self._manifest, held, slotted, cut)
+
+
+def _take_own(layer: ParallelLayer, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Before `load_state_dict`: of the whole layer's weights this rank's."""
+    found = layer._own.gathered(state, prefix, layer._experts)
+    for key in [key for key in state if key not in found]:
+        del state[key]
+    state.update(found)
+
+
+def _load(piece: Artifact, training: bool) -> Layer:
+    code = library(piece, pinned=True)
+    return Layer(kernel(code.sha256, code.supported[0]), False, training, piece.path)
+
+
+def _default(parallel: Parallel, capacity: bool, training: bool) -> Schedules:
+    """A schedule for an artifact that has none."""
+    return both(wiring(parallel, capacity), Options(deduplicate=True), training)

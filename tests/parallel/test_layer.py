@@ -1,0 +1,72 @@
+"""Compiled layers on real ranks beside the same artifacts in one process."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+
+import moec
+from moec.artifact.manifest import Manifest
+from moec.runtime.dtypes import TORCH_DTYPES
+from moec.runtime.parallel.layer import ParallelLayer
+from tests.parallel.ranks import run
+from tests.pieces.chain import compiled
+from tests.pieces.spread import spread
+from tests.pieces.test_chain import LAYERS
+
+TOKENS = ((5, 9), (0, 17), (0, 0), (1, 0), (64, 40))
+
+
+@cache
+def artifact(name: str) -> Path:
+    shared = tuple(group for group in ("common", "other") if f"shared {group}" in LAYERS[name])
+    return compiled(LAYERS[name], 2, make=partial(spread, shared=shared))
+
+
+def inputs(manifest: Manifest, tokens: int, seed: int) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return [
+        torch.randint(8, (tokens, *one.row), generator=random, dtype=torch.int32)
+        if one.dtype == "i32"
+        else torch.randn(tokens, *one.row, generator=random).to(TORCH_DTYPES[one.dtype])
+        for one in manifest.inputs
+    ]
+
+
+def on_rank(paths: dict[str, str]) -> dict[str, list[torch.Tensor]]:
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("gpu",))
+    found = {}
+    for name, path in paths.items():
+        layer = moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0)
+        assert isinstance(layer, ParallelLayer)
+        layer.statistics  # noqa: B018  counts from here on
+        found[name] = []
+        for number, counts in enumerate(TOKENS):
+            begin = sum(counts[: layer.rank])
+            whole = inputs(layer.manifest, sum(counts), number)
+            found[name].append(layer(*(one[begin : begin + counts[layer.rank]] for one in whole)))
+        found[name].append(torch.from_numpy(layer.load()))
+        assert layer.timeline is not None
+        assert {span.kind for span in layer.timeline.steps} >= {"route", "counts", "exchange", "experts", "collect"}
+    return found
+
+
+@cache
+def on_ranks() -> list[dict[str, list[torch.Tensor]]]:
+    return run(on_rank, 2, {name: str(artifact(name)) for name in LAYERS})
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_bit_is_that_of_one_process(name: str) -> None:
+    ranks = [one[name] for one in on_ranks()]
+    layer = moec.load(artifact(name)).reset_parameters(0)
+    layer.statistics  # noqa: B018
+    for number, counts in enumerate(TOKENS):
+        expected = layer(*inputs(layer.manifest, sum(counts), number))
+        assert torch.equal(torch.cat([rank[number] for rank in ranks]), expected), counts
+    for rank in ranks:
+        assert rank[-1].tolist() == layer.statistics.snapshot().chosen.tolist()
