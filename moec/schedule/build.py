@@ -25,6 +25,7 @@ class Options:
     buffers       chunks that are packed or have arrived at a time; None: all of them
     overlap       of "dispatch" and "combine": exchanges that go on beside the experts of other chunks
     shared        of SHARED_AT
+    order         the chunks in the order in which they go; None: as they are numbered.  With all buffers only
     """
 
     split: str = "tokens"
@@ -35,6 +36,7 @@ class Options:
     buffers: int | None = None
     overlap: tuple[str, ...] = ("dispatch", "combine")
     shared: str = "last"
+    order: tuple[int, ...] | None = None
 
 
 BLOCKING = Options()
@@ -80,12 +82,14 @@ def _checked(wiring: Wiring, options: Options) -> Options:
         raise ValueError(f"there is no such schedule: {options}")
     if options.chunks < 1 or (options.buffers is not None and not 1 <= options.buffers <= options.chunks):
         raise ValueError("there must be at least one chunk, and between one and all of them kept")
+    if options.order is not None and (sorted(options.order) != list(range(options.chunks)) or options.buffers):
+        raise ValueError("the order must name each chunk once, and all must have buffers of their own")
     if not wiring.ep and not wiring.tp:
         raise ValueError("experts that lie whole everywhere need no exchange")
     if not wiring.ep and options.local_first:
         raise ValueError("experts of which every rank has a part are never local")
     if set(options.overlap) != set(WAYS[:2]):  # all of them arrive, or all are computed, before any goes on
-        return replace(options, buffers=options.chunks)
+        return replace(options, buffers=None)
     return options
 
 
@@ -115,34 +119,40 @@ class _Builder:
         return hops(self.wiring, self.options.hierarchical)
 
     @property
+    def order(self) -> tuple[int, ...]:
+        return self.options.order or tuple(range(self.options.chunks))
+
+    @property
     def backward(self) -> bool:
         return self.direction == "backward"
 
     def steps(self, bare: Schedule) -> Iterator[Step]:
         """In an order in which each could run after those before it."""
         options, wiring = self.options, self.wiring
+        chunks = self.order
         yield from self.begin()
-        for chunk in range(bare.buffers):
+        for chunk in chunks[: bare.buffers]:
             yield from self.front(chunk)
         if options.local_first:
             yield self.compute("local")
         if options.shared == "dispatch":
             yield from self.shared()
-        for chunk in range(options.chunks):
+        for number, chunk in enumerate(chunks):
             yield self.compute("experts", chunk)
             if "combine" in options.overlap:
                 yield from self.back(chunk)
-            if chunk + bare.buffers < options.chunks:
-                yield from self.front(chunk + bare.buffers)
+            if number + bare.buffers < options.chunks:
+                yield from self.front(chunks[number + bare.buffers])
         if "combine" not in options.overlap:
-            for chunk in range(options.chunks):
+            for chunk in chunks:
                 yield from self.back(chunk)
         if options.shared in ("combine", "last"):
             yield from self.shared()
         if self.backward:
             yield self.compute("route")
         else:
-            yield from (self.compute("collect", chunk) for chunk in collected(bare))
+            each = self.order if None not in collected(bare) else (None,)
+            yield from (self.compute("collect", chunk) for chunk in each)
         if wiring.same:
             yield self.net("gather", wiring.same, way="result")
         if self.backward:
@@ -190,13 +200,13 @@ class _Builder:
 
     def barriers(self, ordered: Schedule) -> dict[str, list[str]]:
         """Waits for the sake of what shall not overlap."""
-        last, waits = self.options.chunks - 1, dict[str, list[str]]()
+        first, last, waits = self.order[0], self.order[-1], dict[str, list[str]]()
         arrived = [step.name for step in ordered.steps if (step.way, step.chunk) == ("dispatch", last)][-1]
         returned = [step.name for step in ordered.steps if (step.way, step.chunk) == ("combine", last)][-1]
         if "dispatch" not in self.options.overlap:
-            waits |= {step.name: [arrived] for step in ordered.of("experts", chunk=0)}
+            waits |= {step.name: [arrived] for step in ordered.of("experts", chunk=first)}
         if "combine" not in self.options.overlap:
-            begin = next(ordered.of("reduce" if self.wiring.tp else "exchange", "combine", 0)).name
+            begin = next(ordered.of("reduce" if self.wiring.tp else "exchange", "combine", first)).name
             waits[begin] = [step.name for step in ordered.of("experts", chunk=last)]
         if self.options.shared == "last":
             waits |= {step.name: [returned] for step in ordered.of("shared")}
