@@ -165,12 +165,13 @@ class Placing:
                     notes=["all copies of a pinned expert lie where it is pinned to, one at a position"],
                     fix="ask for fewer copies, or leave it out of one of both",
                 )
-        load: Sequence[float] = [1.0] * len(range(self._checked.layer.routed.count))
+        load: Sequence[float] = [1.0] * self._checked.layer.routed.count
         if self._load is not None and isinstance(self._load.routing, Observed):
             load = [float(count) for count in self._load.routing.counts]
         copies_of = {number: copies for number, (copies, _) in self._copies.items()}
         try:
-            holders = place(counts, self._allowed, copies_of, load)
+            sizes = [self._mesh.mesh.axis(axis).size for axis in self._axes]
+            holders = place(counts, self._allowed, copies_of, load, sizes)
         except NoRoom as why:
             raise self._no_room(why, counts) from None
         return Copies(tuple(self._replicate), tuple(self._pins), holders)

@@ -79,7 +79,7 @@ def _about(statement: LayoutStatement) -> tuple[str, str]:
     """What a statement speaks of."""
     match statement:
         case ShardUse():
-            return "shard", statement.group.text
+            return "shard", f"{statement.group.text} as {statement.kind.text}"
         case SendUse():
             return "send", statement.direction.text
         case CombineUse():

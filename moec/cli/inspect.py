@@ -18,7 +18,9 @@ from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Manifest, Training,
 from moec.artifact.quantised import Quantised
 from moec.artifact.specialisation import Specialisation
 from moec.cli.console import output_console
+from moec.cli.mesh_rows import mesh_rows
 from moec.cli.policy_rows import policy_rows
+from moec.cli.ranges import ranges
 from moec.cli.sizes import size
 
 
@@ -57,6 +59,7 @@ def description(artifact: Artifact) -> dict[str, Any]:
             "library_bytes": len(artifact.library),
             "members": {name: len(text.encode()) for name, text in artifact.texts.items()},
             "variants": {name: len(data) for name, data in artifact.variants.items()},
+            "pieces": {name: len(data) for name, data in artifact.pieces.items()},
         },
         "manifest": loads(artifact.manifest.to_json()),
         "this_cpu": {"machine": host_machine(), "uses": _used(lacks), "lacks": lacks},
@@ -94,6 +97,8 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
     )
     if artifact.variants:
         _rows(about, ("compiled ahead", ", ".join(artifact.variants)))
+    if artifact.pieces:
+        _rows(about, ("pieces", ", ".join(artifact.pieces)))
     if manifest.specialisation is not None:
         _rows(about, *_specialisation(manifest.specialisation, manifest.base))
     yield about
@@ -124,6 +129,11 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         table = Table(title=title, title_justify="left", show_header=False)
         yield _rows(table, *policy_rows(manifest.policy))
 
+    if manifest.parallel is not None:
+        title = f"Mesh {manifest.parallel.mesh.name}: layout {manifest.parallel.layout}"
+        table = Table(title=title, title_justify="left", show_header=False)
+        yield _rows(table, *mesh_rows(manifest.parallel))
+
     lacks = _lacks(artifact)
     used = _used(lacks)
     yield _rows(
@@ -146,7 +156,7 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
 
 def _specialisation(made_for: Specialisation, base: str | None) -> list[tuple[str, str]]:
     """What a variant is made for, and how it differs from the artifact that it is made from."""
-    quantised = (f"{one.experts} {_ranges(one.numbers)} as {one.format}" for one in made_for.quantised)
+    quantised = (f"{one.experts} {ranges(one.numbers)} as {one.format}" for one in made_for.quantised)
     ways = [
         *([f"{made_for.tokens[0]} to {made_for.tokens[1]} tokens"] if made_for.tokens is not None else []),
         *([f"capacity {made_for.capacity:g}"] if made_for.capacity is not None else []),
@@ -174,7 +184,7 @@ def _quantised(quantised: Quantised) -> Table:
         *(
             (
                 "\n".join(one.weights),
-                "all" if one.experts is None else _ranges(one.experts),
+                "all" if one.experts is None else ranges(one.experts),
                 one.format,
                 f"{one.scale}, one {'a channel' if one.group is None else f'for {one.group} inputs'}",
                 "the caller" if one.scales else "packing",
@@ -182,17 +192,6 @@ def _quantised(quantised: Quantised) -> Table:
             for one in quantised.stored
         ),
     )
-
-
-def _ranges(numbers: tuple[int, ...]) -> str:
-    """`3, 7, 9..20`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ", ".join("..".join(map(str, run)) for run in runs)
 
 
 def _verdict(name: str, used: str | None, missing: list[str]) -> str:

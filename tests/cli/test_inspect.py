@@ -16,6 +16,7 @@ from moec.artifact.traffic import Observed
 from moec.cli import inspect
 from moec.cli.app import app
 from tests.artifact.samples import library, manifest, quantised, training
+from tests.artifact.test_parallel import full, plain
 from tests.artifact.test_policy import policy
 
 
@@ -82,6 +83,36 @@ def test_policy(artifact: Path) -> None:
     assert "choices as in a trace of 4: the most chosen of 2 experts has 75.0%" in text
     write(artifact, library(), replace(manifest(), policy=Policy("Empty")), {})
     assert "the layer stays as it is" in run(str(artifact))
+
+
+def test_mesh(artifact: Path) -> None:
+    assert "Mesh" not in run(str(artifact))
+    write(artifact, library(), replace(manifest(), parallel=full()), {})
+    text = " ".join(run(str(artifact)).replace("│", " ").split())
+    for expected in (
+        "Mesh Pod: layout Serve",
+        "devices 4: 2 node (125 MB/s, 50 µs) × 2 gpu (10 GB/s)",
+        "each device 8.0 GiB of memory, 100 GFLOP/s",
+        "tokens cut over node × gpu",
+        "`routed` 8 experts over node, 6 slots",
+        "position 0 0..3",
+        "position 1 3..7",
+        "pinned 0..1 to node 0",
+        "replicated the 1 hottest, 3: 2 copies",
+        "`routed` every expert is cut over gpu (an approximation)",
+        "`other` whole on every device",
+        "overlap dispatch and combine with compute and with shared experts, in 2 chunks",
+        "dispatch rows travel as bf16 (an approximation)",
+        "combine one row for each token and node travels (an approximation)",
+        "required memory <= 2.0 GiB",
+        "required exchange < 40%",
+        "bits an approximation of those of one process",
+    ):
+        assert expected in text
+    write(artifact, library(), replace(manifest(), parallel=replace(plain(), tokens=())), {})
+    text = " ".join(run(str(artifact)).replace("│", " ").split())
+    assert "tokens the same on every device" in text
+    assert "bits those of one process" in text
 
 
 def test_json(artifact: Path) -> None:

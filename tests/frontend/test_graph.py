@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,17 @@ from moec.frontend import load_layer, load_layer_text, lower
 from moec.frontend.modules import Modules
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.moe"))
+LAYOUT = re.compile(r"^layout (\w+)", re.MULTILINE)
+
+
+def examples() -> list[tuple[str, str | None]]:
+    """Every example, with each of its layouts where it has several."""
+    found: list[tuple[str, str | None]] = []
+    for path in sorted((ROOT / "examples").glob("*.moe")):
+        layouts = LAYOUT.findall(path.read_text())
+        found += [(path.stem, layout) for layout in (layouts if len(layouts) > 1 else [None])]
+    return found
+
 
 ARGUMENTS = {
     "softmax_top": "2", "sigmoid_top": "2", "switch": "", "gshard_top2": "", "mixtral": "2", "qwen_moe": "2",
@@ -28,11 +39,11 @@ def library(kind: str) -> list[str]:
     return [name for name, known in module.scope.items() if known.definition.kind == kind]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name: str, golden: Callable[[str, str], None]) -> None:
-    layer = load_layer(ROOT / "examples" / f"{name}.moe")
+@pytest.mark.parametrize(("name", "layout"), examples())
+def test_example(name: str, layout: str | None, golden: Callable[[str, str], None]) -> None:
+    layer = load_layer(ROOT / "examples" / f"{name}.moe", layout=layout)
     assert not layer.warnings
-    golden(f"graph/{name}.mlir", str(lower(layer, context())))
+    golden(f"graph/{name}{f'_{layout.lower()}' if layout else ''}.mlir", str(lower(layer, context())))
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])

@@ -115,11 +115,12 @@ def test_the_hottest_are_those_of_the_trace(tmp_path: Path) -> None:
 def test_a_layout_that_extends_another() -> None:
     text = HEAD + FULL.replace(", counts(3, 5), slots 8", "")
     text += "mesh Large { axis node[4]; axis gpu[2] }\n"
-    text += "layout Big extends Serve on Large { shard routed over node as ep; require memory <= 1 GiB }\n"
+    text += "layout Big extends Serve on Large {\nshard routed over node as ep, counts(2, 2, 3, 1)\n"
+    text += "require memory <= 1 GiB }\n"
     text += "layout Bigger extends Big { overlap dispatch; approx send dispatch as int8 }\n"
     serve, big, bigger = (spread(text, name) for name in ("Serve", "Big", "Bigger"))
-    assert serve.routed == Sharding("routed", ("node",), ("gpu",)) != big.routed
-    assert (big.mesh.name, big.routed) == ("Large", Sharding("routed", ("node",)))  # all that was said of `routed`
+    assert serve.routed == Sharding("routed", ("node",), ("gpu",))
+    assert (big.mesh.name, big.routed) == ("Large", Sharding("routed", ("node",), ("gpu",), (2, 2, 3, 1)))
     assert big.requires == (serve.requires[1], serve.requires[2], Require("memory", "<=", 2.0**30))
     assert (big.overlap, big.sends, big.pins) == (serve.overlap, serve.sends, serve.pins)
     assert bigger.overlap == Overlap(("dispatch",))
