@@ -1,6 +1,6 @@
 """A layer becomes the pieces that every rank of a mesh runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch_mlir import ir
@@ -18,8 +18,8 @@ class Place(Pass):
     """Replaces the layer of a module that has `moe.parallel` by modules inside it, one for each piece, named after it.
 
     All ranks run the same pieces: which expert lies in which slot of which rank is data.  A piece is a layer at graph
-    level and is compiled as one; docs/artifact.md says what each takes and gives.  `train` adds shared experts up as
-    training does.
+    level and is compiled as one; docs/artifact.md says what each takes and gives.  With `train` there are
+    `shared_training` and `collect_training`, too, where training adds shared experts up otherwise.
     """
 
     train: bool = False
@@ -30,7 +30,7 @@ class Place(Pass):
         if spread is None:
             raise cannot_cut(function(module), "nothing says over which", "write `on MESH` in its layout")
         forget_sharding(module)
-        parts = find_parts(module, train=self.train)
+        parts = find_parts(module)
         made = {
             "route": tokens.route(parts),
             "capacity": tokens.capacity(parts),
@@ -38,6 +38,12 @@ class Place(Pass):
             "shared": tokens.shared(parts),
             "collect": tokens.collect(parts),
         }
+        if self.train and any(len(one.terms) > 1 for one in parts.shared):
+            summed = replace(parts, shared=tuple(replace(one, apart=False) for one in parts.shared))
+            made |= {
+                "shared_training": tokens.shared(summed, "shared_training"),
+                "collect_training": tokens.collect(summed, "collect_training"),
+            }
         layer = function(module)
         for name, piece in made.items():
             if piece is not None:

@@ -15,7 +15,8 @@ from moec.dialect.base import Moe
 class TakeRowsOp(Moe.Operation, name="take_rows", traits=[Pure]):
     """out[p] = x[source[p, 0]]; zeros where the number is negative.
 
-    x tensor<?xd>, source tensor<?x1xi32> of as many rows, result as x.  Kernels read the rows where they lie.
+    x tensor<?xd>, source tensor<?x1xi32> of as many rows, result as x.  Kernels read the rows where they lie.  The
+    gradient of x is left in the order of the result: whoever has it adds up what belongs to one row.
     """
 
     x: Operand[Any]

@@ -188,7 +188,7 @@ class Compilation:
         if manifest.parallel is not None:
             from moec.pipeline.pieces import compile_pieces
 
-            made = compile_pieces(self.graph_text, manifest, lambda name: self._stage(f"piece {name}"))
+            made = compile_pieces(self.graph_text, manifest, self.training, lambda name: self._stage(f"piece {name}"))
             pieces, texts[container.PIECES_IR] = made.artifacts, made.text
         with self._stage("artifact"):
             container.write(output, library.data, manifest, texts, ahead, pieces)

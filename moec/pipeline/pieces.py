@@ -11,7 +11,7 @@ from moec.artifact import container
 from moec.artifact.manifest import Manifest
 from moec.backends.registry import backend
 from moec.dialect import context
-from moec.dialect.functions import layer_function
+from moec.dialect.functions import functions, is_plain, layer_function
 from moec.pipeline import describe, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
 
@@ -24,17 +24,23 @@ class Pieces:
     text: str
 
 
-def compile_pieces(graph: str, whole: Manifest, stage: Callable[[str], AbstractContextManager[None]]) -> Pieces:
+def compile_pieces(
+    graph: str, whole: Manifest, training: bool, stage: Callable[[str], AbstractContextManager[None]]
+) -> Pieces:
     """Cut a layer at graph level (its text) as its layout says, and compile each piece within what `stage` gives.
+
+    training  also compile what trains those pieces that have weights or work on rows
 
     Raises DiagnosticError for a layer that cannot be cut, ToolchainError without a linker.
     """
     module = ir_text.parse(graph, container.GRAPH_IR, context())
-    passes.run(module, passes.parse_pipeline(["shard-layout", "place"]))
+    passes.run(module, passes.parse_pipeline(["shard-layout", f"place{{train={str(training).lower()}}}"]))
     made = {}
-    for name, piece in placed(module).items():
+    found = placed(module)
+    trained = {"route", "experts", "shared_training" if "shared_training" in found else "shared"} if training else ()
+    for name, piece in found.items():
         with stage(name):
-            made[name] = _compiled(piece, whole)
+            made[name] = _compiled(piece, whole, name in trained)
     return Pieces(made, ir_text.show(module))
 
 
@@ -47,8 +53,19 @@ def placed(module: ir.Module) -> Mapping[str, ir.Module]:
     }
 
 
-def _compiled(piece: ir.Module, whole: Manifest) -> bytes:
+def drop_idle_training(piece: ir.Module) -> None:
+    """Take away what trains a piece where no gradient arrives at anything (a router without weights)."""
+    plain = [function for function in functions(piece) if is_plain(function)]
+    if any(not list(function.attributes["res_attrs"]) for function in plain):
+        for function in plain:
+            function.erase()
+
+
+def _compiled(piece: ir.Module, whole: Manifest, trained: bool) -> bytes:
     graph = ir_text.show(piece)
+    if trained:
+        passes.run(piece, passes.parse_pipeline(["differentiate"]))
+        drop_idle_training(piece)
     passes.run(piece, passes.parse_pipeline(passes.DEFAULT_PIPELINE))
     library = backend(whole.target).compile(piece)
     manifest = replace(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func
 
+from moec.dialect import TakeRowsOp
 from moec.passes.finish import absorb_finish
 from moec.passes.gradients.combine import Combine
 from moec.passes.gradients.dense import matmul_backward
@@ -17,11 +18,17 @@ from moec.passes.gradients.programs import through_parameter, through_programs
 from moec.passes.gradients.refusal import no_gradient, not_trained
 from moec.passes.gradients.reverse import is_float
 from moec.passes.gradients.row_rules import NoRule
-from moec.passes.gradients.tape import Saved, Tape, trainable
+from moec.passes.gradients.tape import Saved, Tape, add_rows, trainable
 from moec.passes.rewriting import dims, element_type, operations, terminator, walk
 
-SILENT = ("arith.constant", "moe.capacity", "moe.count", "moe.plan", "moe.route", "moe.map", "func.return")
+SILENT = (
+    "arith.constant", "moe.capacity", "moe.count", "moe.plan", "moe.route", "moe.map", "moe.take_rows", "func.return",
+)  # fmt: skip
 """Operations that hand nothing on when they are reached: what has a gradient goes through them as a whole."""
+
+GRADIENT = "moe.gradient"
+"""The attribute of a result whose gradient is not like it: {element, its type, taken, the input by whose numbers its
+rows are taken (`moe.take_rows`); "": it has them in order}."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,22 @@ def _seed(tape: Tape) -> list[tuple[str, ir.Value]]:
     results = terminator(tape.forward.regions[0].blocks[0]).operands
     for value, attributes in zip(results, tape.forward.attributes["res_attrs"], strict=True):
         if is_float(value):
-            d = tape.block.add_argument(value.type, ir.Location.unknown())
-            tape.gradients.setdefault(value, []).append(d)
+            how = ir.DictAttr(attributes[GRADIENT]) if GRADIENT in attributes else None
+            element = element_type(value) if how is None else ir.TypeAttr(how["element"]).value
+            d = tape.block.add_argument(ir.RankedTensorType.get(dims(value), element), ir.Location.unknown())
+            numbers = "" if how is None else str(ir.StringAttr(how["taken"]).value)
+            tape.gradients.setdefault(value, []).append(_taken(tape, d, numbers) if numbers else d)
             seeds.append((f"d.{ir.StringAttr(attributes['moe.name']).value}", d))
     return seeds
+
+
+def _taken(tape: Tape, d: ir.Value, numbers: str) -> ir.Value:
+    """The rows of a gradient that an input of this name tells."""
+    arguments = tape.forward.regions[0].blocks[0].arguments
+    names = [str(ir.StringAttr(one["moe.name"]).value) for one in tape.forward.attributes["arg_attrs"]]
+    source = tape.known[arguments[names.index(numbers)]]
+    with ir.InsertionPoint(tape.block), tape.forward.location:
+        return TakeRowsOp(d, source, d.type).out
 
 
 def _active(block: ir.Block, wanted: Iterable[ir.Value]) -> set[ir.Value]:
@@ -115,12 +134,18 @@ def _arguments(experts: Experts, wanted: dict[ir.Value, str]) -> list[tuple[str,
                 part = through_programs(tape, old)
                 if part is not None:
                     tape.contribute(old, part)
-                d = _tokens(experts, old) if old in experts.tokens else tape.total(old)
+                d = _tokens(experts, old) if old in experts.tokens else _dense(tape, old)
             else:
                 d = _of_parameter(tape, old, name)
             if d is not None:
                 found.append((f"d.{name}", d))
     return found
+
+
+def _dense(tape: Tape, x: ir.Value) -> ir.Value | None:
+    """The gradient of an input that no expert reads, in its type."""
+    d = tape.total(x)
+    return d if d is None or element_type(d) == element_type(x) else add_rows([d], element_type(x))
 
 
 def _tokens(experts: Experts, x: ir.Value) -> ir.Value:

@@ -122,7 +122,8 @@ class Experts:
         tape = self.tape
         if matmul.lhs not in tape.active:
             return
-        if not isinstance(matmul.lhs, ir.BlockArgument):
+        tokens = _untaken(matmul.lhs)
+        if not isinstance(tokens, ir.BlockArgument):
             raise NoRule("an expert that reads a computed token")
 
         def scale(accumulator: ir.Value) -> ir.Value:
@@ -132,7 +133,7 @@ class Experts:
             return accumulator if coefficient is None else arith.mulf(accumulator, coefficient)
 
         whole = tape.recall(weights)
-        self.tokens.setdefault(matmul.lhs, []).append(lambda: combined(plan, rows, gather, whole, scale))
+        self.tokens.setdefault(tokens, []).append(lambda: combined(plan, rows, gather, whole, scale))
 
     def _through_epilogue(self, matmul: GroupedMatmulOp) -> list[ir.Value | None]:
         """The gradients of accumulators from that of the result, where no consumer's kernel could give them."""
@@ -256,6 +257,12 @@ class _Maker:
 
     def _element(self, whole: ir.Value, kind: str) -> ir.Value:
         return ElementOp(whole, ir.StringAttr.get(kind), element_type(whole)).element
+
+
+def _untaken(rows: ir.Value) -> ir.Value:
+    """The tokens, or what rows of pairs are taken from: its gradient is left in the order of pairs."""
+    op = defining(rows)
+    return op.operands[0] if op is not None and op.name == "moe.take_rows" else rows
 
 
 def scalar_leaf(tape: Tape, element: ElementOp) -> ir.Value:

@@ -137,7 +137,7 @@ def trainable(function: ir.Operation) -> dict[ir.Value, str]:
 
 
 def _is_cheap(op: ir.Operation) -> bool:
-    if op.name in ("arith.constant", "moe.plan") or op.name.startswith("tensor."):
+    if op.name in ("arith.constant", "moe.plan", "moe.take_rows") or op.name.startswith("tensor."):
         return True
     return op.name == "moe.route" and _is_constant(op)
 

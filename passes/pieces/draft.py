@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
+from moec.passes.gradients.backward import GRADIENT
 from moec.passes.pieces.parts import Parts
 from moec.passes.rewriting import clone, defining, walk
 
@@ -18,6 +19,29 @@ class Argument:
     type: ir.Type
     role: str
     stands: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result of a piece; no role: an output.
+
+    element  the type of its gradient's elements; None: its own
+    taken    the input by whose numbers the rows of its gradient are taken
+    """
+
+    name: str
+    value: ir.Value
+    role: str | None = None
+    element: ir.Type | None = None
+    taken: str = ""
+
+    @property
+    def attributes(self) -> ir.DictAttr:
+        named = _named(self.name, self.role)
+        if self.element is not None:
+            how = {"element": ir.TypeAttr.get(self.element), "taken": ir.StringAttr.get(self.taken)}
+            named[GRADIENT] = ir.DictAttr.get(how)
+        return ir.DictAttr.get(named)
 
 
 class Draft:
@@ -35,7 +59,7 @@ class Draft:
         with ir.InsertionPoint(self.module.body), parts.function.location:
             self.function = func.FuncOp(layer, ir.FunctionType.get([a.type for a in arguments], []))
         self.block = self.function.add_entry_block()
-        self.function.arg_attrs = ir.ArrayAttr.get([_named(a.name, a.role) for a in arguments])
+        self.function.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(_named(a.name, a.role)) for a in arguments])
         self.arguments = dict(zip((a.name for a in arguments), self.block.arguments, strict=True))
         self.known: dict[ir.Value, ir.Value] = {
             a.stands: self.arguments[a.name] for a in arguments if a.stands is not None
@@ -51,12 +75,12 @@ class Draft:
             clone(op, self.known)
         return self.known[value]
 
-    def finish(self, results: Sequence[tuple[str, ir.Value, str | None]]) -> ir.Module:
-        """The piece, which gives these (name, value, role; None: an output)."""
+    def finish(self, results: Sequence[Result]) -> ir.Module:
+        """The piece, which gives these."""
         with ir.InsertionPoint(self.block), self.parts.function.location:
-            func.ReturnOp([value for _, value, _ in results])
-        self.function.operation.attributes["res_attrs"] = ir.ArrayAttr.get([_named(n, role) for n, _, role in results])
-        types = ir.FunctionType.get([a.type for a in self.block.arguments], [value.type for _, value, _ in results])
+            func.ReturnOp([one.value for one in results])
+        self.function.operation.attributes["res_attrs"] = ir.ArrayAttr.get([one.attributes for one in results])
+        types = ir.FunctionType.get([a.type for a in self.block.arguments], [one.value.type for one in results])
         self.function.operation.attributes["function_type"] = ir.TypeAttr.get(types)
         self.module.operation.verify()
         return self.module
@@ -94,6 +118,6 @@ def _text(names: ir.DictAttr, key: str) -> str:
     return str(ir.StringAttr(names[key]).value)
 
 
-def _named(name: str, role: str | None) -> ir.DictAttr:
+def _named(name: str, role: str | None) -> dict[str, ir.Attribute]:
     named = {"moe.name": ir.StringAttr.get(name)}
-    return ir.DictAttr.get(named if role is None else {**named, "moe.role": ir.StringAttr.get(role)})
+    return named if role is None else {**named, "moe.role": ir.StringAttr.get(role)}

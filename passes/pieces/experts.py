@@ -4,7 +4,7 @@ from torch_mlir import ir
 
 from moec.dialect import CombineOp, DispatchOp, ExpertsOp, TakeRowsOp
 from moec.dialect.functions import Routed
-from moec.passes.pieces.draft import Argument, Draft, used
+from moec.passes.pieces.draft import Argument, Draft, Result, used
 from moec.passes.pieces.parts import Parts
 from moec.passes.pieces.resize import Resizing, captured, fill
 from moec.passes.rewriting import integer
@@ -44,7 +44,7 @@ def experts(parts: Parts, slots: int) -> ir.Module:
         made = ExpertsOp(sent.rows, sent.offsets, parts.experts.out.type)
         fill(made.body, parts.experts.body.blocks[0], known)
         out = CombineOp(made.out, sent.slots, weight, parts.combine.out.type).out
-    return draft.finish([("out", out, None)])
+    return draft.finish([Result("out", out, element=parts.result_element, taken="source")])
 
 
 def _of_slots(type_: ir.Type, slots: int) -> ir.Type:

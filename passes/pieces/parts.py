@@ -13,7 +13,7 @@ from moec.passes.base import Remarks
 from moec.passes.canonicalize import Canonicalize
 from moec.passes.fuse_shared_experts import join, route_constantly, routed_twin
 from moec.passes.refusal import error
-from moec.passes.rewriting import body, defining, operations
+from moec.passes.rewriting import body, defining, element_type, operations, terminator
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Shared:
     """A group of shared experts: its name in the file, and whether each is added to the tokens' sums by itself.
 
     Otherwise the group is added up first.  Where the layer runs in one process it is the compiler's choice, which
-    `joined` finds out.
+    `joined` finds out; training always adds groups up first.
     """
 
     op: SharedOp
@@ -35,7 +35,8 @@ class Shared:
     @property
     def terms(self) -> tuple[str, ...]:
         """The names of what is added."""
-        return tuple(f"{self.name}_{i}" for i in range(self.count)) if self.apart else (self.name,)
+        several = self.apart and self.count > 1
+        return tuple(f"{self.name}_{i}" for i in range(self.count)) if several else (self.name,)
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,20 @@ class Parts:
     shared: tuple[Shared, ...]
 
     @property
+    def result_element(self) -> ir.Type:
+        """The element type of the layer's result."""
+        ends = terminator(self.function.regions[0].blocks[0]).operands
+        return element_type(ends[0])
+
+    @property
     def names(self) -> dict[ir.Value, ir.DictAttr]:
         """The arguments of the layer's function, with their attributes."""
         arguments = self.function.regions[0].blocks[0].arguments
         return {a: ir.DictAttr(n) for a, n in zip(arguments, self.function.attributes["arg_attrs"], strict=True)}
 
 
-def find_parts(module: ir.Module, *, train: bool) -> Parts:
-    """The parts of a module's layer.  Raises DiagnosticError for a layer that cannot be cut.
-
-    train  as it is added up in training, where shared experts stay apart from the routed ones
-    """
+def find_parts(module: ir.Module) -> Parts:
+    """The parts of a module's layer.  Raises DiagnosticError for a layer that cannot be cut."""
     function, group = layer_function(module), routed(module)
     block = body(module)
     dispatches = operations(block, "moe.dispatch")
@@ -87,8 +91,10 @@ def find_parts(module: ir.Module, *, train: bool) -> Parts:
         raise cannot_cut(dispatch.operation, "its choices do not come from one router")
     name = str(ir.StringAttr(module.operation.attributes["moe.layer"]).value)
     shared = operations(block, "moe.shared")
-    apart = [False] * len(shared) if train else joined(module)
-    groups = tuple(Shared(op, _group(op, function, i), a) for i, (op, a) in enumerate(zip(shared, apart, strict=True)))
+    groups = tuple(
+        Shared(op, _group(op, function, i), apart)
+        for i, (op, apart) in enumerate(zip(shared, joined(module), strict=True))
+    )
     return Parts(
         function, name, group, route.opview, capacity, dispatch, experts.opview, combine.opview, groups
     )  # fmt: skip

@@ -4,7 +4,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, tensor
 
 from moec.dialect import CollectOp, SharedOp
-from moec.passes.pieces.draft import Argument, Draft, used
+from moec.passes.pieces.draft import Argument, Draft, Result, used
 from moec.passes.pieces.parts import Parts, Shared
 from moec.passes.pieces.resize import Resizing, captured, fill
 from moec.passes.rewriting import dims, element_type, fill_region, integer, terminator, yield_value
@@ -20,8 +20,8 @@ def route(parts: Parts) -> ir.Module:
     draft = Draft(parts, "route", used(parts, wanted), ("moe.routed", "moe.losses"))
     with ir.InsertionPoint(draft.block), parts.route.location:
         index, weight, *others = [draft.take(value) for value in wanted]
-    results = [(name, value, "loss") for (name, _), value in zip(losses, others, strict=True)]
-    return draft.finish([("index", index, None), ("weight", weight, None), *results])
+    results = [Result(name, value, "loss") for (name, _), value in zip(losses, others, strict=True)]
+    return draft.finish([Result("index", index), Result("weight", weight), *results])
 
 
 def capacity(parts: Parts) -> ir.Module | None:
@@ -33,19 +33,19 @@ def capacity(parts: Parts) -> ir.Module | None:
     draft = Draft(parts, "capacity", given)
     with ir.InsertionPoint(draft.block), op.location:
         kept = draft.take(op.kept)
-    return draft.finish([("kept", kept, None)])
+    return draft.finish([Result("kept", kept)])
 
 
-def shared(parts: Parts) -> ir.Module | None:
+def shared(parts: Parts, name: str = "shared") -> ir.Module | None:
     """The tokens to what shared experts add to them, f32 [T, N] each, by `Shared.terms`."""
     if not parts.shared:
         return None
-    draft = Draft(parts, "shared", used(parts, [one.op.out for one in parts.shared]))
+    draft = Draft(parts, name, used(parts, [one.op.out for one in parts.shared]))
     results = []
     for one in parts.shared:
         with ir.InsertionPoint(draft.block), one.op.location:
             values = [_alone(draft, one, i) for i in range(one.count)] if one.apart else [draft.take(one.op.out)]
-        results += [(name, value, None) for name, value in zip(one.terms, values, strict=True)]
+        results += [Result(n, v, element=parts.result_element) for n, v in zip(one.terms, values, strict=True)]
     return draft.finish(results)
 
 
@@ -68,7 +68,7 @@ def _expert(whole: ir.Value, number: int) -> ir.Value:
     return tensor.extract_slice(type_, whole, [], [], [], [number, *rest], [1, *shape[1:]], [1] * len(shape))
 
 
-def collect(parts: Parts) -> ir.Module:
+def collect(parts: Parts, name: str = "collect") -> ir.Module:
     """Rows of experts and shared experts' terms to the layer's outputs.
 
     Inputs: `rows` [T, K, N] f32, `places` [T, K] i32, every term of shared experts [T, N] f32, and what else the end of
@@ -79,16 +79,16 @@ def collect(parts: Parts) -> ir.Module:
     rows = ir.RankedTensorType.get([DYNAMIC(), slots, dims(combine.out)[1]], f32)
     places = ir.RankedTensorType.get([DYNAMIC(), slots], i32)
     ends = terminator(parts.function.regions[0].blocks[0]).operands
-    wanted = [(name, end) for (name, role), end in zip(_results(parts), ends, strict=True) if role is None]
+    wanted = [(result, end) for (result, role), end in zip(_results(parts), ends, strict=True) if role is None]
     terms = [
-        Argument(name, one.op.out.type, "input", None if one.apart else one.op.out)
+        Argument(term, one.op.out.type, "input", None if one.apart else one.op.out)
         for one in parts.shared
-        for name in one.terms
+        for term in one.terms
     ]
     stops = [combine.out, *(one.op.out for one in parts.shared)]
     rest = used(parts, [end for _, end in wanted], stops)
     summed = [Argument("rows", rows, "input"), Argument("places", places, "input")]
-    draft = Draft(parts, "collect", [*summed, *terms, *rest])
+    draft = Draft(parts, name, [*summed, *terms, *rest])
     with ir.InsertionPoint(draft.block), combine.location:
         total = CollectOp(draft.arguments["rows"], draft.arguments["places"], combine.out.type)
         block = fill_region(total.finish, [f32])
@@ -98,7 +98,7 @@ def collect(parts: Parts) -> ir.Module:
         for one in parts.shared:
             if one.apart:
                 _add_apart(draft, one)
-        return draft.finish([(name, draft.take(end), None) for name, end in wanted])
+        return draft.finish([Result(result, draft.take(end)) for result, end in wanted])
 
 
 def _add_apart(draft: Draft, group: Shared) -> None:

@@ -8,7 +8,7 @@
 // CHECK:       "moe.dispatch"(%[[TAKEN]], %[[SLOT]]) {experts = 4 : i64}
 // CHECK:       "moe.combine"(%{{.*}}, %{{.*}}, %[[WEIGHT]])
 // CHECK:       module @shared
-// CHECK:       -> (tensor<?x24xf32> {moe.name = "common_0"}, tensor<?x24xf32> {moe.name = "common_1"})
+// CHECK:       -> (tensor<?x24xf32> {moe.gradient = {element = bf16, taken = ""}, moe.name = "common_0"}, tensor<?x24xf32> {moe.gradient = {element = bf16, taken = ""}, moe.name = "common_1"})
 // CHECK:       tensor.extract_slice %{{.*}}[1, 0, 0] [1, 10, 24]
 // CHECK:       module @collect
 // CHECK:       func.func @Small_collect(%[[R:.*]]: tensor<?x2x24xf32> {moe.name = "rows", moe.role = "input"}, %[[P:.*]]: tensor<?x2xi32> {moe.name = "places", moe.role = "input"}, %[[A:.*]]: tensor<?x24xf32> {moe.name = "common_0", moe.role = "input"}, %[[B:.*]]: tensor<?x24xf32> {moe.name = "common_1"

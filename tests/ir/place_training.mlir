@@ -1,9 +1,9 @@
 // PASSES: shard-layout place{train=true}
-// CHECK:       module @shared
-// CHECK:       -> (tensor<?x24xf32> {moe.name = "common"})
+// CHECK:       module @shared_training
+// CHECK:       -> (tensor<?x24xf32> {moe.gradient = {element = bf16, taken = ""}, moe.name = "common"})
 // CHECK:       "moe.shared"(%{{.*}}) ({
 // CHECK:       {count = 2 : i64}
-// CHECK:       module @collect
+// CHECK:       module @collect_training
 // CHECK:       %[[C:arg[0-9]+]]: tensor<?x24xf32> {moe.name = "common", moe.role = "input"}
 // CHECK:       arith.addf %{{.*}}, %[[C]]
 module attributes {moe.layer = "Small", moe.routed = {experts = 6 : i64, name = "routed"}, moe.parallel = {
