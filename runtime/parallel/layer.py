@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -69,6 +69,7 @@ class ParallelLayer(nn.Module):
             _engine=Engine(parallel, schedules, pieces, [tensor.name for tensor in manifest.inputs], net),
             _memory=Buffers(),
             _timeline=None,
+            _before=None,
         )
         grid = tuple(parallel.mesh.axis(name).size for name in parallel.routed.ep) or (1,)
         self.use(Table.first(Placement.even(parallel.holders), parallel.slots, grid))
@@ -84,6 +85,7 @@ class ParallelLayer(nn.Module):
     _engine: Engine
     _memory: Buffers
     _timeline: Timeline | None
+    _before: Callable[[], None] | None  # called first by every call
     _table: Table
     _lookup: Lookup
     _own: OwnWeights
@@ -102,6 +104,16 @@ class ParallelLayer(nn.Module):
     def rank(self) -> int:
         """This process's number in the mesh, row by row."""
         return self._network.rank
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """All processes of the mesh, as the default process group numbers them."""
+        return self._network.numbers
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Of those the ones, by position, that have the same part of the experts there as this rank at its own."""
+        return self._network.group(self.parallel.routed.ep).ranks
 
     @property
     def position(self) -> int:
@@ -162,6 +174,8 @@ class ParallelLayer(nn.Module):
             values = self._signature.cast(values)
         flat, leading = self._signature.flatten(values)
         given = {spec.name: value for spec, value in zip(self._signature.inputs, flat, strict=True)}
+        if self._before is not None:
+            self._before()
         for layer in self._loaded.values():
             layer._require_weights()
         with self._network.call(self._manifest.layer):
@@ -192,6 +206,10 @@ class ParallelLayer(nn.Module):
         holders = self._table.placement.holders
         written = tuple(e >= 0 and holders[e][0] == self.position and first == self.rank for e in experts)
         return {name: Slots(experts, written) for name in self._own.slotted}
+
+    def before_calls(self, before: Callable[[], None] | None) -> None:
+        """Let every call begin with `before`, which may change the table; None: with nothing."""
+        self.__dict__["_before"] = before
 
     def release_buffers(self) -> int:
         """Give back the memory for rows that travel, which calls keep for the next one; returns the bytes."""

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from moec.errors import PlacementError
+from moec.placement.lookup import Lookup
 from moec.placement.table import Table
 from moec.runtime.parallel.moving.gate import Active
 from moec.runtime.parallel.moving.memory import SlotMemory, nbytes
@@ -30,6 +31,7 @@ class Movable:
              this rank has at its own: one of them is this rank.  There may be more than the table has positions
     chosen   how many slots of this rank's tokens chose each expert since the beginning, int64 [experts]
     seconds  that this rank has spent on its experts since the beginning
+    use      called when a table takes force, with what this rank looks up in it (None: it is at no position of it)
     rules    what plans have to keep
     """
 
@@ -39,6 +41,7 @@ class Movable:
     peers: tuple[int, ...]
     chosen: Callable[[], NDArray[np.int64]]
     seconds: Callable[[], float]
+    use: Callable[[Table, Lookup | None], None]
     rules: Rules = field(default_factory=Rules)
 
     def position(self, rank: int) -> int:

@@ -140,6 +140,8 @@ class Mover:
         def apply() -> None:
             for given, place in staged:
                 put(given, place)
+            for layer, table, lookup in zip(self._layers, to.tables, to.lookups, strict=True):
+                layer.use(table, lookup)
 
         try:
             step = self._largest(self._gate.fence(_AHEAD))

@@ -181,7 +181,7 @@ def dies_while_moving(victim: int) -> tuple[int, bool]:
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_a_rank_that_dies_leaves_the_old_tables(victim: int) -> None:
-    found = run(dies_while_moving, 3, victim, gone=[victim], timeout=30)
+    found = run(dies_while_moving, 3, victim, gone=[victim])
     assert [each for rank, each in enumerate(found) if rank != victim] == [(0, False)] * 2
 
 

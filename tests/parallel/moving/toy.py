@@ -46,6 +46,7 @@ class Toy:
             tuple(range(dist.get_world_size())),
             lambda: self.chosen,
             lambda: self.busy,
+            lambda *_: None,
             rules or Rules(),
         )
 

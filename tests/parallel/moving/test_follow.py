@@ -1,0 +1,105 @@
+"""Compiled layers whose experts move between calls: every bit is that of one process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+import moec
+from moec.artifact.parallel import Parallel
+from moec.runtime.parallel.layer import ParallelLayer
+from moec.runtime.parallel.moving.follow import follow
+from tests.parallel.moving.toy import FAST, random_table
+from tests.parallel.ranks import run
+from tests.parallel.test_layer import inputs
+from tests.pieces.chain import compiled
+from tests.pieces.spread import spread
+from tests.pieces.test_chain import LAYERS
+
+NAMES = ("f32", "shared", "int4")
+RANKS, CALLS, MOVES = 2, 60, 4
+
+
+def with_room(ranks: int, experts: int, group: str = "routed", shared: tuple[str, ...] = (), more: int = 1) -> Parallel:
+    found = spread(ranks, experts, group, shared)
+    return replace(found, slots=found.slots + more)
+
+
+@cache
+def artifact(name: str, more: int) -> Path:
+    shared = tuple(group for group in ("common", "other") if f"shared {group}" in LAYERS[name])
+    return compiled(LAYERS[name], RANKS, make=partial(with_room, shared=shared, more=more))
+
+
+def moved(paths: dict[str, str], seed: int) -> dict[str, tuple[list[torch.Tensor], list[int]]]:
+    """Calls of layers whose experts move again and again, all together; the results, and the version at each call."""
+    mesh = init_device_mesh("cpu", (RANKS,), mesh_dim_names=("gpu",))
+    layers = {name: moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0) for name, path in paths.items()}
+    found: dict[str, tuple[list[torch.Tensor], list[int]]] = {name: ([], []) for name in paths}
+    random = np.random.default_rng(seed)
+    with follow(list(layers.values()), replace(FAST, piece=1000)) as moving:
+        future = None
+        for number in range(CALLS):
+            if moving.leads and (future is None or future.done()) and moving.gate.active.version < MOVES:
+                future = moving.move([random_table(random, table) for table in moving.tables])
+            for name, layer in layers.items():
+                assert isinstance(layer, ParallelLayer)
+                x = inputs(layer.manifest, 7 + number % 5, number * RANKS + layer.rank)
+                found[name][0].append(layer(*x))
+                found[name][1].append(moving.gate.active.version)
+                assert layer.table == moving.tables[list(layers).index(name)]
+            dist.barrier()
+    return found
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_moves_change_no_bit(more: int) -> None:
+    paths = {name: str(artifact(name, more)) for name in NAMES}
+    ranks = run(moved, RANKS, paths, more)
+    for name, path in paths.items():
+        layer = moec.load(path).reset_parameters(0)
+        versions = ranks[0][name][1]
+        assert versions[-1] > 1  # at least once they moved
+        for rank, found in enumerate(ranks):
+            results, seen = found[name]
+            assert seen == versions
+            for number, result in enumerate(results):
+                x = inputs(layer.manifest, 7 + number % 5, number * RANKS + rank)
+                assert torch.equal(result, layer(*x))
+
+
+def follows(path: str) -> tuple[list[int], list[torch.Tensor], list[torch.Tensor]]:
+    """Experts of the first rank are chosen by nearly all tokens."""
+    mesh = init_device_mesh("cpu", (RANKS,), mesh_dim_names=("gpu",))
+    layer = moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0)
+    whole = moec.load(path).reset_parameters(0)
+    hot = whole.state_dict()["router.logits.weight"][0]
+    given, results, versions = [], [], []
+    with follow([layer], replace(FAST, look=0.05)) as moving:
+        for number in range(200):
+            (x,) = inputs(layer.manifest, 40, number * RANKS + layer.rank)
+            given.append(x + 3 * hot)
+            results.append(layer(given[-1]))
+            versions.append(moving.gate.active.version)
+            done = torch.tensor([int(moving.leads and number > 20 and versions[-1] > 0)])
+            dist.broadcast(done, 0)
+            if done:
+                break
+    return versions, given, results
+
+
+def test_experts_follow_the_load_of_calls() -> None:
+    """By themselves, and with the bits of one process."""
+    ranks = run(follows, RANKS, str(artifact("f32", 1)))
+    layer = moec.load(artifact("f32", 1)).reset_parameters(0)
+    assert ranks[0][0] == ranks[1][0]
+    assert ranks[0][0][-1] > 0
+    for _, given, results in ranks:
+        assert all(torch.equal(layer(x), y) for x, y in zip(given, results, strict=True))
