@@ -61,7 +61,7 @@ def arrive(memory: torch.Tensor, pairs: Counts, rows: Counts) -> Arrival:
         begin += size
     within = described[:, 0]
     row = within + np.repeat(begins + leads, pairs).astype(np.int32)
-    data = within + np.repeat(starts(rows)[:-1], pairs)
+    data = within.astype(np.intp) + np.repeat(starts(rows)[:-1], pairs)
     weight = np.ascontiguousarray(described[:, 2]).view(np.float32)
     return Arrival(row, described[:, 1], weight, data, pairs, rows)
 

@@ -117,10 +117,11 @@ def depart(index: Ints, weight: NDArray[np.float32], holder: Ints, slot: Ints, r
 
 def _ascending(index: Ints) -> Ints:
     """`[T, K]`: at which of its token's places each choice stands when they are sorted by expert."""
-    most = index.shape[1]
-    key = np.sort(index * np.int32(most) + np.arange(most, dtype=np.int32), axis=1)
-    found = np.empty_like(index)
-    np.put_along_axis(found, key % most, np.arange(most, dtype=np.int32)[None], axis=1)
+    found = np.zeros_like(index)
+    for column in range(index.shape[1]):
+        one = index[:, column : column + 1]
+        found += one < index
+        found[:, column + 1 :] += one == index[:, column + 1 :]  # the same expert again comes behind
     return found
 
 
@@ -129,7 +130,7 @@ def _in_order(index: Ints, holder: Ints, rules: Rules) -> Numbers:
     if rules.unit != "rank" or len(rules.grid) == 1:
         return np.flatnonzero(index.reshape(-1) >= 0)
     order = np.argsort(holder, axis=1, kind="stable")
-    numbers = (order + np.arange(len(index))[:, None] * index.shape[1]).reshape(-1)
+    numbers: Numbers = (order + np.arange(len(index))[:, None] * index.shape[1]).reshape(-1)
     return numbers[index.reshape(-1)[numbers] >= 0]
 
 

@@ -18,6 +18,9 @@ from moec.runtime.parallel.seat import Seat
 from moec.runtime.parallel.streams import Program, Run
 from moec.schedule.steps import COMPUTE, Schedules, Step
 
+FEW_TOKENS = 32
+"""Up to which nothing that an exchange could hide takes as long as waking another thread."""
+
 
 class Engine:
     """A layer's forward on one rank.  Made by all ranks in the same order, as it makes process groups.
@@ -76,4 +79,6 @@ class Engine:
 
     def run(self, call: Call) -> Run:
         """All steps.  Raises RankError where other ranks do not do theirs."""
+        if self.seat.schedule.chunks == 1 and call.tokens <= FEW_TOKENS:
+            return self.program.run_here(call)
         return self.program.run(call, self._threads)

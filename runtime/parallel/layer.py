@@ -30,6 +30,7 @@ from moec.runtime.parallel.checkpoints.state import Slots
 from moec.runtime.parallel.engine import Engine
 from moec.runtime.parallel.network import Network, network
 from moec.runtime.parallel.pieces import Compiled, Pieces
+from moec.runtime.parallel.streams import Run
 from moec.runtime.parallel.timeline import Timeline
 from moec.runtime.parallel.weights import OwnWeights
 from moec.runtime.random_values import RandomValues
@@ -68,14 +69,14 @@ class ParallelLayer(nn.Module):
             _network=net,
             _engine=Engine(parallel, schedules, pieces, [tensor.name for tensor in manifest.inputs], net),
             _memory=Buffers(),
-            _timeline=None,
+            _run=None,
             _before=None,
         )
         grid = tuple(parallel.mesh.axis(name).size for name in parallel.routed.ep) or (1,)
         self.use(Table.first(Placement.even(parallel.holders), parallel.slots, grid))
         self._adopt()
         self._own = self._own_weights()
-        self.register_load_state_dict_pre_hook(_take_own)
+        self.register_load_state_dict_pre_hook(_take_own)  # type: ignore[no-untyped-call]
         self.train(training)
 
     _manifest: Manifest
@@ -84,7 +85,7 @@ class ParallelLayer(nn.Module):
     _network: Network
     _engine: Engine
     _memory: Buffers
-    _timeline: Timeline | None
+    _run: Run | None  # the last one
     _before: Callable[[], None] | None  # called first by every call
     _table: Table
     _lookup: Lookup
@@ -141,7 +142,7 @@ class ParallelLayer(nn.Module):
     @property
     def timeline(self) -> Timeline | None:
         """When each step of the last call ran on this rank; None before the first."""
-        return self._timeline
+        return None if self._run is None else Timeline.of(self.rank, self._engine.program.steps, self._run)
 
     @property
     def statistics(self) -> LoadStatistics:
@@ -182,10 +183,10 @@ class ParallelLayer(nn.Module):
             self._before()
         for layer in self._loaded.values():
             layer._require_weights()
-        with self._network.call(self._manifest.layer):
+        # Ordinary tensors even in inference mode: threads write them, and later calls that may not be in it.
+        with self._network.call(self._manifest.layer), torch.inference_mode(False), torch.no_grad():
             call = self._engine.call(given, self._lookup, self._memory)
-            run = self._engine.run(call)
-        self.__dict__["_timeline"] = Timeline.of(self.rank, self._engine.program.steps, run)
+            self.__dict__["_run"] = self._engine.run(call)
         outputs = [call.results[tensor.name] for tensor in self._manifest.outputs]
         if len(leading) != 1:
             outputs = [output.view(*leading, *output.shape[1:]) for output in outputs]

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from moec.runtime.module import Layer
+from moec.runtime.packing.weights import adopted
 from moec.runtime.workspace import WORKSPACES
 
 
@@ -68,7 +69,9 @@ class Compiled:
 
     def __call__(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> None:
         code, store = self._kernel, self.layer._store
-        packed, _ = self.layer._current()
+        packed, weights = self.layer._current()
+        if packed is None:  # other weights stand in for this one call
+            packed = adopted(code, weights).buffer
         tokens = inputs[0].shape[0]
         threads = torch.get_num_threads()
         observed = store.statistics

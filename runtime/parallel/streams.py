@@ -14,6 +14,8 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
+import torch
+
 from moec.errors import MoecError
 from moec.schedule.steps import COMPUTE, Schedule, Step
 
@@ -42,11 +44,11 @@ class Run:
     begin, end  of each step, ns of `time.perf_counter_ns`; 0 for what did not run
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, signals: bool) -> None:
         self.begin = [0] * steps
         self.end = [0] * steps
         self.error: BaseException | None = None
-        self._locks = [threading.Lock() for _ in range(steps)]
+        self._locks = [threading.Lock() for _ in range(steps)] if signals else []
         for lock in self._locks:
             lock.acquire()
         self._failing = threading.Lock()
@@ -85,9 +87,11 @@ class Program(Generic[State]):
     ) -> None:
         self.steps = schedule.steps
         number = {step.name: i for i, step in enumerate(schedule.steps)}
+        self._all: list[_Bound[State]] = []
         self._streams: dict[str, list[_Bound[State]]] = {COMPUTE: []}
         for step in schedule.steps:
             bound = _Bound(number[step.name], act(step), tuple(number[name] for name in step.waits))
+            self._all.append(bound)
             self._streams.setdefault(step.stream, []).append(bound)
         self._check = check
 
@@ -98,7 +102,7 @@ class Program(Generic[State]):
 
     def run(self, state: State, threads: Mapping[str, Thread]) -> Run:
         """All steps, on `threads` by the names of their streams.  Raises what the first step that failed raised."""
-        run = Run(len(self.steps))
+        run = Run(len(self.steps), signals=True)
         for name in self.streams:
             threads[name].submit(partial(self._stream, self._streams[name], state, run))
         self._stream(self._streams[COMPUTE], state, run)
@@ -106,6 +110,18 @@ class Program(Generic[State]):
             if run.error is not None:
                 raise run.error
             run.wait(self._streams[name][-1].number, self._check)
+        return run
+
+    def run_here(self, state: State) -> Run:
+        """All steps in the calling thread, in the order of the schedule: sooner done where nothing takes long.
+
+        Ranks may choose by themselves, as the exchanges of each group keep their order.
+        """
+        run = Run(len(self.steps), signals=False)
+        for step in self._all:
+            run.begin[step.number] = perf_counter_ns()
+            step.run(state)
+            run.end[step.number] = perf_counter_ns()
         return run
 
     def _stream(self, stream: Sequence[_Bound[State]], state: State, run: Run) -> None:
@@ -135,5 +151,6 @@ class Thread:
         self._work.put(work)
 
     def _serve(self) -> None:
-        while True:
-            self._work.get()()
+        with torch.no_grad():
+            while True:
+                self._work.get()()
