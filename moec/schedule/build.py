@@ -58,13 +58,15 @@ def backward(wiring: Wiring, options: Options) -> Schedule:
 
 
 def both(wiring: Wiring, options: Options, training: bool) -> Schedules:
-    """Forward and, for training, backward; what forward kept is then all there: no buffer is used twice.
+    """Forward and, for training, backward, which goes by the chunks of forward: ranges of slots, all pairs travelling.
+
+    What forward kept is then all there: no buffer is used twice.
 
     Raises ValueError as `forward` does.
     """
     if not training:
         return Schedules(wiring, forward(wiring, options))
-    kept = replace(options, buffers=None)
+    kept = replace(options, split="experts", local_first=False, buffers=None)
     return Schedules(wiring, forward(wiring, kept), backward(wiring, kept))
 
 

@@ -112,18 +112,18 @@ class Relay:
             return self.arrival.pairs
         if unit == "row":
             return self.arrival.rows
-        origin = np.searchsorted(self._ends, self._sources, side="right")
+        origin = np.searchsorted(self._ends, self.sources, side="right")
         return np.bincount(origin, minlength=len(self.arrival.pairs))
 
     def back(self, rows: torch.Tensor, unit: Unit) -> torch.Tensor:
         """What goes back by the outer hop, from the `rows` that the inner one gave back."""
         if unit == "row":
-            return add_up(rows, self._sources, int(self.arrival.rows.sum()))
+            return add_up(rows, self.sources, int(self.arrival.rows.sum()))
         if unit == "pair":
             order = np.empty_like(self.messages.order)
             order[self.messages.order] = np.arange(len(order))
         else:
-            order = np.argsort(self._sources, kind="stable")
+            order = np.argsort(self.sources, kind="stable")
         return rows.index_select(0, torch.from_numpy(order))
 
     @property
@@ -131,7 +131,7 @@ class Relay:
         return starts(self.arrival.rows)[1:]
 
     @property
-    def _sources(self) -> Numbers:
+    def sources(self) -> Numbers:
         """For each row of the inner hop's messages, its number among the rows that came."""
         number_of = np.empty(int(self.arrival.row.max(initial=-1)) + 1, np.intp)
         number_of[self.arrival.row] = self.arrival.data

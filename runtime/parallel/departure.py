@@ -90,7 +90,7 @@ def depart(index: Ints, weight: NDArray[np.float32], holder: Ints, slot: Ints, r
     holder, slot   [T, K]: at which position and in which slot there the copy is that each choice takes
     """
     tokens, most = index.shape
-    at = _in_order(index, holder, rules)
+    at = in_order(index, holder, rules)
     row = at // most
     column_of = _ascending(index)
     position, slots = holder.reshape(-1)[at], slot.reshape(-1)[at]
@@ -125,7 +125,7 @@ def _ascending(index: Ints) -> Ints:
     return found
 
 
-def _in_order(index: Ints, holder: Ints, rules: Rules) -> Numbers:
+def in_order(index: Ints, holder: Ints, rules: Rules) -> Numbers:
     """The choices that are some, numbered through `[T, K]`: by token; by position where sums of one stand together."""
     if rules.unit != "rank" or len(rules.grid) == 1:
         return np.flatnonzero(index.reshape(-1) >= 0)

@@ -1,0 +1,1 @@
+"""Training of layers over several processes: gradients travel back the way that rows came."""

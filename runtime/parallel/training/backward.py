@@ -1,0 +1,130 @@
+"""The steps of a backward call that compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from moec.runtime.parallel.arrival import add_up
+from moec.runtime.parallel.departure import in_order
+from moec.runtime.parallel.figures import Figures
+from moec.runtime.parallel.training.call import Backward
+from moec.runtime.parallel.wire import Wire
+from moec.schedule.steps import Step
+
+
+@dataclass(frozen=True)
+class BackwardComputing:
+    """Makes steps of the stream `compute` into functions of a backward call."""
+
+    figures: Figures
+    wire: Wire
+
+    def act(self, step: Step) -> Callable[[Backward], None]:
+        """What a step does.  Raises KeyError for one that does not compute."""
+        chunk = step.chunk or 0
+        acts: dict[str, Callable[[Backward], None]] = {
+            "collect": self.collect,
+            "pack": lambda back: self.pack(back, chunk),
+            "experts": lambda back: self.experts(back, chunk),
+            "shared": self.shared,
+            "route": self.route,
+        }
+        return acts[step.kind]
+
+    def collect(self, back: Backward) -> None:
+        """From the gradients of outputs to those of tokens' sums and of shared experts' terms."""
+        found = _gradients(back, "collect", 0, back.seeds)
+        back.sums = found.pop("rows")
+        back.terms = {name: found.pop(name) for name in back.call.terms}
+        _add(back.tokens, found)
+
+    def pack(self, back: Backward, chunk: int) -> None:
+        """The gradients of the sums, in the order in which forward sent the tokens' rows."""
+        if chunk == 0:
+            back.encoded = self.wire.encode(back.sums)
+        rules, messages = self.figures.seat.rules, back.call.departure.messages
+        first = chunk * rules.width
+        begin, end = messages.row_starts[[first, first + rules.grid[0]]].tolist()
+        back.chunks[chunk].rows = back.encoded.index_select(0, torch.from_numpy(messages.sent[begin:end]))
+
+    def experts(self, back: Backward, chunk: int) -> None:
+        """From the gradients of results to those of rows, weights and parameters."""
+        call, state = back.call, back.chunks[chunk]
+        arrival, order = call.chunks[chunk].arrival, call.orders.get(chunk)
+        data = arrival.data if order is None else arrival.data[order]
+        pairs = len(data)
+        done, piece = call.done["experts", chunk], call.trained.experts
+        given = dict(zip((tensor.name for tensor in piece.inputs), done.inputs, strict=True))
+        length = len(given["rows"])
+        seed = torch.zeros((length, self.figures.width), dtype=torch.float32, device="cpu")
+        torch.index_select(self.wire.decode(state.memory), 0, torch.from_numpy(data), out=seed[:pairs])
+        # A row for each pair, so that each gets a gradient of its own: tokens add them up as in one process.
+        given["rows"] = given["rows"].index_select(0, given["source"][:, 0].clamp(min=0))
+        given["source"] = torch.arange(length, dtype=torch.int32, device="cpu")[:, None]
+        inputs = [given[tensor.name] for tensor in piece.inputs]
+        found = piece.backward(inputs, call.parameters["experts"], done.saved, {piece.outputs[0].name: seed})
+        state.out, state.weights = found["rows"][:pairs], found["weight"][:pairs]
+        if order is not None:
+            back_in_order = torch.from_numpy(np.argsort(order))
+            state.out, state.weights = (one.index_select(0, back_in_order) for one in (state.out, state.weights))
+        if self.figures.seat.rules.unit != "pair":
+            state.out = add_up(state.out, arrival.data, int(arrival.rows.sum()))
+        self._keep(back, chunk, {name: found[name] for name in piece.parameters if name in found})
+        del call.done["experts", chunk]
+
+    def _keep(self, back: Backward, chunk: int, found: Mapping[str, torch.Tensor]) -> None:
+        """A chunk is a range of slots: the gradients of its parameters are whole, and those of others are zeros."""
+        kept = back.parameters.setdefault("experts", {})
+        for name, gradient in found.items():
+            if name not in kept:
+                kept[name] = gradient
+            else:
+                begin, end = self.figures.seat.schedule.range(chunk, len(gradient))
+                kept[name][begin:end] = gradient[begin:end]
+
+    def shared(self, back: Backward) -> None:
+        """From the gradients of terms to those of tokens."""
+        found = _gradients(back, "shared", 0, back.terms)
+        back.terms = found
+
+    def route(self, back: Backward) -> None:
+        """The gradients of tokens: over their experts in ascending order, then shared experts', then the router's."""
+        call, figures = back.call, self.figures
+        total = torch.zeros((call.tokens, back.rows.shape[1]), dtype=torch.float32, device="cpu")
+        places = torch.from_numpy(call.departure.places)
+        for slot in range(figures.slots):
+            some = torch.nonzero(places[:, slot] >= 0)[:, 0]
+            total.index_add_(0, some, back.rows.index_select(0, places[some, slot]).float())
+        found = _gradients(back, "route", 0, {**back.seeds, call.trained.route.outputs[1].name: self._weights(back)})
+        for part in (back.terms, found):
+            if figures.x in part:
+                total += part.pop(figures.x)
+        for part in ({figures.x: total.to(call.inputs[figures.x].dtype)}, back.terms, found):
+            _add(back.tokens, part)
+
+    def _weights(self, back: Backward) -> torch.Tensor:
+        """f32 [T, K]: the gradients of the routing weights; zeros where nothing was chosen."""
+        call = back.call
+        index = call.index.numpy()
+        at = in_order(index, call.lookup(index)[0], self.figures.seat.rules)[call.departure.messages.order]
+        weights = torch.zeros(index.size, dtype=torch.float32, device="cpu")
+        weights[torch.from_numpy(at)] = back.weights[:, 0]
+        return weights.view(index.shape)
+
+
+def _gradients(back: Backward, name: str, chunk: int, seeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The gradients of a piece's inputs; those of its parameters are kept."""
+    call = back.call
+    piece, done = call.trained.trained[name], call.done.pop((name, chunk))
+    found = dict(piece.backward(done.inputs, call.parameters[name], done.saved, seeds))
+    back.parameters[name] = {one: found.pop(one) for one in piece.parameters if one in found}
+    return found
+
+
+def _add(gradients: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> None:
+    for name, gradient in more.items():
+        gradients[name] = gradients[name] + gradient if name in gradients else gradient
