@@ -10,6 +10,7 @@ from moec.passes.parallel import parallel
 from moec.passes.pieces import tokens
 from moec.passes.pieces.experts import experts
 from moec.passes.pieces.parts import cannot_cut, find_parts
+from moec.passes.pieces.sharding import read_sharding
 from moec.passes.rewriting import function
 
 
@@ -29,8 +30,7 @@ class Place(Pass):
         spread = parallel(module)
         if spread is None:
             raise cannot_cut(function(module), "nothing says over which", "write `on MESH` in its layout")
-        forget_sharding(module)
-        parts = find_parts(module)
+        parts = find_parts(module, read_sharding(module))
         made = {
             "route": tokens.route(parts),
             "capacity": tokens.capacity(parts),
@@ -51,13 +51,3 @@ class Place(Pass):
                 copy.attributes["sym_name"] = ir.StringAttr.get(name)
         remarks.add(self, f"pieces: {', '.join(n for n, piece in made.items() if piece is not None)}", layer.location)
         layer.erase()
-
-
-def forget_sharding(module: ir.Module) -> None:
-    """Take the layer's `shard.shard` operations away: what they say has been read."""
-    block = function(module).regions[0].blocks[0]
-    for op in [op.operation for op in block.operations if op.operation.name == "shard.shard"]:
-        op.results[0].replace_all_uses_with(op.operands[0])
-        op.erase()
-    for op in [op.operation for op in block.operations if op.operation.name == "shard.sharding"]:
-        op.erase()

@@ -1,7 +1,8 @@
 """A layout's mesh and cuts become operations of MLIR's `shard` dialect, on the layer as it stands."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 from torch_mlir import ir
@@ -10,15 +11,17 @@ from moec.artifact.parallel import Parallel
 from moec.dialect.functions import layer_function
 from moec.passes.base import Pass, Remarks
 from moec.passes.parallel import parallel
-from moec.passes.rewriting import terminator
+from moec.passes.pieces.hidden import find_hidden, parameter_axes
+from moec.passes.pieces.parts import group_name
+from moec.passes.rewriting import dims, operations, terminator
 
 
 @dataclass(frozen=True)
 class ShardLayout(Pass):
     """Adds the mesh as a `shard.grid`, and to every argument and output of the layer that is cut a `shard.shard`.
 
-    Tokens are cut along their leading axis; a routed expert's parameters along the axis of experts.  A module without
-    `moe.parallel`, and one that has a grid, is left as it is.
+    Tokens are cut along their leading axis, parameters along the axis of experts (ep) and the hidden dimension (tp).  A
+    module without `moe.parallel`, and one that has a grid, is left as it is.
     """
 
     name: ClassVar[str] = "shard-layout"
@@ -28,14 +31,14 @@ class ShardLayout(Pass):
         if spread is None or any(op.operation.name == "shard.grid" for op in module.body.operations):
             return
         function = layer_function(module)
-        mesh = spread.mesh
+        mesh, hidden = spread.mesh, _hidden(spread, function)
         with ir.InsertionPoint.at_block_begin(module.body), function.location:
             shape = ir.DenseI64ArrayAttr.get(mesh.shape)
             ir.Operation.create("shard.grid", attributes={"sym_name": ir.StringAttr.get(mesh.name), "shape": shape})
         block = function.regions[0].blocks[0]
         with ir.InsertionPoint.at_block_begin(block), function.location:
             for argument, names in zip(block.arguments, function.attributes["arg_attrs"], strict=True):
-                cut = _cut(spread, ir.DictAttr(names), ir.RankedTensorType(argument.type).rank)
+                cut = _cut(spread, ir.DictAttr(names), dims(argument), hidden.get(argument, {}))
                 if cut is not None:
                     uses = list(argument.uses)
                     sharded = _annotated(spread, argument, cut)
@@ -53,34 +56,57 @@ class ShardLayout(Pass):
 
 @dataclass(frozen=True)
 class Cut:
-    """For each axis of a tensor the mesh axes that it is cut over; how many experts each position has, if uneven."""
+    """For each axis of a tensor the mesh axes that it is cut over, and where its parts begin and end, if uneven."""
 
     axes: tuple[tuple[str, ...], ...]
-    counts: tuple[int, ...] | None = None
+    ends: tuple[int, ...] = ()
 
 
-def _cut(spread: Parallel, names: ir.DictAttr, rank: int) -> Cut | None:
+def _hidden(spread: Parallel, function: ir.Operation) -> Mapping[ir.Value, Mapping[int, tuple[str, ...]]]:
+    """The arguments whose hidden dimension is cut: along which axis, over which axes of the mesh."""
+    cut = {one.experts: one.tp for one in (spread.routed, *spread.shared) if one.tp}
+    if not cut:
+        return {}
+    found: dict[ir.Value, dict[int, tuple[str, ...]]] = {}
+    for op in operations(function.regions[0].blocks[0], "moe.experts", "moe.shared"):
+        program = op.operation.regions[0].blocks[0]
+        axes = cut.get(group_name(program, function) or "")
+        if axes:
+            for parameter, axis in find_hidden(program).parameters.items():
+                for argument, of_argument in parameter_axes(parameter, axis).items():
+                    found[argument] = {of_argument: axes}
+    return found
+
+
+def _cut(
+    spread: Parallel, names: ir.DictAttr, shape: Sequence[int], hidden: Mapping[int, tuple[str, ...]]
+) -> Cut | None:
     """How an argument is cut; None: every rank has all of it."""
-    role = str(ir.StringAttr(names["moe.role"]).value)
-    if role == "input":
-        return Cut((spread.tokens, *[()] * (rank - 1)))
+    if str(ir.StringAttr(names["moe.role"]).value) == "input":
+        return Cut((spread.tokens, *[()] * (len(shape) - 1)))
     group = str(ir.StringAttr(names["moe.name"]).value).partition(".")[0]
-    if group == spread.routed.experts and spread.routed.ep:
-        return Cut((spread.routed.ep, *[()] * (rank - 1)), spread.routed.counts)
-    return None
+    axes = [hidden.get(axis, ()) for axis in range(len(shape))]
+    if group != spread.routed.experts:
+        return Cut(tuple(axes)) if hidden else None
+    axes[0] = spread.routed.ep
+    counts = spread.routed.counts
+    if counts is None:
+        return Cut(tuple(axes)) if any(axes) else None
+    ends = [0, *accumulate(counts)]
+    for axis, over in hidden.items():
+        ways = spread.mesh.size(over)
+        ends += [shape[axis] * i // ways for i in range(ways + 1)]
+    return Cut(tuple(axes), tuple(ends))
 
 
 def _annotated(spread: Parallel, value: ir.Value, cut: Cut) -> ir.Value:
     mesh = spread.mesh
     numbers = ", ".join(f"[{', '.join(str(mesh.names.index(axis)) for axis in axes)}]" for axes in cut.axes)
-    ends = [0]
-    for count in cut.counts or ():
-        ends.append(ends[-1] + count)
     attributes = {
         "grid": ir.FlatSymbolRefAttr.get(mesh.name),
         "split_axes": ir.Attribute.parse(f"#shard<axisarray[{numbers}]>"),
         "static_halo_sizes": ir.DenseI64ArrayAttr.get([]),
-        "static_sharded_dims_offsets": ir.DenseI64ArrayAttr.get(ends if cut.counts else []),
+        "static_sharded_dims_offsets": ir.DenseI64ArrayAttr.get(cut.ends),
         "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
     }
     type_ = ir.Type.parse("!shard.sharding")
@@ -92,3 +118,4 @@ def _said(spread: Parallel) -> Iterator[tuple[str, Sequence[str]]]:
     yield "tokens", spread.tokens
     for one in (spread.routed, *spread.shared):
         yield f"{one.experts} as ep", one.ep
+        yield f"{one.experts} as tp", one.tp

@@ -12,8 +12,10 @@ from moec.errors import DiagnosticError
 from moec.passes.base import Remarks
 from moec.passes.canonicalize import Canonicalize
 from moec.passes.fuse_shared_experts import join, route_constantly, routed_twin
+from moec.passes.pieces.hidden import Hidden, find_hidden, not_cut, parameter_axes
+from moec.passes.pieces.sharding import Ways
 from moec.passes.refusal import error
-from moec.passes.rewriting import body, defining, element_type, operations, terminator
+from moec.passes.rewriting import body, defining, dims, element_type, operations, terminator
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a layer with one group of routed experts consists of."""
+    """What a layer with one group of routed experts consists of, and into how many parts its arguments are cut."""
 
     function: ir.Operation
     layer: str
@@ -52,6 +54,30 @@ class Parts:
     experts: ExpertsOp
     combine: CombineOp
     shared: tuple[Shared, ...]
+    ways: Ways
+
+    def hidden(self, block: ir.Block) -> tuple[Hidden, int]:
+        """What of an expert's program is cut besides experts, and into how many parts."""
+        arguments = {one for op in operations(block, "moe.own") for one in parameter_axes(op.operation.operands[0], 0)}
+        ways = max((n for one in arguments for n in self.ways.get(self.name(one), ())[1:]), default=1)
+        return (find_hidden(block), ways) if ways > 1 else (Hidden(block), 1)
+
+    def held(self, argument: ir.Value, experts: int | None = None) -> ir.Type:
+        """The type of a parameter that one rank holds; of so many experts, if their axis is another."""
+        shape = dims(argument)
+        ways = self.ways.get(self.name(argument), ())
+        for axis, count in enumerate(ways[1:], start=1):
+            if shape[axis] % count:
+                said = f"{shape[axis]} rows or columns of `{self.name(argument)}` are not {count} equal parts"
+                raise not_cut(self.function, said)
+            shape[axis] //= count
+        if experts is not None:
+            shape[0] = experts
+        return ir.RankedTensorType.get(shape, element_type(argument))
+
+    def name(self, argument: ir.Value) -> str:
+        """The name of an argument of the layer's function."""
+        return str(ir.StringAttr(self.names[argument]["moe.name"]).value)
 
     @property
     def result_element(self) -> ir.Type:
@@ -66,8 +92,11 @@ class Parts:
         return {a: ir.DictAttr(n) for a, n in zip(arguments, self.function.attributes["arg_attrs"], strict=True)}
 
 
-def find_parts(module: ir.Module) -> Parts:
-    """The parts of a module's layer.  Raises DiagnosticError for a layer that cannot be cut."""
+def find_parts(module: ir.Module, ways: Ways) -> Parts:
+    """The parts of a module's layer, whose arguments are cut as `ways` says.
+
+    Raises DiagnosticError for a layer that cannot be cut.
+    """
     function, group = layer_function(module), routed(module)
     block = body(module)
     dispatches = operations(block, "moe.dispatch")
@@ -92,11 +121,11 @@ def find_parts(module: ir.Module) -> Parts:
     name = str(ir.StringAttr(module.operation.attributes["moe.layer"]).value)
     shared = operations(block, "moe.shared")
     groups = tuple(
-        Shared(op, _group(op, function, i), apart)
+        Shared(op, group_name(op.body.blocks[0], function) or f"shared_{i}", apart)
         for i, (op, apart) in enumerate(zip(shared, joined(module), strict=True))
     )
     return Parts(
-        function, name, group, route.opview, capacity, dispatch, experts.opview, combine.opview, groups
+        function, name, group, route.opview, capacity, dispatch, experts.opview, combine.opview, groups, ways
     )  # fmt: skip
 
 
@@ -124,18 +153,13 @@ def _only(value: ir.Value, name: str, function: ir.Operation) -> ir.Operation:
     return op
 
 
-def _group(shared: SharedOp, function: ir.Operation, number: int) -> str:
-    """The name of a group of shared experts: what the names of its parameters begin with."""
-    names = dict(
-        zip(function.regions[0].blocks[0].arguments, function.attributes["arg_attrs"], strict=True),
-    )
-    for op in shared.body.blocks[0].operations:
-        value = op.operation.operands[0] if op.operation.name == "moe.own" else None
-        while value is not None and not isinstance(value, ir.BlockArgument):
-            value = value.owner.operation.operands[0]
-        if value is not None:
-            return str(ir.StringAttr(names[value]["moe.name"]).value).partition(".")[0]
-    return f"shared_{number}"
+def group_name(block: ir.Block, function: ir.Operation) -> str | None:
+    """The name of a group of experts, by their program: what the names of its parameters begin with."""
+    names = dict(zip(function.regions[0].blocks[0].arguments, function.attributes["arg_attrs"], strict=True))
+    for op in operations(block, "moe.own"):
+        for argument in parameter_axes(op.operation.operands[0], 0):
+            return str(ir.StringAttr(names[argument]["moe.name"]).value).partition(".")[0]
+    return None
 
 
 def cannot_cut(op: ir.Operation, why: str, fix: str = "leave the mesh out of its layout") -> DiagnosticError:

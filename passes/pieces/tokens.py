@@ -1,5 +1,7 @@
 """The pieces of a layer that run where the tokens are: route, capacity, shared, collect."""
 
+from dataclasses import replace
+
 from torch_mlir import ir
 from torch_mlir.dialects import arith, tensor
 
@@ -40,23 +42,25 @@ def shared(parts: Parts, name: str = "shared") -> ir.Module | None:
     """The tokens to what shared experts add to them, f32 [T, N] each, by `Shared.terms`."""
     if not parts.shared:
         return None
-    draft = Draft(parts, name, used(parts, [one.op.out for one in parts.shared]))
+    given = used(parts, [one.op.out for one in parts.shared])
+    held = [one if one.role == "input" else replace(one, type=parts.held(one.stands)) for one in given]
+    draft = Draft(parts, name, held)
     results = []
     for one in parts.shared:
         with ir.InsertionPoint(draft.block), one.op.location:
-            values = [_alone(draft, one, i) for i in range(one.count)] if one.apart else [draft.take(one.op.out)]
+            alone = range(one.count) if len(one.terms) > 1 else [None]
+            values = [_added(draft, one, number) for number in alone]
         results += [Result(n, v, element=parts.result_element) for n, v in zip(one.terms, values, strict=True)]
     return draft.finish(results)
 
 
-def _alone(draft: Draft, group: Shared, number: int) -> ir.Value:
-    """What one expert of a group adds."""
-    op = group.op
-    if group.count == 1:
-        return draft.take(op.out)
-    known = captured(draft, op.body.blocks[0], Resizing(lambda whole: _expert(draft.take(whole), number)))
-    made = SharedOp(draft.take(op.x), integer(1), op.out.type)
-    fill(made.body, op.body.blocks[0], known)
+def _added(draft: Draft, group: Shared, number: int | None) -> ir.Value:
+    """What one expert of a group adds, or all of them."""
+    op, program = group.op, group.op.body.blocks[0]
+    leaf = draft.take if number is None else lambda whole: _expert(draft.take(whole), number)
+    known = captured(draft, program, Resizing(leaf))
+    made = SharedOp(draft.take(op.x), integer(group.count if number is None else 1), op.out.type)
+    fill(made.body, program, known, *draft.parts.hidden(program))
     return made.out
 
 
