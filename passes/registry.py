@@ -23,6 +23,7 @@ PASSES = {
     "place": "moec.passes.place:Place",
     "quantise-experts": "moec.passes.quantise_experts:QuantiseExperts",
     "refit-capacity": "moec.passes.refit_capacity:RefitCapacity",
+    "schedule-exchange": "moec.passes.schedule_exchange:ScheduleExchange",
     "shard-layout": "moec.passes.shard_layout:ShardLayout",
     "specialise-tokens": "moec.passes.specialise_tokens:SpecialiseTokens",
 }

@@ -36,6 +36,10 @@ def command(
     variants: Annotated[
         bool, typer.Option("--variants", help="Also compile ahead what the layer's layout allows it to become.")
     ] = False,
+    machine: Annotated[
+        Path | None,
+        typer.Option(help="A file of measured figures, by which the schedule of a layer on a mesh is chosen."),
+    ] = None,
     remarks: Annotated[bool, typer.Option("--remarks", help="Say what every pass decided and why.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="Say how long every stage and pass took.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
@@ -48,7 +52,7 @@ def command(
     seconds: dict[str, float] = {}
     with _progress(seconds, shown=not quiet and emit is None) as observe:
         defines = parse_defines(define or [])
-        compilation = Compilation(file, layer, defines, target, passes, observe, training, layout, variants)
+        compilation = Compilation(file, layer, defines, target, passes, observe, training, layout, variants, machine)
         if emit is not None:
             _write_text(compilation.emit(emit), output)
         else:

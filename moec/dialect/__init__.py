@@ -11,6 +11,7 @@ from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, Rou
 from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
 from moec.dialect.quantised import DequantizeOp, QuantizeOp, QuantizeRowOp, QuantizeRowsOp
 from moec.dialect.rows import ChosenOp, OwnOp, RowOp, TakeOp, TopKOp, TopPOp, YieldChoiceOp, YieldOp
+from moec.dialect.schedules import ExchangeOp, RunOp, ScheduleOp, Signal
 from moec.dialect.training import (
     CountOp,
     DenseGroupSumOp,
@@ -25,10 +26,11 @@ from moec.dialect.training import (
 
 __all__ = [
     "CapacityOp", "ChosenOp", "CollectOp", "CombineOp", "CountOp", "DenseGroupSumOp", "DenseWeightGradientOp",
-    "DequantizeOp", "DispatchOp", "ElementOp", "ExpertsOp", "GroupSumOp", "GroupedMatmulCombineOp", "GroupedMatmulOp",
-    "MapOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp", "QuantizeRowOp", "QuantizeRowsOp",
-    "RouteOp", "RowOp", "RowValuesOp", "SharedOp", "SlotValuesOp", "TakeOp", "TakeRowsOp", "TopKOp", "TopPOp",
-    "WeightGradientOp", "YieldChoiceOp", "YieldOp", "context",
+    "DequantizeOp", "DispatchOp", "ElementOp", "ExchangeOp", "ExpertsOp", "GroupSumOp", "GroupedMatmulCombineOp",
+    "GroupedMatmulOp", "MapOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp", "QuantizeRowOp",
+    "QuantizeRowsOp", "RouteOp", "RowOp", "RowValuesOp", "RunOp", "ScheduleOp", "SharedOp", "Signal",
+    "SlotValuesOp", "TakeOp", "TakeRowsOp", "TopKOp", "TopPOp", "WeightGradientOp", "YieldChoiceOp", "YieldOp",
+    "context",
 ]  # fmt: skip
 
 

@@ -4,8 +4,8 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,7 @@ class Compilation:
     training  also compile the functions that train the layer
     layout    which layout of the layer, where it has several
     variants  also compile what the layer's policy allows it to become, into the same artifact
+    machine   a file of a machine's measured figures, by which the schedule of a layer on a mesh is chosen
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Compilation:
     training: bool = False
     layout: str | None = None
     variants: bool = False
+    machine: Path | None = None
     _warnings: list[Diagnostic] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
@@ -188,10 +190,15 @@ class Compilation:
         if manifest.parallel is not None:
             from moec.pipeline.pieces import compile_pieces
 
-            made = compile_pieces(self.graph_text, manifest, self.training, lambda name: self._stage(f"piece {name}"))
+            made = compile_pieces(self.graph_text, manifest, self.training, self.machine, self._piece_stage)
             pieces, texts[container.PIECES_IR] = made.artifacts, made.text
+            manifest = replace(manifest, schedule=made.schedule)
+            self.report.remarks.entries.extend(made.remarks.entries)
         with self._stage("artifact"):
             container.write(output, library.data, manifest, texts, ahead, pieces)
+
+    def _piece_stage(self, name: str) -> AbstractContextManager[None]:
+        return self._stage(f"piece {name}")
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -227,17 +234,22 @@ def compile(
     training: bool = False,
     layout: str | None = None,
     variants: bool = False,
+    machine: str | Path | None = None,
 ) -> Path:
     """Compile a layer of a `.moe` (or `.mlir`) file to an artifact; returns where it was written.
 
     `output` defaults to the file's name with the suffix `.so`, beside it.  With `training` the artifact can also be
     trained (`moec.load(path, training=True)`).  `layout` says by which of its layouts the layer follows its load; it
     may be left out where the layer has one or none.  With `variants` the artifact also holds what its layout allows it
-    to become, compiled ahead for machines without the compiler.  Raises DiagnosticError for what is wrong with the
-    file, ToolchainError where no linker is found.
+    to become, compiled ahead for machines without the compiler.  `machine` is a file of measured figures by which the
+    schedule of a layer on a mesh is chosen; without one it is chosen by what the mesh says.
+
+    Raises DiagnosticError for what is wrong with the file, ToolchainError where no linker is found.
     """
     path = Path(path)
     target_path = Path(output) if output is not None else path.with_suffix(".so")
     given = dict(defines or {})
-    Compilation(path, layer, given, target, passes, observe, training, layout, variants).write(target_path)
+    file = Path(machine) if machine is not None else None
+    made = Compilation(path, layer, given, target, passes, observe, training, layout, variants, file)
+    made.write(target_path)
     return target_path

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch_mlir import ir
 
@@ -12,36 +13,53 @@ from moec.artifact.manifest import Manifest
 from moec.backends.registry import backend
 from moec.dialect import context
 from moec.dialect.functions import functions, is_plain, layer_function
+from moec.dialect.schedule_forms import schedules
+from moec.passes.base import Remarks
+from moec.passes.place import Place
+from moec.passes.schedule_exchange import ScheduleExchange
+from moec.passes.shard_layout import ShardLayout
 from moec.pipeline import describe, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
+from moec.schedule.steps import Schedules
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces' artifacts by their names, and the module that holds all of them at graph level."""
+    """The pieces' artifacts by their names, the module that holds all of them at graph level, and when they run.
+
+    remarks  of the passes that cut and scheduled them
+    """
 
     artifacts: Mapping[str, bytes]
     text: str
+    schedule: Schedules | None
+    remarks: Remarks
 
 
 def compile_pieces(
-    graph: str, whole: Manifest, training: bool, stage: Callable[[str], AbstractContextManager[None]]
+    graph: str,
+    whole: Manifest,
+    training: bool,
+    machine: Path | None,
+    stage: Callable[[str], AbstractContextManager[None]],
 ) -> Pieces:
     """Cut a layer at graph level (its text) as its layout says, and compile each piece within what `stage` gives.
 
     training  also compile what trains those pieces that have weights or work on rows
+    machine   a machine file by which the schedule is chosen; None: by what the mesh says
 
     Raises DiagnosticError for a layer that cannot be cut, ToolchainError without a linker.
     """
     module = ir_text.parse(graph, container.GRAPH_IR, context())
-    passes.run(module, passes.parse_pipeline(["shard-layout", f"place{{train={str(training).lower()}}}"]))
+    scheduling = ScheduleExchange(machine=str(machine) if machine is not None else "", train=training)
+    report = passes.run(module, [ShardLayout(), scheduling, Place(train=training)])
     made = {}
     found = placed(module)
     trained = {"route", "experts", "shared_training" if "shared_training" in found else "shared"} if training else ()
     for name, piece in found.items():
         with stage(name):
             made[name] = _compiled(piece, whole, name in trained)
-    return Pieces(made, ir_text.show(module))
+    return Pieces(made, ir_text.show(module), schedules(module), report.remarks)
 
 
 def placed(module: ir.Module) -> Mapping[str, ir.Module]:

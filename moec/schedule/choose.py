@@ -135,7 +135,8 @@ class Chooser:
             if count == 1 and split == "experts" and "tokens" in splits:
                 continue
             for order in self.orders(split, count):
-                for buffers in (None, 2) if count > 2 and order is None and not allowed.training else (None,):
+                few = count > 2 and order is None and not allowed.training and self.mesh.memory is not None
+                for buffers in (None, 2) if few else (None,):
                     overlap = allowed.overlap if count > 1 else ("dispatch", "combine")
                     if buffers is None or len(overlap) == 2:
                         yield Options(split, count, deep, True, near, buffers, overlap, at, order)

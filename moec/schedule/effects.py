@@ -22,6 +22,9 @@ class Value:
     chunk: int | None = None
     ring: bool = False
 
+    def __str__(self) -> str:
+        return self.name if self.chunk is None else f"{self.name} of chunk {self.chunk}"
+
     def place(self, buffers: int) -> tuple[str, int | None]:
         """Where it lies; two values of one place cannot be alive at a time."""
         return self.name, self.chunk % buffers if self.ring and self.chunk is not None else self.chunk

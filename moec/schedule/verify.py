@@ -141,7 +141,7 @@ def _values(schedule: Schedule, wiring: Wiring, order: Order[str]) -> Iterator[F
             if value not in writers:
                 yield Fault(f"needs {value}, which nothing makes", name)
             elif not order.before(writers[value][0], name):
-                yield Fault(f"does not wait for {value} of {writers[value][0]}", name)
+                yield Fault(f"does not wait for {value}, of {writers[value][0]}", name)
     places: dict[tuple[str, int | None], list[Value]] = {}
     for value in writers:
         places.setdefault(value.place(schedule.buffers), []).append(value)

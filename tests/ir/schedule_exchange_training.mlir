@@ -1,0 +1,92 @@
+// PASSES: schedule-exchange{chunks=2,train=true,tokens=8192} place{train=true}
+// CHECK:       "moe.schedule"() ({
+// CHECK:         %[[A:.*]] = "moe.exchange"({{.*}}step = "dispatch.0{{(.node)?}}"
+// CHECK:         "moe.exchange"({{.*}}step = "dispatch.1
+// CHECK:       }) {buffers = 2 : i64, chunks = 2 : i64, {{.*}} local_first = false, split = "experts", sym_name = "forward"
+// CHECK:       "moe.schedule"() ({
+// CHECK-NEXT:    %{{.*}} = "moe.run"() {{.*}} step = "collect"
+// CHECK:         %[[DONE:.*]] = "moe.run"({{.*}} step = "route"
+// CHECK-NEXT:    "moe.exchange"(%[[DONE]]) {axes = ["node", "gpu"], {{.*}} kind = "gradients"
+// CHECK:       }) {buffers = 2 : i64, chunks = 2 : i64, {{.*}} split = "experts", sym_name = "backward"
+// CHECK:       module @route
+module attributes {moe.layer = "Small", moe.routed = {experts = 6 : i64, name = "routed"}, moe.parallel = {
+    holders = [[0], [0], [1], [1], [2], [3]], layout = "Serve", overlap = {chunks, directions = ["dispatch", "combine"], with_shared = true}, partial, pins = [], replicate = [], requires = [],
+    mesh = {axes = [{bandwidth, latency, name = "node", size = 2 : i64}, {bandwidth, latency, name = "gpu", size = 2 : i64}],
+            flops, memory, name = "Pod"},
+    routed = {counts, ep = ["node", "gpu"], experts = "routed", tp = []}, sends = {combine, dispatch},
+    shared = [{counts, ep = [], experts = "common", tp = []}], slots = 4 : i64, tokens = ["node", "gpu"]}} {
+  func.func @Small(
+      %x: tensor<?x24xbf16> {moe.name = "x", moe.role = "input"},
+      %wr: tensor<6x24xf32> {moe.name = "router.logits.weight", moe.role = "parameter"},
+      %wg: tensor<6x10x24xbf16> {moe.name = "routed.gate.weight", moe.role = "parameter"},
+      %wu: tensor<6x10x24xbf16> {moe.name = "routed.up.weight", moe.role = "parameter"},
+      %wd: tensor<6x24x10xbf16> {moe.name = "routed.down.weight", moe.role = "parameter"},
+      %sg: tensor<2x10x24xbf16> {moe.name = "common.gate.weight", moe.role = "parameter"},
+      %su: tensor<2x10x24xbf16> {moe.name = "common.up.weight", moe.role = "parameter"},
+      %sd: tensor<2x24x10xbf16> {moe.name = "common.down.weight", moe.role = "parameter"})
+      -> (tensor<?x24xbf16> {moe.name = "y"}) {
+    %index, %weight = "moe.route"(%x) ({
+    ^bb0(%row: tensor<24xbf16>):
+      %zero = arith.constant dense<0.0> : tensor<6xf32>
+      %low = arith.constant 0xFF800000 : f32
+      %none = arith.constant 0.0 : f32
+      %logits = linalg.matvec ins(%wr, %row : tensor<6x24xf32>, tensor<24xbf16>) outs(%zero : tensor<6xf32>) -> tensor<6xf32>
+      %first = tensor.splat %low : tensor<f32>
+      %max = linalg.reduce { arith.maximumf } ins(%logits : tensor<6xf32>) outs(%first : tensor<f32>) dimensions = [0]
+      %empty = tensor.empty() : tensor<6xf32>
+      %spread = linalg.broadcast ins(%max : tensor<f32>) outs(%empty : tensor<6xf32>) dimensions = [0]
+      %shifted = arith.subf %logits, %spread : tensor<6xf32>
+      %exp = math.exp %shifted : tensor<6xf32>
+      %start = tensor.splat %none : tensor<f32>
+      %sum = linalg.reduce { arith.addf } ins(%exp : tensor<6xf32>) outs(%start : tensor<f32>) dimensions = [0]
+      %total = linalg.broadcast ins(%sum : tensor<f32>) outs(%empty : tensor<6xf32>) dimensions = [0]
+      %p = arith.divf %exp, %total : tensor<6xf32>
+      %pick = "moe.top_k"(%p) {k = 2 : i64} : (tensor<6xf32>) -> tensor<2xi32>
+      %w = "moe.take"(%p, %pick) : (tensor<6xf32>, tensor<2xi32>) -> tensor<2xf32>
+      "moe.yield_choice"(%pick, %w) : (tensor<2xi32>, tensor<2xf32>) -> ()
+    }) : (tensor<?x24xbf16>) -> (tensor<?x2xi32>, tensor<?x2xf32>)
+    %rows, %offsets, %slots = "moe.dispatch"(%x, %index) {experts = 6 : i64} : (tensor<?x24xbf16>, tensor<?x2xi32>) -> (tensor<?x24xbf16>, tensor<7xi32>, tensor<?xi32>)
+    %out = "moe.experts"(%rows, %offsets) ({
+    ^bb0(%row: tensor<24xbf16>):
+      %zero = arith.constant dense<0.0> : tensor<10xf32>
+      %zero24 = arith.constant dense<0.0> : tensor<24xf32>
+      %one = arith.constant dense<1.0> : tensor<10xf32>
+      %g = "moe.own"(%wg) : (tensor<6x10x24xbf16>) -> tensor<10x24xbf16>
+      %gate = linalg.matvec ins(%g, %row : tensor<10x24xbf16>, tensor<24xbf16>) outs(%zero : tensor<10xf32>) -> tensor<10xf32>
+      %u = "moe.own"(%wu) : (tensor<6x10x24xbf16>) -> tensor<10x24xbf16>
+      %up = linalg.matvec ins(%u, %row : tensor<10x24xbf16>, tensor<24xbf16>) outs(%zero : tensor<10xf32>) -> tensor<10xf32>
+      %neg = arith.negf %gate : tensor<10xf32>
+      %e = math.exp %neg : tensor<10xf32>
+      %den = arith.addf %e, %one : tensor<10xf32>
+      %silu = arith.divf %gate, %den : tensor<10xf32>
+      %h32 = arith.mulf %silu, %up : tensor<10xf32>
+      %h = arith.truncf %h32 : tensor<10xf32> to tensor<10xbf16>
+      %d = "moe.own"(%wd) : (tensor<6x24x10xbf16>) -> tensor<24x10xbf16>
+      %down = linalg.matvec ins(%d, %h : tensor<24x10xbf16>, tensor<10xbf16>) outs(%zero24 : tensor<24xf32>) -> tensor<24xf32>
+      "moe.yield"(%down) : (tensor<24xf32>) -> ()
+    }) : (tensor<?x24xbf16>, tensor<7xi32>) -> tensor<?x24xf32>
+    %combined = "moe.combine"(%out, %slots, %weight) : (tensor<?x24xf32>, tensor<?xi32>, tensor<?x2xf32>) -> tensor<?x24xf32>
+    %shared = "moe.shared"(%x) ({
+    ^bb0(%row: tensor<24xbf16>):
+      %zero = arith.constant dense<0.0> : tensor<10xf32>
+      %zero24 = arith.constant dense<0.0> : tensor<24xf32>
+      %one = arith.constant dense<1.0> : tensor<10xf32>
+      %g = "moe.own"(%sg) : (tensor<2x10x24xbf16>) -> tensor<10x24xbf16>
+      %gate = linalg.matvec ins(%g, %row : tensor<10x24xbf16>, tensor<24xbf16>) outs(%zero : tensor<10xf32>) -> tensor<10xf32>
+      %u = "moe.own"(%su) : (tensor<2x10x24xbf16>) -> tensor<10x24xbf16>
+      %up = linalg.matvec ins(%u, %row : tensor<10x24xbf16>, tensor<24xbf16>) outs(%zero : tensor<10xf32>) -> tensor<10xf32>
+      %neg = arith.negf %gate : tensor<10xf32>
+      %e = math.exp %neg : tensor<10xf32>
+      %den = arith.addf %e, %one : tensor<10xf32>
+      %silu = arith.divf %gate, %den : tensor<10xf32>
+      %h32 = arith.mulf %silu, %up : tensor<10xf32>
+      %h = arith.truncf %h32 : tensor<10xf32> to tensor<10xbf16>
+      %d = "moe.own"(%sd) : (tensor<2x24x10xbf16>) -> tensor<24x10xbf16>
+      %down = linalg.matvec ins(%d, %h : tensor<24x10xbf16>, tensor<10xbf16>) outs(%zero24 : tensor<24xf32>) -> tensor<24xf32>
+      "moe.yield"(%down) : (tensor<24xf32>) -> ()
+    }) {count = 2 : i64} : (tensor<?x24xbf16>) -> tensor<?x24xf32>
+    %both = arith.addf %combined, %shared : tensor<?x24xf32>
+    %y = arith.truncf %both : tensor<?x24xf32> to tensor<?x24xbf16>
+    return %y : tensor<?x24xbf16>
+  }
+}
