@@ -40,21 +40,19 @@ def object_file(module: ir.Module) -> bytes:
     Functions compile for the target that they name.  The engine adds a wrapper `_mlir_NAME` for every external
     function; linking hides it.
     """
-    functions = [op for op in module.body.operations if op.operation.name == "llvm.func"]
-    defined = [
-        op.attributes["sym_name"].value for op in functions if _defined(op.operation) and not _internal(op.operation)
-    ]
-    if not defined:
-        raise ValueError("the module defines no external function")
+    symbols = [op.operation for op in module.body.operations if "sym_name" in op.attributes]
+    shown = [op.attributes["sym_name"].value for op in symbols if _defined(op) and not _internal(op)]
+    if not shown:
+        raise ValueError("the module defines no external function or constant")
     with tempfile.TemporaryDirectory(prefix="moec-") as folder:
         path = Path(folder) / "layer.o"
         engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True, enable_pic=True)
         # The engine makes code when it is first asked for an address, for which it resolves every symbol.  Nothing of
         # this is run, so whatever address will do for those that only the process that loads the artifact has.
-        for op in module.body.operations:
-            if "sym_name" in op.attributes and not _defined(op.operation):
+        for op in symbols:
+            if not _defined(op):
                 engine.raw_register_runtime(op.attributes["sym_name"].value, ctypes.c_void_p(1))
-        engine.raw_lookup(defined[0])
+        engine.raw_lookup(shown[0])
         engine.dump_to_object_file(str(path))
         return path.read_bytes()
 

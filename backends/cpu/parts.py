@@ -21,8 +21,14 @@ import moec
 from moec.backends.cpu import codegen
 from moec.backends.objects import Objects
 
-_KERNEL = re.compile(r"kernel_(\w+)_\d+x\d+_")
-_CALL = re.compile(r"(phase|find|setup|workspace|team|run)[_.]")
+_PARTS = (
+    (re.compile(r"(kernel_\w+)_\d+x\d+_"), ""),
+    (re.compile(r"(phase|find|setup|workspace|team|run)[_.]"), "call"),
+    (re.compile(r"constant_|(un)?pack_\d+\."), "experts"),
+    (re.compile(r"(un)?pack_"), "packing"),
+)
+"""Parts by the names of what is in them; "": a part by the matched name.  `experts` is what depends on which experts
+are quantised: tables, and which of them lie where."""
 _HIDDEN = 1  # LLVM's number
 
 
@@ -41,9 +47,10 @@ class _Symbol:
     @property
     def part(self) -> str:
         """The part that it belongs to; any choice is right."""
-        if kernel := _KERNEL.match(self.name):
-            return f"kernel_{kernel[1]}"
-        return "call" if _CALL.match(self.name) else "interface"
+        for pattern, part in _PARTS:
+            if found := pattern.match(self.name):
+                return part or found[1]
+        return "interface"
 
 
 def object_files(module: ir.Module, known: Objects) -> list[bytes]:

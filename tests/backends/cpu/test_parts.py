@@ -27,16 +27,21 @@ def objects() -> list[bytes]:
 
 
 def test_what_runs_and_what_packs_are_parts(objects: list[bytes], tmp_path: Path) -> None:
-    names = []
+    parts = []
     for number, content in enumerate(objects):
         path = tmp_path / f"{number}.o"
         path.write_bytes(content)
-        names.append({line.split()[2] for line in tool("nm", "--defined-only", str(path)).splitlines()})
-    assert len(names) == 2
-    running, packing = names if "__tvm_ffi_pack" in names[1] else names[::-1]
-    assert {f"__tvm_ffi_{name}" for name in EXPORTED} <= packing
-    assert any(name.startswith("phase_0_") for name in running)
-    assert not any(name.startswith("pack") for name in running)
+        parts.append({line.split()[2] for line in tool("nm", "--defined-only", str(path)).splitlines()})
+
+    def part(of: str) -> set[str]:
+        return next(names for names in parts if of in names)
+
+    interface, packing, experts = (part(name) for name in ("__tvm_ffi_pack", "pack_0.generic", "constant_0"))
+    assert {f"__tvm_ffi_{name}" for name in EXPORTED} <= interface
+    running = next(names for names in parts if any(name.startswith("phase_0_") for name in names))
+    assert packing is experts
+    assert not any(name.startswith(("pack", "phase", "constant")) for name in interface)
+    assert not any(name.startswith(("pack", "constant")) for name in running)
 
 
 def test_only_the_entry_points_can_be_seen(objects: list[bytes], tmp_path: Path) -> None:
