@@ -63,7 +63,7 @@ class Loop:
 
 
 def wrap(raw: Any) -> Value:
-    return Pointer(raw) if str(raw.type) == "!llvm.ptr" else Value(raw)
+    return Pointer(raw) if isinstance(raw.type, llvm.PointerType) else Value(raw)
 
 
 class Builder:

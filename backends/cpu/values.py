@@ -18,7 +18,7 @@ DYNAMIC = -(2**31)  # marks a dynamic index among the constant ones of a getelem
 def byte_width(type_: ir.Type) -> int:
     """Bytes of one element of a scalar or vector type."""
     element = type_.element_type if isinstance(type_, ir.VectorType) else type_
-    return 8 if str(element) == "!llvm.ptr" else max(1, int(element.width) // 8)
+    return 8 if isinstance(element, llvm.PointerType) else max(1, int(element.width) // 8)
 
 
 def is_float(type_: ir.Type) -> bool:
