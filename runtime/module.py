@@ -106,7 +106,7 @@ class Layer(Weights):
         if found is None:
             from moec.runtime.adapt.statistics import LoadStatistics
 
-            found = self._store.statistics = LoadStatistics.of(self.manifest)
+            found = self._store.observed(lambda: LoadStatistics.of(self.manifest))
         return found
 
     def adapt(

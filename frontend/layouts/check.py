@@ -178,7 +178,10 @@ class _CheckLayout:
         factor = layer.tokens.factor if layer.tokens else None
         if factor is not None and self._capacity is not None:
             factor = min(factor, self._capacity[0])
-        advise(self._found, self._triggers, bounds_of(layer, self._load, factor), layer.routed.count)
+        variants = self._variants[0] if self._variants else DEFAULT_VARIANTS
+        copies = variants if self._tokens or self._coldest else 0
+        bounds = bounds_of(layer, self._load, factor, copies, self._page is not None)
+        advise(self._found, self._triggers, bounds, layer.routed.count)
         may_change = bool(self._tokens or self._permissions)
         if self._mesh is not None:
             self._follows_alone()

@@ -5,25 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 
-from moec.artifact.policy import Condition
+from moec.artifact.policy import DEFAULT_VARIANTS, Condition
 from moec.artifact.traffic import MOST_TOKENS, Load
-from moec.frontend.graph import Node, PickType
+from moec.frontend.graph import DType, Node, PickType
 from moec.frontend.layouts.cells import Axis, Scaled, Space
-from moec.frontend.model import Layer
+from moec.frontend.model import Layer, Tensor
+
+_BYTES = {DType.F32: 4, DType.BF16: 2, DType.I32: 4, DType.I8: 1}
+_PANEL, _ALIGNED = 128, 4096
+"""Generous: rows and columns that kernels fill up to, and bytes between two weights."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The least and the most that a measure can be (None: without end), and a sentence that says why."""
+    """The least and the most that a measure can be, and a sentence that says why."""
 
     low: Fraction
-    high: Fraction | None
+    high: Fraction
     why: str
 
 
-def bounds_of(layer: Layer, load: Load | None, lowest_factor: float | None) -> Mapping[str, Bounds]:
-    """The bounds of every measure; `lowest_factor` is the least that the capacity may become, None without one."""
+def bounds_of(
+    layer: Layer, load: Load | None, lowest_factor: float | None, copies: int = DEFAULT_VARIANTS, paged: bool = False
+) -> Mapping[str, Bounds]:
+    """The bounds of every measure.
+
+    lowest_factor  the least that the capacity may become, None without one
+    copies         how many variants may have weights of their own
+    paged          whether weights may lie on disk
+    """
     experts, slots = layer.routed.count, layer.router.slots
     distinct = _distinct(layer.router.pick)
     # an expert takes one slot of a token at most; where all K are taken its share of them is at most 1 / K
@@ -49,7 +61,7 @@ def bounds_of(layer: Layer, load: Load | None, lowest_factor: float | None) -> M
             f"it lies between 0 and {_shown(1 - Fraction(chosen, experts))}: {each}",
         ),
         "overflow": _overflow(experts, slots if distinct else 1, lowest_factor),
-        "memory": Bounds(Fraction(0), None, "it is a number of bytes"),
+        "memory": _memory(layer, copies, paged),
     }
 
 
@@ -75,6 +87,29 @@ def _overflow(experts: int, slots: int, factor: float | None) -> Bounds:
     if not most:
         return Bounds(Fraction(0), Fraction(0), f"with a capacity of {factor:g} an expert has room for all tokens")
     return Bounds(Fraction(0), most, f"with a capacity of {factor:g} at most {_shown(most)} of the choices are dropped")
+
+
+def _memory(layer: Layer, copies: int, paged: bool) -> Bounds:
+    """Kernels keep every weight, and what they add is bounded: they fill up panels and may widen elements to f32."""
+    given = sum(prod(_sizes(one)) * _BYTES[one.dtype] for one in layer.parameters)
+    most = sum(prod(_sizes(one)[:-2]) * prod(map(_filled, _sizes(one)[-2:])) * 4 + _ALIGNED for one in layer.parameters)
+    quantised = any(group.quantised for group in (layer.routed, *layer.shared))
+    least = 0 if paged or quantised else given
+    each = f"the layer's weights are {given:,} bytes"
+    packed = f"the kernels' form of them at most {most:,}"
+    return Bounds(
+        Fraction(least),
+        Fraction((1 + copies) * most),
+        f"{each}, {packed}" + (f", and {copies} variants may have copies" if copies else ""),
+    )
+
+
+def _sizes(parameter: Tensor) -> tuple[int, ...]:
+    return tuple(size or 0 for size in parameter.shape)
+
+
+def _filled(size: int) -> int:
+    return -(-size // _PANEL) * _PANEL
 
 
 def _full(pick: Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,6 +114,14 @@ class PackedWeights:
                 return False
             self.published = published
             return True
+
+    def observed(self, make: Callable[[], LoadStatistics]) -> LoadStatistics:
+        """`statistics`, made by `make` when they are asked for first: the same for threads that ask at once."""
+        with self._publishing:
+            found = self.statistics
+            if found is None:
+                found = self.statistics = make()
+            return found
 
     def forked(self) -> None:
         """In a forked child: a lock that a thread of the parent may have held is free."""

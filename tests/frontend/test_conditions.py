@@ -102,7 +102,9 @@ def codes(warnings: tuple[Diagnostic, ...]) -> list[str]:
         ("overflow > 0.68", "softmax_top(2)", "capacity(1.25)", []),
         ("overflow > 0", "softmax_top(2)", "capacity(4)", ["W0010"]),
         ("memory >= 0", "softmax_top(2)", "dropless", ["W0011"]),
-        ("memory > 900 TiB", "softmax_top(2)", "dropless", []),
+        ("memory > 900 TiB", "softmax_top(2)", "dropless", ["W0010"]),
+        ("memory > 4 KiB", "softmax_top(2)", "dropless", []),
+        ("memory > 2 KiB", "softmax_top(2)", "dropless", ["W0011"]),
         ("imbalance == 2 and share != 0.25", "softmax_top(2)", "dropless", ["W0010"]),
         ("share > 0.1875 and imbalance < 1.6", "softmax_top(2)", "dropless", []),
         ("imbalance > 1.5 or share < 0.2", "softmax_top(2)", "dropless", ["W0011"]),
@@ -141,7 +143,7 @@ EXPERTS = 8
 
 
 def points(measure: str, of: list[Condition]) -> list[Fraction]:
-    low, high = BOUNDS[measure].low, BOUNDS[measure].high or Fraction(10**6)
+    low, high = BOUNDS[measure].low, BOUNDS[measure].high
     marks = sorted({low, high} | {mark for one in of for mark in marks_of(one, measure) if low <= mark <= high})
     return sorted({*marks, *((a + b) / 2 for a, b in pairwise(marks))})
 

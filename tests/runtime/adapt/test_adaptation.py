@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import torch
 
 import moec
 from moec.artifact.container import read, write
+from moec.artifact.manifest import Manifest
 from moec.errors import AdaptationError
 from moec.runtime.adapt.adaptation import Adaptation
 from moec.runtime.adapt.journal import Journal
+from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.module import Layer
 from tests.runtime import double
 from tests.runtime.adapt.adapting import SMALL, Compilers, Proposals, loaded, policy, variant
@@ -170,6 +173,28 @@ def with_policy(folder: Path) -> Path:
     )
     write(path, double.compiled(), manifest, {})
     return path
+
+
+def test_threads_that_ask_for_statistics_at_once_get_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def slowly(manifest: Manifest) -> LoadStatistics:
+        made.append(manifest)
+        time.sleep(0.05)
+        return LoadStatistics(5, 1, capacity=False)
+
+    monkeypatch.setattr(LoadStatistics, "of", slowly)
+    layer = moec.load(with_policy(tmp_path))
+    start = threading.Barrier(4)
+
+    def ask() -> LoadStatistics:
+        start.wait()
+        return layer.statistics
+
+    with ThreadPoolExecutor(4) as pool:
+        found = {id(one.result()) for one in [pool.submit(ask) for _ in range(4)]}
+    assert found == {id(layer.statistics)}
+    assert len(made) == 1
 
 
 def test_the_public_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
