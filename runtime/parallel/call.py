@@ -69,6 +69,8 @@ class Call:
     encoded    the rows that travel, as they travel
     returned   f32 [T * K and some more, N]: the rows that `collect` adds up
     terms      of shared experts, by name
+    everyone   where ranks share a shared expert: the inputs of all tokens that it is computed for, by name
+    near_tokens  of which each rank that gathered them was given so many
     results    what the caller gets, by name
     """
 
@@ -90,5 +92,7 @@ class Call:
     origins: Counts = field(init=False)
     encoded: torch.Tensor = field(init=False)
     returned: torch.Tensor = field(init=False)
+    everyone: dict[str, torch.Tensor] = field(init=False)
+    near_tokens: list[int] = field(init=False)
     sizes: dict[int, Sizes] = field(default_factory=dict)
     terms: dict[str, torch.Tensor] = field(default_factory=dict)

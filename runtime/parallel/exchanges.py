@@ -13,7 +13,8 @@ from moec.runtime.parallel.arrival import Relay, arrive
 from moec.runtime.parallel.call import Call, Sizes
 from moec.runtime.parallel.figures import Figures
 from moec.runtime.parallel.messages import Counts, heights
-from moec.runtime.parallel.network import Group, Network
+from moec.runtime.parallel.network import Group, Network, matrix
+from moec.runtime.parallel.shared import SharedCut, shared_inputs
 from moec.schedule.steps import Step
 
 _F32, _I32 = torch.float32, torch.int32
@@ -30,6 +31,7 @@ class Exchanging:
         """What a step does.  Raises KeyError for one that takes no other ranks."""
         chunk, group = step.chunk or 0, self.network.group(step.axes)
         hops = len(self.figures.seat.schedule.hops)
+        cut = SharedCut(self.figures.seat)
         acts: dict[tuple[str, str | None], Callable[[Call], None]] = {
             ("choices", None): lambda call: self.choices(call, group),
             ("counts", None): lambda call: self.counts(call, group, step.hop, step.hop == hops),
@@ -39,6 +41,8 @@ class Exchanging:
             ("reduce", "combine"): lambda call: self.reduce(call, group, chunk),
             ("exchange", "combine"): lambda call: self.combine(call, group, chunk, hops - 1 - step.hop),
             ("relay", "combine"): lambda call: self.relay_back(call, chunk),
+            ("gather", "shared"): lambda call: cut.gather(call, group, shared_inputs(call)),
+            ("reduce", "shared"): lambda call: cut.reduce(call, group),
             ("gather", "result"): lambda call: self.results(call, group),
         }
         return acts[step.kind, step.way]
@@ -201,7 +205,7 @@ class Exchanging:
         bounds = [total * i // group.size for i in range(group.size + 1)]
         sizes = [end - begin for begin, end in pairwise(bounds)]
         for name, out in call.results.items():
-            group.gather(_matrix_of(out), _matrix_of(call.outputs[name]), sizes, "results")
+            group.gather(matrix(out), matrix(call.outputs[name]), sizes, "results")
 
 
 def _told(call: Call, chunks: int, grid: tuple[int, ...]) -> Counts:
@@ -217,7 +221,3 @@ def _told(call: Call, chunks: int, grid: tuple[int, ...]) -> Counts:
 def _matrix(array: Counts) -> torch.Tensor:
     """The same memory as `[first, the rest]`."""
     return torch.from_numpy(array).view(len(array), -1)
-
-
-def _matrix_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.view(len(tensor), -1) if len(tensor) else tensor.view(0, 1)

@@ -14,6 +14,7 @@ from moec.runtime.parallel.call import Call, Sizes
 from moec.runtime.parallel.departure import Ints, depart
 from moec.runtime.parallel.figures import Figures, named
 from moec.runtime.parallel.messages import Numbers, heights, metadata, write
+from moec.runtime.parallel.shared import SharedCut, shared_inputs
 from moec.schedule.steps import Step
 
 _F32, _I32 = torch.float32, torch.int32
@@ -144,12 +145,16 @@ class Computing:
     def shared(self, call: Call) -> None:
         piece = call.pieces.shared
         assert piece is not None, "a schedule with this step is of a layer with shared experts"
+        wiring, names = self.figures.seat.wiring, shared_inputs(call)
+        if wiring.shared_tp and not wiring.shared_gather:
+            SharedCut(self.figures.seat).near(call, names)
+        inputs = named(call.everyone if wiring.shared_tp else call.inputs, names)
         outputs = []
         for tensor in piece.outputs:
-            term = call.memory.take(("term", tensor.name), (call.tokens, *tensor.row), tensor.dtype)
+            term = call.memory.take(("term", tensor.name), (len(inputs[0]), *tensor.row), tensor.dtype)
             call.terms[tensor.name] = term
             outputs.append(term)
-        piece(named(call.inputs, [tensor.name for tensor in piece.inputs]), outputs)
+        piece(inputs, outputs)
 
     def collect(self, call: Call, chunk: int | None) -> None:
         seat, slots, piece = self.figures.seat, self.figures.slots, call.pieces.collect

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from math import prod
 from typing import Protocol
 
 import torch
@@ -145,6 +146,11 @@ def network(mesh: Mesh, devices: DeviceMesh, timeout: float) -> Network:
 
 
 _NETWORKS: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], float], Network] = {}
+
+
+def matrix(tensor: torch.Tensor) -> torch.Tensor:
+    """The same contiguous memory as `[rows, columns]`."""
+    return tensor.view(len(tensor), prod(tensor.shape[1:]))
 
 
 def _axes(names: Sequence[str], shape: Sequence[int]) -> str:

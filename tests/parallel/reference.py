@@ -60,8 +60,9 @@ class Small:
             total += self.term(x)
         return total.to(self.dtype)
 
-    def pieces(self, table: Table, position: int, tp: int = 1) -> Pieces:
-        """Those of the rank at a position of experts; each of `tp` ranks adds its part to the sum."""
+    def pieces(self, table: Table, position: int, tp: int = 1, shared_tp: int = 1) -> Pieces:
+        """Those of the rank at a position of experts; each of `tp` ranks adds its part to the sum,
+        and each of `shared_tp` to what shared experts give."""
         f32, i32 = torch.float32, torch.int32
         row, few, one = (self.columns,), (self.slots,), (1,)
         x, choice = Tensor("x", row, self.dtype), Tensor("choice", few, i32)
@@ -90,7 +91,7 @@ class Small:
             route=Function((x, choice), (index, weight), lambda x, choice: (choice, self.weight(x, choice))),
             experts=Function((*pairs, Tensor("weight", one, f32)), (Tensor("out", row, f32),), experts),
             collect=Function(returned, (Tensor("y", row, self.dtype),), collect),
-            shared=Function((x,), term, self.term) if self.shared else None,
+            shared=Function((x,), term, lambda x: self.term(x) / shared_tp) if self.shared else None,
             capacity=Function((index, weight), (Tensor("kept", few, i32),), lambda index, _: self.keep(index))
             if self.capacity is not None
             else None,

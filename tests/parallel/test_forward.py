@@ -33,6 +33,7 @@ class Case:
     tokens: tuple[str, ...] = ("node", "gpu")
     ep: tuple[str, ...] = ("node", "gpu")
     tp: tuple[str, ...] = ()
+    shared_tp: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
     partial: str | None = None
     sends: Sends = field(default_factory=Sends)
@@ -45,7 +46,15 @@ class Case:
     @property
     def wiring(self) -> Wiring:
         small = self.small
-        return Wiring(self.mesh.names, self.tokens, self.ep, self.tp, small.shared, capacity=small.capacity is not None)
+        return Wiring(
+            self.mesh.names,
+            self.tokens,
+            self.ep,
+            self.tp,
+            small.shared,
+            self.shared_tp,
+            small.capacity is not None,
+        )
 
     def parallel(self) -> tuple[Parallel, Table]:
         rng = np.random.default_rng(3)
@@ -54,6 +63,14 @@ class Case:
             tuple(sorted(int(h) for h in rng.choice(positions, min(self.copies, positions), replace=False)))
             for _ in range(self.small.experts)
         )
+        slots = max(sum(p in h for h in holders) for p in range(positions)) + 1
+        grid = tuple(self.mesh.axis(name).size for name in self.ep) or (1,)
+        table = Table.first(Placement.even(holders), slots, grid)
+        routed = Sharding("routed", self.ep, self.tp)
+        record = Parallel(
+            "Serve", self.mesh, self.tokens, routed, slots, holders, partial=self.partial, sends=self.sends
+        )
+        return record, table
         slots = max(sum(p in h for h in holders) for p in range(positions)) + 1
         grid = tuple(self.mesh.axis(name).size for name in self.ep) or (1,)
         table = Table.first(Placement.even(holders), slots, grid)
@@ -92,7 +109,7 @@ def results(case: Case, network: Network) -> list[list[torch.Tensor]]:
     parallel, table = case.parallel()
     position = parallel.position(network.rank)
     schedules = both(case.wiring, case.options, training=False)
-    pieces = small.pieces(table, position, mesh.size(case.tp))
+    pieces = small.pieces(table, position, mesh.size(case.tp), mesh.size(case.shared_tp))
     engine = Engine(parallel, schedules, pieces, ("x", "choice"), network)
     lookup, buffers = table.lookup(position), Buffers()
     found, held = [], 0
@@ -158,6 +175,19 @@ APPROX = {
     "tensor parallel": (Case(ep=("node",), tp=("gpu",), options=_SENT), 1e-5),
     "tensor parallel, same tokens": (Case(tokens=("node",), ep=("node",), tp=("gpu",), options=_SENT), 1e-5),
     "tensor parallel only": (Case(tokens=("node",), ep=(), tp=("gpu",), options=_SENT), 1e-5),
+    "shared experts cut": (Case(small=Small(shared=True), shared_tp=("gpu",), options=_SENT), 1e-5),
+    "shared experts cut everywhere": (
+        Case(small=Small(shared=True), shared_tp=("node", "gpu"), options=Options(shared="dispatch")),
+        1e-5,
+    ),
+    "shared experts cut, same tokens": (
+        Case(small=Small(shared=True), tokens=("gpu",), shared_tp=("node",), options=_SENT),
+        1e-5,
+    ),
+    "shared experts cut, some the same": (
+        Case(small=Small(shared=True), tokens=("gpu",), shared_tp=("node", "gpu"), options=_SENT),
+        1e-5,
+    ),
     "sums by rank": (Case(partial="gpu", options=replace(_SENT, local_first=True)), 1e-5),
     "sums by rank in nodes": (Case(partial="gpu", options=_NODES), 1e-5),
     "sums by node": (Case(partial="node", options=_NODES), 1e-5),
