@@ -119,11 +119,15 @@ class TraceWriter:
 
 def summarise(path: str | Path) -> Summary:
     """The sums of a trace file.  Raises TraceError for what is none or is too large, OSError."""
-    with Path(path).open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise TraceError(f"the trace has more than {LARGEST_FILE:,} bytes")
-    return summarise_lines(data.split(b"\n")[:-1])
+    return summarise_lines(_lines(path))
+
+
+def read(path: str | Path) -> tuple[Header, list[Sample]]:
+    """A trace file, sample by sample.  Raises TraceError for what is none or is too large, OSError."""
+    numbered = enumerate(_lines(path), 1)
+    _, first = next(numbered, (1, b""))
+    header = _read_header(_object(first, 1))
+    return header, list(_samples(numbered, header))
 
 
 def summarise_lines(lines: Iterable[bytes]) -> Summary:
@@ -134,6 +138,14 @@ def summarise_lines(lines: Iterable[bytes]) -> Summary:
     for sample in _samples(numbered, summary.header):
         summary.add(sample)
     return summary
+
+
+def _lines(path: str | Path) -> list[bytes]:
+    with Path(path).open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise TraceError(f"the trace has more than {LARGEST_FILE:,} bytes")
+    return data.split(b"\n")[:-1]
 
 
 def _samples(numbered: Iterator[tuple[int, bytes]], header: Header) -> Iterator[Sample]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moec.errors import TraceError
-from moec.trace import Header, Sample, Summary, TraceWriter, summarise, summarise_lines
+from moec.trace import Header, Sample, Summary, TraceWriter, read, summarise, summarise_lines
 
 HEADER = Header("Demo", 3, 2)
 HEAD = b'{"moec_trace": 1, "layer": "Demo", "experts": 3, "slots": 2}'
@@ -135,3 +135,12 @@ def test_any_bytes(data: bytes) -> None:
     for lines in ([data], [HEAD, data]):
         with contextlib.suppress(TraceError):
             summarise_lines(lines)
+
+
+def test_samples_come_back_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    samples = [Sample(float(i), 4, (i, 4 - i), 2, {2: 2}) for i in range(3)]
+    with TraceWriter(path, Header("L", 2, 1)) as writer:
+        for sample in samples:
+            writer.write(sample)
+    assert read(path) == (Header("L", 2, 1), samples)

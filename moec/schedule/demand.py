@@ -119,6 +119,9 @@ class Demand:
 
     def seconds(self, step: Step, machine: Machine) -> Array:
         """What a step that stays on its rank takes, on every rank."""
+        return np.broadcast_to(self._seconds(step, machine), self.shape)
+
+    def _seconds(self, step: Step, machine: Machine) -> Array:
         factor = 2.0 if self._backward else 1.0
         match step.kind:
             case "route" | "capacity":
@@ -131,9 +134,9 @@ class Demand:
                 return _piece(self.share * part, machine.collect)
             case "pack":
                 moved = self._all_rows(step.chunk, 0) * self.share * self._width("dispatch")
-                return np.broadcast_to(moved * machine.copy + machine.step, self.shape)
+                return moved * machine.copy + machine.step
             case "relay":
-                return np.broadcast_to(self._relayed(step) * machine.copy + machine.step, self.shape)
+                return self._relayed(step) * machine.copy + machine.step
             case "experts" | "local":
                 return factor * self._experts(step, machine)
         raise KeyError(step.name)

@@ -119,7 +119,8 @@ class Assumed:
     """What is taken for what a mesh does not say.
 
     flops      operations/s; of one core of a server
-    memory     bytes/s that one device reads
+    memory     bytes/s that one device reads at least
+    intensity  operations a device does while it reads a byte, at most: about that of accelerators
     bandwidth  bytes/s of a link
     latency    seconds of an exchange
     step       seconds that any piece takes at least
@@ -128,6 +129,7 @@ class Assumed:
 
     flops: float = 1e11
     memory: float = 2e10
+    intensity: float = 300.0
     bandwidth: float = 1e10
     latency: float = 2e-5
     step: float = 2e-5
@@ -137,16 +139,17 @@ class Assumed:
 def guess(layer: Layer, mesh: Mesh, assumed: Assumed = Assumed()) -> Machine:
     """A machine that reaches what the mesh says."""
     flops = mesh.flops or assumed.flops
+    memory = max(assumed.memory, flops / assumed.intensity)
 
     def cost(operations: float, weights: float) -> Cost:
-        return Cost(assumed.step, operations / flops, weights / assumed.memory)
+        return Cost(assumed.step, operations / flops, weights / memory)
 
     return Machine(
         route=cost(layer.route_flops, layer.route_bytes),
         experts=cost(layer.expert_flops, layer.expert_bytes),
         shared=cost(layer.shared_flops, layer.shared_bytes),
-        collect=Cost(assumed.step, (layer.slots * layer.sum + layer.y) / assumed.memory, 0.0),
-        copy=2.0 / assumed.memory,
+        collect=Cost(assumed.step, (layer.slots * layer.sum + layer.y) / memory, 0.0),
+        copy=2.0 / memory,
         step=assumed.step,
         message=assumed.message,
         processor=0.0,

@@ -17,6 +17,11 @@ from moec.schedule.mesh import Mesh
 from moec.schedule.routing import Array
 from moec.schedule.steps import COMPUTE, Step
 
+SLOWEST = 0.05
+"""What is left of a rank's compute where exchanges take all of its processor."""
+_ROUNDS = 30
+_MOMENT = 1e-30
+
 
 @dataclass(frozen=True)
 class Span:
@@ -59,17 +64,21 @@ def predict(demand: Demand, machine: Machine) -> Prediction:
     ends: dict[str, Array] = {}
     begins: dict[str, Array] = {}
     streams: dict[str, Array] = {}
+    loads: list[_Processor] = []
     for step in demand.schedule.steps:
         begin = streams.get(step.stream, np.zeros(shape))
         for name in step.waits:
             begin = np.maximum(begin, ends[name])
         if step.collective:
-            together = _most(begin, demand, step.axes)
-            end = np.broadcast_to(
-                together + _most(exchange_seconds(demand.flow(step), step, demand, machine), demand, step.axes), shape
-            )
+            flow, together = demand.flow(step), _most(begin, demand, step.axes)
+            takes = _most(exchange_seconds(flow, step, demand, machine), demand, step.axes)
+            end = np.broadcast_to(together + takes, shape)
+            if machine.processor:
+                loads.append(_Processor(together, end, _load(flow, takes, machine)))
         else:
             end = begin + demand.seconds(step, machine)
+            if step.stream == COMPUTE:
+                end = _slowed(begin, end, loads)
         begins[step.name], ends[step.name], streams[step.stream] = begin, end, end
     last = np.unravel_index(int(np.argmax(np.max(list(streams.values()), axis=0))), shape)
     spans = tuple(
@@ -77,6 +86,30 @@ def predict(demand: Demand, machine: Machine) -> Prediction:
         for s in demand.schedule.steps
     )
     return Prediction(max(span.end for span in spans), spans, link_bytes(demand), alone(spans))
+
+
+@dataclass(frozen=True)
+class _Processor:
+    """Which part of each rank's processor an exchange takes between two times."""
+
+    begin: Array
+    end: Array
+    part: Array
+
+
+def _load(flow: Flow, takes: Array, machine: Machine) -> Array:
+    moved = flow.out.sum(0) + flow.into.sum(0)
+    part: Array = np.minimum(moved * machine.processor / np.maximum(takes, _MOMENT), 1 - SLOWEST)
+    return part
+
+
+def _slowed(begin: Array, end: Array, loads: list[_Processor]) -> Array:
+    """When a step ends of which exchanges take the processor meanwhile."""
+    found = end
+    for _ in range(_ROUNDS if loads else 0):
+        taken = [np.maximum(np.minimum(found, one.end) - np.maximum(begin, one.begin), 0.0) * one.part for one in loads]
+        found = end + sum(taken)
+    return found
 
 
 def label(step: Step) -> str:
