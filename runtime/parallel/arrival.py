@@ -42,6 +42,10 @@ class Arrival:
     pairs: Counts
     rows: Counts
 
+    def rows_at(self, row_bytes: int) -> Numbers:
+        """`[rows of all messages]`: which row of the received memory, whose rows have `row_bytes`, each of them is."""
+        return np.arange(int(self.rows.sum())) + np.repeat(np.cumsum(lead(self.pairs, row_bytes)), self.rows)
+
     def units(self, unit: Unit) -> Counts:
         """`[M]`: how many rows go back to where each message came from, from the rank that computes them."""
         return self.pairs if unit == "pair" else self.rows

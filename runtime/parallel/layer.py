@@ -15,7 +15,7 @@ from moec.artifact.container import Artifact
 from moec.artifact.manifest import Manifest
 from moec.artifact.parallel import Parallel
 from moec.artifact.schedules import wiring
-from moec.errors import ArtifactError
+from moec.errors import ArtifactError, GradientError
 from moec.placement.lookup import Lookup
 from moec.placement.problem import Placement
 from moec.placement.table import Table
@@ -24,7 +24,6 @@ from moec.runtime.checks import Signature
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
 from moec.runtime.module import Layer
-from moec.runtime.native import kernel, library
 from moec.runtime.parallel.buffers import Buffers
 from moec.runtime.parallel.checkpoints.state import Slots
 from moec.runtime.parallel.engine import Engine
@@ -32,6 +31,8 @@ from moec.runtime.parallel.network import Network, network
 from moec.runtime.parallel.pieces import Compiled, Pieces
 from moec.runtime.parallel.streams import Run
 from moec.runtime.parallel.timeline import Timeline
+from moec.runtime.parallel.training.pieces import code_of
+from moec.runtime.parallel.training.step import Trainer
 from moec.runtime.parallel.weights import OwnWeights
 from moec.runtime.random_values import RandomValues
 from moec.schedule.build import Options, both
@@ -59,15 +60,18 @@ class ParallelLayer(nn.Module):
                 "(docs/parallel.md), and compile it again."
             )
         net = network(parallel.mesh, devices, timeout)
-        loaded = {name: _load(artifact.piece(name), training) for name in artifact.pieces}
+        names = [name for name in artifact.pieces if not name.endswith("_training")]
+        loaded = {name: code_of(artifact.piece(name), training) for name in names}
         schedules = manifest.schedule or _default(parallel, "capacity" in loaded, training)
         pieces = Pieces(**{name: Compiled(layer) for name, layer in loaded.items()})
+        inputs = [tensor.name for tensor in manifest.inputs]
         self.__dict__.update(
             _manifest=manifest,
             _signature=Signature.of(manifest),
             _loaded=loaded,
             _network=net,
-            _engine=Engine(parallel, schedules, pieces, [tensor.name for tensor in manifest.inputs], net),
+            _engine=Engine(parallel, schedules, pieces, inputs, net),
+            _trainer=Trainer.of(artifact, loaded, schedules, pieces, net) if training else None,
             _memory=Buffers(),
             _run=None,
             _before=None,
@@ -87,6 +91,7 @@ class ParallelLayer(nn.Module):
     _memory: Buffers
     _run: Run | None  # the last one
     _before: Callable[[], None] | None  # called first by every call
+    _trainer: Trainer | None
     _table: Table
     _lookup: Lookup
     _own: OwnWeights
@@ -167,7 +172,13 @@ class ParallelLayer(nn.Module):
 
         inputs: one for each of the manifest, in order or by name: `(..., *row)` of its dtype, contiguous, on the CPU.
 
-        Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.
+        Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.  In training mode a
+        layer with auxiliary losses returns a pair: that, and the sum of the losses of the whole batch (f32, no
+        dimensions), to be added to the rank's loss; its gradient is that of the rank's own tokens' part.
+
+        Gradients are those of the sum of the ranks' losses.  Every rank must call backward where one does, also one
+        without tokens.
+
         Raises what `Layer.forward` does, before anything is sent, and RankError where other ranks die, hang or fail.
         """
         if torch.is_inference_mode_enabled():
@@ -183,11 +194,49 @@ class ParallelLayer(nn.Module):
             self._before()
         for layer in self._loaded.values():
             layer._require_weights()
+        if (self.training or torch.is_grad_enabled()) and self._takes_a_step(flat):
+            return self._take_step(given, leading)
         # Ordinary tensors even in inference mode: threads write them, and later calls that may not be in it.
         with self._network.call(self._manifest.layer), torch.inference_mode(False), torch.no_grad():
             call = self._engine.call(given, self._lookup, self._memory)
             self.__dict__["_run"] = self._engine.run(call)
-        outputs = [call.results[tensor.name] for tensor in self._manifest.outputs]
+        return self._shaped(call.results, leading)
+
+    def average_gradients(self, mean: bool = True) -> Self:
+        """Whether parameters get the mean of the gradients of the ranks' losses, or (at first) their sum.
+
+        The mean is for use beside DistributedDataParallel, which is to leave this layer's parameters alone; auxiliary
+        losses count once either way.  Raises GradientError for a layer for inference.
+        """
+        self._training_engine.mean = mean
+        return self
+
+    @property
+    def _training_engine(self) -> Trainer:
+        if self._trainer is None:
+            raise GradientError(
+                f"{self._manifest.layer}: a gradient is needed, and the layer was loaded for inference. Load it with "
+                "`moec.load(path, mesh=mesh, training=True)`, or call it under `torch.no_grad()`."
+            )
+        return self._trainer
+
+    def _takes_a_step(self, flat: Sequence[torch.Tensor]) -> bool:
+        """Whether a call goes the way of training.  All ranks must decide alike, so tokens do not decide alone."""
+        needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*flat, *self.parameters()))
+        if self._trainer is None:
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in flat):
+                self._training_engine  # noqa: B018  raises
+            return False
+        return needed or self.training
+
+    def _take_step(self, given: Mapping[str, torch.Tensor], leading: tuple[int, ...]) -> Any:
+        trainer = self._training_engine
+        outputs, loss = trainer(given, trainer.weights(self._loaded), self._table, self._lookup)
+        shaped = self._shaped(outputs, leading)
+        return shaped if loss is None or not self.training else (shaped, loss)
+
+    def _shaped(self, results: Mapping[str, torch.Tensor], leading: tuple[int, ...]) -> Any:
+        outputs = [results[tensor.name] for tensor in self._manifest.outputs]
         if len(leading) != 1:
             outputs = [output.view(*leading, *output.shape[1:]) for output in outputs]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -254,11 +303,6 @@ def _take_own(layer: ParallelLayer, state: dict[str, Any], prefix: str, *rest: A
     for key in [key for key in state if key not in found]:
         del state[key]
     state.update(found)
-
-
-def _load(piece: Artifact, training: bool) -> Layer:
-    code = library(piece, pinned=True)
-    return Layer(kernel(code.sha256, code.supported[0]), False, training, piece.path)
 
 
 def _default(parallel: Parallel, capacity: bool, training: bool) -> Schedules:

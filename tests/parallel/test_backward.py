@@ -49,10 +49,10 @@ def results(case: Case, network: Network) -> list[tuple[dict[str, torch.Tensor],
     position = parallel.position(network.rank)
     schedules = both(case.wiring, case.options, training=True)
     pieces = layer.trained(table, position, mesh.size(case.tp))
-    engine = TrainingEngine(parallel, schedules, pieces, ("x", "choice"), network, table)
+    engine = TrainingEngine(parallel, schedules, pieces, ("x", "choice"), network)
     p = layer.parameters()
     held = torch.from_numpy(table.held[position].copy()).long()
-    mine = {"experts": [p[name][held.clamp(min=0)] for name in ("scale", "shift")], "collect": []}
+    mine = {"experts": [p[name][held.clamp(min=0)] for name in ("scale", "shift")]}
     mine |= {"route": [p["bias"]], "shared": [p["gain"]]}
     found = []
     for number, (kind, tokens) in enumerate(CALLS):
@@ -63,8 +63,8 @@ def results(case: Case, network: Network) -> list[tuple[dict[str, torch.Tensor],
         choice = choices(layer, len(x), kind, rng)
         at = mesh.position(network.rank, case.tokens)
         own = slice(sum(counts[:at]), sum(counts[: at + 1]))
-        call, _ = engine.forward({"x": x[own], "choice": choice[own]}, mine, table.lookup(position))
-        back, _ = engine.backward(call, {"y": dy[own]})
+        call, _ = engine.forward({"x": x[own], "choice": choice[own]}, mine, table, table.lookup(position))
+        back, _ = engine.backward(call, dy[own], {})
         ours = {"y": call.results["y"], "x": back.tokens["x"], "bias": back.parameters["route"]["bias"]}
         ours |= back.parameters["experts"]
         if layer.shared:

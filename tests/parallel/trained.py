@@ -60,8 +60,7 @@ class Trained:
         self, inputs: Tensors, parameters: Tensors, saved: Tensors, seeds: Mapping[str, torch.Tensor]
     ) -> Mapping[str, torch.Tensor]:
         for spec, one, before in zip(self.inputs, inputs, saved, strict=True):
-            changed = spec.name in ("rows", "source")  # given by pair
-            assert changed or torch.equal(one, before), f"{spec.name} is not what forward was given"
+            assert torch.equal(one, before), f"{spec.name} is not what forward was given"
         return self.differentiate(inputs, parameters, seeds)
 
 
@@ -108,11 +107,11 @@ class Layer(Small):
             dx[tokens] += dr
             dweight[tokens, places] = dw
             found["scale"][expert], found["shift"][expert] = row_by_row(dscale), row_by_row(dshift)
+        dx[:, 0] += column_by_column(dweight) * p["bias"]
         if self.shared:
             y += p["gain"] * x.float()
             dx += p["gain"] * d
             found["gain"] = row_by_row(x.float() * d)
-        dx[:, 0] += column_by_column(dweight) * p["bias"]
         found["bias"] = row_by_row((column_by_column(dweight) * x.float()[:, 0])[:, None])
         return {"y": y.to(self.dtype), "x": dx.to(self.dtype), **found}
 
@@ -140,36 +139,31 @@ class Layer(Small):
         def d_experts(given: Tensors, p: Tensors, seeds: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
             rows, source, slot, w = given
             at = slot[:, 0].clamp(min=0)
-            taken = rows[source[:, 0]]
-            dr, dw, dscale, dshift = self.pair(taken, w[:, 0], p[0][at], p[1][at], seeds["out"] / tp)
+            taken, d = rows[source[:, 0]], seeds["out"].float()[source[:, 0]] / tp
+            dr, dw, dscale, dshift = self.pair(taken, w[:, 0], p[0][at], p[1][at], d)
             some = slot >= 0
             grads = [
                 torch.stack([row_by_row(one[slot[:, 0] == s]) for s in range(len(held))]) for one in (dscale, dshift)
             ]
-            drows = torch.zeros(rows.shape).index_add_(0, source[:, 0], torch.where(some, dr, 0.0))
             return {
-                "rows": drows.to(self.dtype),
+                "rows": torch.where(some, dr, torch.nan).to(self.dtype),
                 "weight": torch.zeros((len(rows), 1)).masked_scatter_(some, dw[some[:, 0]]),
                 "scale": grads[0],
                 "shift": grads[1],
             }
 
-        def collect(given: Tensors, p: Tensors) -> tuple[torch.Tensor]:
-            rows, places, *terms = given
+        def collect(rows: torch.Tensor, places: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
             flat, total = rows.reshape(-1, self.columns), torch.zeros((len(places), self.columns))
             for k in range(self.slots):
                 some = torch.nonzero(places[:, k] >= 0)[:, 0]
                 total[some] += flat[places[some, k].long()]
             for term in terms:
                 total += term
-            return (total.to(self.dtype),)
-
-        def d_collect(given: Tensors, p: Tensors, seeds: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-            d = seeds["y"].float()
-            return {"rows": d, **({"term": d} if self.shared else {})}
+            return total.to(self.dtype)
 
         def d_shared(given: Tensors, p: Tensors, seeds: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-            return {"x": p[0] * seeds["term"], "gain": row_by_row(given[0].float() * seeds["term"])}
+            d = seeds["term"].float()
+            return {"x": p[0] * d, "gain": row_by_row(given[0].float() * d)}
 
         pairs = (Tensor("rows", row, self.dtype), Tensor("source", one, i32), Tensor("slot", one, i32))
         term = (Tensor("term", row, f32),) if self.shared else ()
@@ -182,7 +176,7 @@ class Layer(Small):
             experts=Trained(
                 (*pairs, Tensor("weight", one, f32)), (Tensor("out", row, f32),), ("scale", "shift"), experts, d_experts
             ),
-            collect=Trained(returned, (Tensor("y", row, self.dtype),), (), collect, d_collect),
+            collect=Function(returned, (Tensor("y", row, self.dtype),), collect),
             shared=Trained((x,), term, ("gain",), lambda g, p: (p[0] * g[0].float(),), d_shared)
             if self.shared
             else None,

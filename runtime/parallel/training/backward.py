@@ -27,7 +27,7 @@ class BackwardComputing:
         """What a step does.  Raises KeyError for one that does not compute."""
         chunk = step.chunk or 0
         acts: dict[str, Callable[[Backward], None]] = {
-            "collect": self.collect,
+            "collect": self.begin,
             "pack": lambda back: self.pack(back, chunk),
             "experts": lambda back: self.experts(back, chunk),
             "shared": self.shared,
@@ -35,17 +35,12 @@ class BackwardComputing:
         }
         return acts[step.kind]
 
-    def collect(self, back: Backward) -> None:
-        """From the gradients of outputs to those of tokens' sums and of shared experts' terms."""
-        found = _gradients(back, "collect", 0, back.seeds)
-        back.sums = found.pop("rows")
-        back.terms = {name: found.pop(name) for name in back.call.terms}
-        _add(back.tokens, found)
+    def begin(self, back: Backward) -> None:
+        """The gradient of the result is that of every row and term that is added up to it."""
+        back.encoded = self.wire.encode(back.dy)
 
     def pack(self, back: Backward, chunk: int) -> None:
-        """The gradients of the sums, in the order in which forward sent the tokens' rows."""
-        if chunk == 0:
-            back.encoded = self.wire.encode(back.sums)
+        """Rows of it, in the order in which forward sent the tokens' rows."""
         rules, messages = self.figures.seat.rules, back.call.departure.messages
         first = chunk * rules.width
         begin, end = messages.row_starts[[first, first + rules.grid[0]]].tolist()
@@ -55,18 +50,12 @@ class BackwardComputing:
         """From the gradients of results to those of rows, weights and parameters."""
         call, state = back.call, back.chunks[chunk]
         arrival, order = call.chunks[chunk].arrival, call.orders.get(chunk)
-        data = arrival.data if order is None else arrival.data[order]
-        pairs = len(data)
-        done, piece = call.done["experts", chunk], call.trained.experts
-        given = dict(zip((tensor.name for tensor in piece.inputs), done.inputs, strict=True))
-        length = len(given["rows"])
-        seed = torch.zeros((length, self.figures.width), dtype=torch.float32, device="cpu")
-        torch.index_select(self.wire.decode(state.memory), 0, torch.from_numpy(data), out=seed[:pairs])
-        # A row for each pair, so that each gets a gradient of its own: tokens add them up as in one process.
-        given["rows"] = given["rows"].index_select(0, given["source"][:, 0].clamp(min=0))
-        given["source"] = torch.arange(length, dtype=torch.int32, device="cpu")[:, None]
-        inputs = [given[tensor.name] for tensor in piece.inputs]
-        found = piece.backward(inputs, call.parameters["experts"], done.saved, {piece.outputs[0].name: seed})
+        done, piece = call.done.pop(("experts", chunk)), call.trained.experts
+        # Pairs find the gradient of their result where they found their row.
+        seed = torch.zeros((len(done.inputs[0]), self.figures.width), dtype=self.wire.dtype, device="cpu")
+        seed[torch.from_numpy(arrival.rows_at(self.figures.dispatch.row_bytes))] = self.wire.decode(state.memory)
+        found = piece.backward(done.inputs, call.parameters["experts"], done.saved, {piece.outputs[0].name: seed})
+        pairs = len(arrival.row)
         state.out, state.weights = found["rows"][:pairs], found["weight"][:pairs]
         if order is not None:
             back_in_order = torch.from_numpy(np.argsort(order))
@@ -74,7 +63,6 @@ class BackwardComputing:
         if self.figures.seat.rules.unit != "pair":
             state.out = add_up(state.out, arrival.data, int(arrival.rows.sum()))
         self._keep(back, chunk, {name: found[name] for name in piece.parameters if name in found})
-        del call.done["experts", chunk]
 
     def _keep(self, back: Backward, chunk: int, found: Mapping[str, torch.Tensor]) -> None:
         """A chunk is a range of slots: the gradients of its parameters are whole, and those of others are zeros."""
@@ -88,23 +76,24 @@ class BackwardComputing:
 
     def shared(self, back: Backward) -> None:
         """From the gradients of terms to those of tokens."""
-        found = _gradients(back, "shared", 0, back.terms)
-        back.terms = found
+        back.shared = _gradients(back, "shared", dict.fromkeys(back.call.terms, back.dy))
 
     def route(self, back: Backward) -> None:
-        """The gradients of tokens: over their experts in ascending order, then shared experts', then the router's."""
+        """The gradients of tokens: over their experts in ascending order, then the router's, then shared experts'."""
         call, figures = back.call, self.figures
         total = torch.zeros((call.tokens, back.rows.shape[1]), dtype=torch.float32, device="cpu")
         places = torch.from_numpy(call.departure.places)
         for slot in range(figures.slots):
             some = torch.nonzero(places[:, slot] >= 0)[:, 0]
-            total.index_add_(0, some, back.rows.index_select(0, places[some, slot]).float())
-        found = _gradients(back, "route", 0, {**back.seeds, call.trained.route.outputs[1].name: self._weights(back)})
-        for part in (back.terms, found):
-            if figures.x in part:
-                total += part.pop(figures.x)
-        for part in ({figures.x: total.to(call.inputs[figures.x].dtype)}, back.terms, found):
-            _add(back.tokens, part)
+            total.index_add_(0, some, back.rows.index_select(0, places[some, slot]))
+        found = _gradients(back, "route", {**back.seeds, call.trained.route.outputs[1].name: self._weights(back)})
+        for part in (found, back.shared):
+            for name, gradient in part.items():
+                if name == figures.x:
+                    total += gradient
+                else:
+                    back.tokens[name] = back.tokens[name] + gradient if name in back.tokens else gradient
+        back.tokens[figures.x] = total.to(call.inputs[figures.x].dtype)
 
     def _weights(self, back: Backward) -> torch.Tensor:
         """f32 [T, K]: the gradients of the routing weights; zeros where nothing was chosen."""
@@ -116,15 +105,10 @@ class BackwardComputing:
         return weights.view(index.shape)
 
 
-def _gradients(back: Backward, name: str, chunk: int, seeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _gradients(back: Backward, name: str, seeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The gradients of a piece's inputs; those of its parameters are kept."""
     call = back.call
-    piece, done = call.trained.trained[name], call.done.pop((name, chunk))
+    piece, done = call.trained.trained[name], call.done.pop((name, 0))
     found = dict(piece.backward(done.inputs, call.parameters[name], done.saved, seeds))
     back.parameters[name] = {one: found.pop(one) for one in piece.parameters if one in found}
     return found
-
-
-def _add(gradients: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> None:
-    for name, gradient in more.items():
-        gradients[name] = gradients[name] + gradient if name in gradients else gradient

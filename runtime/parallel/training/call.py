@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from moec.placement.table import Table
 from moec.runtime.parallel.call import Call
 from moec.runtime.parallel.messages import Numbers
 from moec.runtime.parallel.training.pieces import TrainedPieces
@@ -27,12 +28,14 @@ class TrainingCall(Call):
     trained     the pieces
     parameters  of each of them, by its name
     done        the pieces that ran, by name; of `experts` one for each chunk
+    table       where experts were
     orders      of a chunk, the order in which its pairs were computed, where they came in another
     losses      loss tensors by name, of this rank's share
     """
 
     trained: TrainedPieces
     parameters: Mapping[str, Sequence[torch.Tensor]]
+    table: Table
     done: dict[tuple[str, int], Done] = field(default_factory=dict)
     orders: dict[int, Numbers] = field(default_factory=dict)
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -67,24 +70,26 @@ class Backward:
     """A backward call.
 
     call       the forward call
-    seeds      gradients of outputs and loss tensors by name, of this rank's share
+    seeds      gradients of loss tensors by name, of this rank's share
     chunks     what travels
-    sums       f32 [T, N] the gradient of each token's sum over its experts
-    terms      gradients of shared experts' terms by name
-    encoded    `sums` as it travels
+    dy         [T, N] the gradient of the result: of all that is added up to it
+    encoded    `dy` as it travels
+    shared     gradients of the layer's inputs by name, as shared experts give them
     rows       f32 [T * K, d] the gradients of tokens by pair
     weights    f32 [T * K, 1] those of the weights
     tokens     gradients of the layer's inputs by name: of the share, in the end of all tokens that the rank was given
     parameters gradients by piece and name
+    factor     of these: 1 for the sum of the ranks' losses, less for their mean
     """
 
     call: TrainingCall
     seeds: Mapping[str, torch.Tensor]
+    dy: torch.Tensor
     chunks: list[Travelling]
-    sums: torch.Tensor = field(init=False)
     encoded: torch.Tensor = field(init=False)
     rows: torch.Tensor = field(init=False)
     weights: torch.Tensor = field(init=False)
-    terms: dict[str, torch.Tensor] = field(default_factory=dict)
+    shared: dict[str, torch.Tensor] = field(default_factory=dict)
     tokens: dict[str, torch.Tensor] = field(default_factory=dict)
     parameters: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    factor: float = 1.0

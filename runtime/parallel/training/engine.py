@@ -21,7 +21,6 @@ from moec.runtime.parallel.training.call import Backward, Fresh, TrainingCall, T
 from moec.runtime.parallel.training.exchanges import BackwardExchanging
 from moec.runtime.parallel.training.forward import TrainedComputing
 from moec.runtime.parallel.training.pieces import TrainedPieces
-from moec.runtime.parallel.training.sums import Sums
 from moec.runtime.parallel.wire import Wire
 from moec.schedule.steps import COMPUTE, Schedules, Step
 
@@ -41,7 +40,6 @@ class TrainingEngine:
         pieces: TrainedPieces,
         inputs: Sequence[str],
         network: Network,
-        table: Table,
     ) -> None:
         forward, backward = schedules.forward, schedules.backward
         if backward is None or forward.local_first or not (forward.split == "experts" or forward.chunks == 1):
@@ -53,13 +51,12 @@ class TrainingEngine:
         self.figures = Figures.of(self.seat, pieces, inputs)
         self.network = network
         self._columns = pieces.experts.inputs[0].row[0]
-        position = parallel.position(network.rank)
-        self.sums = Sums(self.seat, table.held[position].tolist(), table.placement.holders)
-        dispatch = Wire(self.figures.width, torch.float32, parallel.sends.dispatch)
+        self._result = pieces.collect.outputs[0]
+        dispatch = Wire(self.figures.width, self._result.dtype, parallel.sends.dispatch)
         combine = Wire(self._columns, torch.float32, parallel.sends.combine)
         computing, exchanging = TrainedComputing(self.figures), Exchanging(self.figures, network)
         computing_back = BackwardComputing(self.figures, dispatch)
-        exchanging_back = BackwardExchanging(self.figures, network, dispatch, combine, self.sums)
+        exchanging_back = BackwardExchanging(self.figures, network, dispatch, combine)
 
         def act(step: Step) -> Callable[[Call], None]:
             return (computing if step.stream == COMPUTE else exchanging).act(step)
@@ -76,12 +73,14 @@ class TrainingEngine:
         self,
         inputs: Mapping[str, torch.Tensor],
         parameters: Mapping[str, Sequence[torch.Tensor]],
+        table: Table,
         lookup: Lookup,
     ) -> tuple[TrainingCall, Run]:
         """All steps forward.
 
         inputs      `(T, *row)` by name, contiguous
         parameters  of each piece, in its order
+        table       where experts are, and `lookup` what this rank looks up in it
         """
         tokens = len(next(iter(inputs.values())))
         begin, end = self.seat.share(tokens)
@@ -103,22 +102,25 @@ class TrainingEngine:
             chunks=[Chunk() for _ in range(self.seat.schedule.chunks)],
             trained=self.pieces,
             parameters=parameters,
+            table=table,
         )
         run = self.forward_program.run(call, self._threads)
         _forget(call)
         return call, run
 
-    def backward(self, call: TrainingCall, seeds: Mapping[str, torch.Tensor]) -> tuple[Backward, Run]:
+    def backward(
+        self, call: TrainingCall, dy: torch.Tensor, seeds: Mapping[str, torch.Tensor], factor: float = 1.0
+    ) -> tuple[Backward, Run]:
         """All steps backward.
 
-        seeds  gradients of outputs (of all tokens that the rank was given) and loss tensors (of its share) by name
+        dy      the gradient of the result, `[T, N]` of its dtype
+        seeds   the gradients of loss tensors by name, of this rank's share of the tokens
+        factor  of the gradients of parameters
         """
-        begin, end = self.seat.share(len(next(iter(call.given.values()))))
-        own = {name: seed[begin:end] if name in call.results else seed for name, seed in seeds.items()}
-        back = Backward(call, own, [Travelling() for _ in call.chunks])
-        pairs = len(call.departure.pairs)
+        begin, end = self.seat.share(len(dy))
+        back = Backward(call, seeds, dy[begin:end].contiguous(), [Travelling() for _ in call.chunks], factor=factor)
         back.rows = torch.zeros((int(call.departure.units.sum()), self._columns), dtype=torch.float32, device="cpu")
-        back.weights = torch.zeros((pairs, 1), dtype=torch.float32, device="cpu")
+        back.weights = torch.zeros((len(call.departure.pairs), 1), dtype=torch.float32, device="cpu")
         run = self.backward_program.run(back, self._threads)
         return back, run
 

@@ -28,14 +28,12 @@ class BackwardExchanging:
 
     dispatch  how gradients of results travel to experts
     combine   how gradients of rows travel back
-    sums      what adds up the gradients of parameters that several ranks have
     """
 
     figures: Figures
     network: Network
     dispatch: Wire
     combine: Wire
-    sums: Sums
 
     def act(self, step: Step) -> Callable[[Backward], None]:
         """What a step does.  Raises KeyError for one that takes no other ranks."""
@@ -49,7 +47,7 @@ class BackwardExchanging:
             ("exchange", "combine"): lambda back: self.give_back(back, group, chunk, hops - 1 - step.hop),
             ("relay", "combine"): lambda back: self.relay_back(back, chunk),
             ("gather", "result"): lambda back: self.tokens(back, group),
-            ("gradients", None): lambda back: self.sums.run(back.parameters, group),
+            ("gradients", None): lambda back: self.parameters(back, group),
         }
         return acts[step.kind, step.way]
 
@@ -126,6 +124,10 @@ class BackwardExchanging:
         begin = int(departure.messages.pair_starts[chunk * rules.width])
         weights = back.chunks[chunk].weights
         back.weights[begin : begin + len(weights)] = weights
+
+    def parameters(self, back: Backward, group: Group) -> None:
+        """Gradients of parameters that several ranks have become sums over those ranks."""
+        Sums.of(self.figures.seat, back.call.table, back.factor).run(back.parameters, group)
 
     def tokens(self, back: Backward, group: Group) -> None:
         """Every rank that was given the same tokens gets the gradients of all of them."""

@@ -60,15 +60,6 @@ class TrainedComputing(Computing):
         made = self._run(call, "shared", piece, named(call.inputs, [tensor.name for tensor in piece.inputs]))
         call.terms.update(made.outputs)
 
-    def collect(self, call: Call, chunk: int | None) -> None:
-        call = _training(call)
-        piece, slots = call.trained.collect, self.figures.slots
-        rows = call.returned[: call.tokens * slots].view(call.tokens, slots, self.figures.width)
-        given = {**call.inputs, **call.terms, "rows": rows, "places": torch.from_numpy(call.departure.places)}
-        made = self._run(call, "collect", piece, named(given, [tensor.name for tensor in piece.inputs]))
-        for name, output in call.outputs.items():
-            output.copy_(made.outputs[name])
-
     def _run(
         self, call: TrainingCall, name: str, piece: TrainedPiece, inputs: Sequence[torch.Tensor], chunk: int = 0
     ) -> Made:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 
+from moec.artifact.container import Artifact
+from moec.errors import GradientError
 from moec.runtime import gradients
 from moec.runtime.module import Layer
+from moec.runtime.native import kernel, library
 from moec.runtime.parallel.pieces import Compiled, Piece, Pieces
-from moec.runtime.step import Step
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,11 @@ class Made:
 
 
 class TrainedPiece(Piece, Protocol):
-    """A piece with its derivative.  `parameters` are its tensors that gradients are computed for, in order."""
+    """A piece with its derivative.  `parameters` are its weights, in order.
+
+    Gradients differ from what they are of in this: that of `out` of `experts` is in the rows' order, as `rows` is, and
+    pair p reads the row `source[p]`; that of its `rows` is in the order of pairs.
+    """
 
     @property
     def parameters(self) -> tuple[str, ...]: ...
@@ -42,39 +48,50 @@ class TrainedPiece(Piece, Protocol):
     ) -> Mapping[str, torch.Tensor]:
         """The gradients of inputs and parameters of floats, by name.
 
-        seeds  the gradients of outputs and loss tensors, by name; zeros for those that are not there
+        seeds  the gradients of outputs and loss tensors, by name; zeros for those that are not there; those of terms of
+               shared experts and of `out` in the dtype of the layer's result
         """
         ...
 
 
 @dataclass(frozen=True)
 class TrainedPieces(Pieces):
-    """The pieces of a layer that is trained; a capacity has no derivative."""
+    """The pieces of a layer that is trained.
+
+    A capacity has no derivative, and the gradient of a result is that of all that `collect` adds up.
+    """
 
     route: TrainedPiece
     experts: TrainedPiece
-    collect: TrainedPiece
     shared: TrainedPiece | None = None
 
     @property
     def trained(self) -> dict[str, TrainedPiece]:
         """Those that have parameters or gradients, by name."""
-        found = {"route": self.route, "experts": self.experts, "shared": self.shared, "collect": self.collect}
+        found = {"route": self.route, "experts": self.experts, "shared": self.shared}
         return {name: piece for name, piece in found.items() if piece is not None}
 
 
 class CompiledTraining(Compiled):
-    """A piece that was compiled for training; `layer` has its weights as ordinary tensors."""
+    """A piece that was compiled for training; `layer` has its weights as ordinary tensors.
+
+    One at whose inputs and weights no gradient arrives has no derivative: a router that looks its experts up.
+    """
 
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
-        self._step = cast(Step, layer._step)
+        self._step = layer._step
         gradients.operator()
         self._code = (layer._artifact, layer._variant)
         self.parameters = tuple(weight.name for weight in layer.manifest.parameters)
 
     def forward(self, inputs: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> Made:
         step = self._step
+        if step is None:
+            tokens = len(inputs[0])
+            made = {one.name: torch.empty((tokens, *one.row), dtype=one.dtype, device="cpu") for one in self.outputs}
+            self(inputs, list(made.values()))
+            return Made(made, {}, ())
         results = torch.ops.moec.forward(list(inputs), list(parameters), *self._code)
         ends = len(step.outputs), len(step.outputs) + len(step.loss_tensors)
         return Made(
@@ -91,12 +108,44 @@ class CompiledTraining(Compiled):
         seeds: Mapping[str, torch.Tensor],
     ) -> Mapping[str, torch.Tensor]:
         step, tokens = self._step, len(inputs[0])
+        if step is None:
+            return {}
         given = []
         for result in (step.results[i] for i in step.seeds):
             seed = seeds.get(result.name)
             if seed is None:
                 seed = torch.zeros(result.shape(tokens), dtype=result.dtype, device="cpu")
-            given.append(seed.to(result.dtype).contiguous())
+            given.append(seed.contiguous())
         found = torch.ops.moec.backward(list(inputs), list(parameters), list(saved), given, *self._code)
         names = [*(one.name for one in self.inputs), *self.parameters]
         return {names[i]: gradient for i, gradient in zip(step.gradients, found, strict=True)}
+
+
+def trained_pieces(artifact: Artifact, loaded: Mapping[str, Layer], run: Pieces) -> TrainedPieces:
+    """What trains a layer.
+
+    artifact  holds `shared_training` and `collect_training` where training adds shared experts up in its own way
+    loaded    the pieces with the layer's weights, by name; `run` as inference runs them
+
+    Raises GradientError for an artifact that was compiled for inference only.
+    """
+    if loaded["experts"]._step is None:
+        raise GradientError(gradients.for_inference_only(artifact.manifest.layer))
+
+    def special(name: str) -> Layer | None:
+        return code_of(artifact.piece(name)) if name in artifact.pieces else loaded.get(name.removesuffix("_training"))
+
+    shared, collect = special("shared_training"), special("collect_training")
+    return TrainedPieces(
+        route=CompiledTraining(loaded["route"]),
+        experts=CompiledTraining(loaded["experts"]),
+        collect=run.collect if collect is None else Compiled(collect),
+        shared=None if shared is None else CompiledTraining(shared),
+        capacity=run.capacity,
+    )
+
+
+def code_of(piece: Artifact, training: bool = False) -> Layer:
+    """A piece as a layer without weights."""
+    code = library(piece, pinned=True)
+    return Layer(kernel(code.sha256, code.supported[0]), False, training, piece.path)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 
 from moec.artifact.parallel import Parallel
+from moec.placement.table import Table
 from moec.runtime.parallel.network import Group
 from moec.runtime.parallel.seat import Seat
 
 Gradients = dict[str, dict[str, torch.Tensor]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sums:
     """Adds up what the ranks of a mesh have computed, each from its own tokens or its own copy of an expert.
 
@@ -27,6 +28,11 @@ class Sums:
     experts: Sequence[int]
     holders: Sequence[Sequence[int]]
     factor: float = 1.0
+
+    @classmethod
+    def of(cls, seat: Seat, table: Table, factor: float) -> Sums:
+        """For the parameters of experts as `table` has them."""
+        return cls(seat, table.held[seat.rules.position].tolist(), table.placement.holders, factor)
 
     def run(self, parameters: Gradients, group: Group) -> None:
         """In place.  `group` is that of all ranks."""
