@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 import moec
 from moec.artifact.container import read
 
-SEED = 7
+WEIGHTS, TOKENS = 7, 8  # seeds; from one of both, tokens would look like the router's weights
 
 
 def main() -> int:
@@ -34,13 +34,14 @@ def main() -> int:
         parser.error(f"{arguments.artifact} was compiled for one process")
     axes = manifest.parallel.mesh
     mesh = init_device_mesh("cpu", axes.shape, mesh_dim_names=axes.names)
-    layer = moec.load(arguments.artifact, mesh=mesh).reset_parameters(SEED)
+    layer = moec.load(arguments.artifact, mesh=mesh).reset_parameters(WEIGHTS)
 
     x = manifest.inputs[0]
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[x.dtype]
     parts = axes.size(manifest.parallel.tokens)  # ranks along other axes have the same tokens
     position = axes.position(dist.get_rank(), manifest.parallel.tokens)
-    batch = torch.randn(parts * arguments.tokens, *x.row, generator=torch.Generator().manual_seed(SEED)).to(dtype)
+    random = torch.Generator().manual_seed(TOKENS)
+    batch = torch.randn(parts * arguments.tokens, *x.row, generator=random).to(dtype)
     mine = slice(position * arguments.tokens, (position + 1) * arguments.tokens)
 
     times = []
@@ -49,7 +50,7 @@ def main() -> int:
             start = time.perf_counter()
             y = layer(batch[mine])
             times.append(time.perf_counter() - start)
-        whole = moec.load(arguments.artifact).reset_parameters(SEED)(batch)[mine]  # one process, all tokens
+        whole = moec.load(arguments.artifact).reset_parameters(WEIGHTS)(batch)[mine]  # one process, all tokens
     held = ", ".join(f"{name} {list(value.shape)}" for name, value in layer.state_dict().items() if "up" in name)
     same = torch.equal(y, whole)
     error = (y.float() - whole.float()).norm() / whole.float().norm()
