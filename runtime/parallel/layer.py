@@ -181,10 +181,6 @@ class ParallelLayer(nn.Module):
 
         Raises what `Layer.forward` does, before anything is sent, and RankError where other ranks die, hang or fail.
         """
-        if torch.is_inference_mode_enabled():
-            # Not all streams are the thread that called, and outside of inference mode nobody may write to its tensors.
-            with torch.inference_mode(False), torch.no_grad():
-                return self.forward(*inputs, **named)
         values = self._signature.bind(inputs, named)
         if torch.is_autocast_enabled("cpu"):
             values = self._signature.cast(values)
