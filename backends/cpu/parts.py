@@ -13,6 +13,7 @@ import io
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from torch_mlir import ir
 from torch_mlir.dialects import llvm
@@ -81,7 +82,8 @@ def _symbol(operation: ir.Operation) -> _Symbol:
 
 
 def _digest(own: Sequence[_Symbol], shown: Set[str]) -> str:
-    digest = hashlib.sha256(f"moec {moec.__version__}\n{sorted(shown)}\n".encode())
+    made_by = f"moec {moec.__version__}, torch-mlir {version('torch-mlir')}, {codegen.LOWERING}"
+    digest = hashlib.sha256(f"{made_by}\n{sorted(shown)}\n".encode())
     for symbol in own:
         digest.update(b"%d\n" % len(symbol.content))
         digest.update(symbol.content)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import IO, Any
 
 from moec.artifact.fields import Fields, InvalidManifest
@@ -27,12 +28,13 @@ def command() -> None:
 def serve(jobs: IO[str], answers: IO[str]) -> None:
     """Answer `jobs`, lines of JSON, until they end.
 
-    {"id": 1, "artifact": path, "specialisation": {…}, "variant": name or null, "output": path} is answered by
-    {"id": 1, "ok": true, "seconds": 0.6} or {"id": 1, "ok": false, "error": "…"}, a line each.  A bug ends the process.
+    {"id": 1, "artifact": path, "specialisation": {…}, "variant": name or null, "output": path, "objects": path or null}
+    is answered by {"id": 1, "ok": true, "seconds": 0.6} or {"id": 1, "ok": false, "error": "…"}, a line each.
+    `objects` is a folder for code that later jobs may have in common with this one.  A bug ends the process.
     """
     _warm_up()
     _say(answers, {"ready": True, "moec": version("moec")})
-    known = Objects()
+    known: dict[str | None, Objects] = {}
     for line in jobs:
         if line.strip():
             _say(answers, _answer(line, known))
@@ -43,7 +45,7 @@ def _say(answers: IO[str], what: Mapping[str, Any]) -> None:
     answers.flush()
 
 
-def _answer(line: str, known: Objects) -> Mapping[str, Any]:
+def _answer(line: str, known: dict[str | None, Objects]) -> Mapping[str, Any]:
     from moec.pipeline.respecialise import respecialise
 
     number = None
@@ -52,10 +54,12 @@ def _answer(line: str, known: Objects) -> Mapping[str, Any]:
         number = job.integer("id", 0)
         path, output = job.string("artifact"), job.string("output")
         variant = job.string("variant") if job.given("variant") else None
+        folder = job.string("objects") if job.given("objects") else None
         wanted = read_specialisation(job.record("specialisation"))
         job.finish()
         begin = time.perf_counter()
-        respecialise(path, wanted, output, variant, known)
+        objects = known.setdefault(folder, Objects(folder=Path(folder) if folder else None))
+        respecialise(path, wanted, output, variant, objects)
         return {"id": number, "ok": True, "seconds": time.perf_counter() - begin}
     except (MoecError, InvalidManifest, OSError, ValueError) as error:
         return {"id": number, "ok": False, "error": str(error)}

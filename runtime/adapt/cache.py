@@ -54,6 +54,11 @@ class Cache:
                 "Give a folder of your own, or `chmod 700` it."
             )
 
+    @property
+    def objects(self) -> Path:
+        """Where the compiler keeps pieces of code that several artifacts may have in common."""
+        return self.folder / "objects"
+
     def get(self, name: str, base: str) -> Artifact | None:
         """The artifact of this key, checked; one that is damaged or not made from `base` is removed."""
         path = self._path(name)

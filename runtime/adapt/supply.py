@@ -58,7 +58,8 @@ class Supply:
                 return Compiled(artifact, source, time.monotonic() - begin)
         with self._output(specialisation) as path:
             try:
-                self._worker.compile(Job(Path(self._base.path), specialisation, self._variant, path))
+                objects = self._cache.objects if self._cache is not None else None
+                self._worker.compile(Job(Path(self._base.path), specialisation, self._variant, path, objects))
             except CompilerMissing as error:
                 raise CompilerMissing(f"{error}; and the artifact has no prebuilt variant like that") from None
             artifact = self._checked(read(path), specialisation)

@@ -40,12 +40,14 @@ class Job:
     artifact  the file of the artifact that is specialised
     variant   name of the instruction set to compile for
     output    where to write the new artifact
+    objects   folder in which the compiler keeps code for other jobs; None: it keeps it as long as it runs
     """
 
     artifact: Path
     specialisation: Specialisation
     variant: str
     output: Path
+    objects: Path | None = None
 
 
 class Worker:
@@ -215,6 +217,7 @@ def _request(number: int, job: Job) -> Mapping[str, Any]:
         "specialisation": job.specialisation.to_data(),
         "variant": job.variant,
         "output": str(job.output.absolute()),
+        "objects": str(job.objects.absolute()) if job.objects is not None else None,
     }
 
 

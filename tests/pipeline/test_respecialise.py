@@ -142,10 +142,10 @@ def test_what_cannot_be_is_refused(base: Path, best: str, tmp_path: Path) -> Non
 
 def test_a_process_answers_line_by_line(base: Path, best: str, tmp_path: Path) -> None:
     output = tmp_path / "made.so"
-    job = {"id": 7, "artifact": str(base), "variant": best, "output": str(output)}
+    job = {"id": 7, "artifact": str(base), "variant": best, "output": str(output), "objects": None}
     wide = Specialisation("wide", None, 2.0)
     lines = [
-        json.dumps(job | {"specialisation": wide.to_data()}),
+        json.dumps(job | {"specialisation": wide.to_data(), "objects": str(tmp_path / "objects")}),
         json.dumps(job | {"specialisation": wide.to_data(), "artifact": str(tmp_path / "none.so")}),
         json.dumps(job | {"specialisation": {}}),
         "nonsense",
@@ -159,6 +159,7 @@ def test_a_process_answers_line_by_line(base: Path, best: str, tmp_path: Path) -
     assert made["ok"] is True
     assert made["seconds"] > 0
     assert read(output).manifest.specialisation == wide
+    assert len(list((tmp_path / "objects").iterdir())) > 3
     assert [answer["ok"] for answer in wrong] == [False, False, False]
     assert "No such file" in wrong[0]["error"]
     assert "specialisation.name is missing" in wrong[1]["error"]

@@ -55,6 +55,7 @@ def test_the_compiler_is_asked_once(base: Artifact, tmp_path: Path) -> None:
     assert (first.source, second.source) == ("compiler", "cache")
     assert first.artifact.sha256 == second.artifact.sha256
     assert (worker.jobs[0].artifact, worker.jobs[0].variant) == (tmp_path / "base.so", "generic")
+    assert worker.jobs[0].objects == tmp_path / "cache" / "objects"
     supply.reject(FAST)
     assert supply.submit(FAST).result(20).source == "compiler"
     assert len(worker.jobs) == 2
@@ -66,6 +67,7 @@ def test_without_a_cache_nothing_stays(base: Artifact) -> None:
     supply = Supply(base, "generic", worker, None)
     assert supply.submit(FAST).result(20).source == "compiler"
     assert not worker.jobs[0].output.exists()
+    assert worker.jobs[0].objects is None
     supply.close()
 
 
