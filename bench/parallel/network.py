@@ -20,9 +20,9 @@ from types import TracebackType
 PREFIX = "moec"
 SUBNET = "10.77.0"
 INTERFACE = "eth0"
-PACKET = 32 * 2**10
-"""Bytes of the largest packet. Large ones keep the kernel's part of the processor small; a token bucket passes a packet
-whole only if it holds that much, and what it holds is the error of a message's time."""
+PACKET, FRAME = 2**16, 9000
+"""Bytes of the largest packet that the kernel passes on, and of one on the wire (as data centres have them). Large ones
+keep the kernel's part of the processor small; a token bucket passes a packet whole only if it holds that much."""
 QUEUE = 2**23
 """Bytes that may wait before a link: more than the windows of all connections together, so that nothing is lost."""
 TCP = (
@@ -149,7 +149,7 @@ class Network:
 
 
 def _bucket(rate: float) -> tuple[str, ...]:
-    return ("tbf", "rate", f"{round(8 * rate)}bit", "burst", str(2 * PACKET), "limit", str(QUEUE))
+    return ("tbf", "rate", f"{round(8 * rate)}bit", "burst", str(PACKET + FRAME), "limit", str(QUEUE))
 
 
 def _link(one: tuple[str, str], other: tuple[str, str], rate: float) -> None:
@@ -157,7 +157,7 @@ def _link(one: tuple[str, str], other: tuple[str, str], rate: float) -> None:
     (a, a_name), (b, b_name) = one, other
     _run("ip", "-n", a, "link", "add", "name", a_name, "type", "veth", "peer", "name", b_name, "netns", b)
     for space, name in (one, other):
-        packet = ("gso_max_size", str(PACKET), "gro_max_size", str(PACKET))
+        packet = ("mtu", str(FRAME), "gso_max_size", str(PACKET), "gro_max_size", str(PACKET))
         _run("ip", "-n", space, "link", "set", "dev", name, *packet, "up")
         _run("tc", "-n", space, "qdisc", "add", "dev", name, "root", *_bucket(rate))
         # A connection's packets go through one processor: otherwise they overtake each other, and TCP sends them again.

@@ -40,7 +40,7 @@ def steps(root: ElementTree.Element, which: str) -> list[tuple[str, float, float
 @pytest.mark.parametrize("seed", range(5))
 def test_steps_lie_where_their_times_say(seed: int) -> None:
     predicted, measured = lanes(seed), lanes(seed + 100)
-    root = ElementTree.fromstring(figure("A <layer>", ["a & b"], [Rank(3, predicted, measured)]))
+    root = ElementTree.fromstring(figure("A <layer>", ["a & b"], [Rank("rank 3", predicted, measured)]))
     end = max(bar.end for which in (predicted, measured) for lane in which.values() for bar in lane)
     rows: dict[str, set[float]] = {}
     for which, given in (("predicted", predicted), ("measured", measured)):
@@ -59,7 +59,7 @@ def test_steps_lie_where_their_times_say(seed: int) -> None:
 
 
 def test_the_file_needs_nothing_else() -> None:
-    text = figure("Layer", [], [Rank(number, lanes(number)) for number in range(3)])
+    text = figure("Layer", [], [Rank(f"rank {number}", lanes(number)) for number in range(3)])
     root = ElementTree.fromstring(text)
     assert root.tag == f"{SVG}svg"
     assert not [one for one in root.iter() if one.tag in (f"{SVG}script", f"{SVG}image", f"{SVG}use")]
@@ -70,10 +70,10 @@ def test_the_file_needs_nothing_else() -> None:
 
 def test_ranks_and_streams_are_named() -> None:
     only: Lanes = {"net.node": [Bar("dispatch 0", "dispatch", 0.0, 0.001)]}
-    root = ElementTree.fromstring(figure("Layer", ["note"], [Rank(0, {}, only), Rank(7, only, {})]))
+    root = ElementTree.fromstring(figure("Layer", ["note"], [Rank("rank 0", {}, only), Rank("rank 7", only, {})]))
     texts = [text.text for text in root.iter(f"{SVG}text")]
     assert {"Layer", "note", "rank 0", "rank 7", "net.node", "dispatch", "dispatch 0"} <= set(texts)
 
 
 def test_nothing_to_draw() -> None:
-    ElementTree.fromstring(figure("Empty", [], [Rank(0, {})]))
+    ElementTree.fromstring(figure("Empty", [], [Rank("rank 0", {})]))

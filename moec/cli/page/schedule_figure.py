@@ -66,9 +66,9 @@ Lanes = Mapping[str, Sequence[Bar]]
 
 @dataclass(frozen=True)
 class Rank:
-    """One rank; `measured` is None where only a prediction is drawn."""
+    """One rank, as it is called; `measured` is None where only a prediction is drawn."""
 
-    number: int
+    name: str
     predicted: Lanes
     measured: Lanes | None = None
 
@@ -134,7 +134,7 @@ def _place(seconds: float, end: float) -> float:
 
 
 def _rank(rank: Rank, y: int, end: float) -> tuple[list[Element], int]:
-    drawn = [element("text", f"rank {rank.number}", x=16, y=y + 13, class_="rank")]
+    drawn = [element("text", rank.name, x=16, y=y + 13, class_="rank")]
     y += _HEAD
     for stream in rank.streams:
         shown = [("predicted", rank.predicted)]
