@@ -167,6 +167,7 @@ class ParallelLayer(nn.Module):
         # Ranks with the same tokens have routed a share of them each.
         return np.asarray(found.sum(0).numpy())
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what goes on between ranks is no graph
     def forward(self, *inputs: torch.Tensor | int, **named: torch.Tensor | int) -> Any:
         """Run the layer on this rank's tokens, of any leading shape; there may be none.
 

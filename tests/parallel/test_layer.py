@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import moec
 from moec.artifact.manifest import Manifest
+from moec.errors import MoecError
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.parallel.layer import ParallelLayer
 from tests.parallel.ranks import run
@@ -55,7 +56,57 @@ def on_rank(paths: dict[str, str]) -> dict[str, list[torch.Tensor]]:
         found[name].append(torch.from_numpy(layer.load()))
         assert layer.timeline is not None
         assert {span.kind for span in layer.timeline.steps} >= {"route", "counts", "exchange", "experts", "collect"}
+    _check_compiled(layer, mine, found[name][-2])
+    _check_states(path, layer, mine, found[name][-2])
     return found
+
+
+def _check_compiled(layer: ParallelLayer, mine: list[torch.Tensor], expected: torch.Tensor) -> None:
+    traced = torch.compile(torch.nn.Sequential(Only(layer)), backend="eager")
+    with torch.no_grad():
+        assert torch.equal(traced(mine), expected)
+
+
+class Only(torch.nn.Module):
+    def __init__(self, layer: ParallelLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, given: list[torch.Tensor]) -> torch.Tensor:
+        return self.layer(*given)
+
+
+def _check_states(path: str, layer: ParallelLayer, mine: list[torch.Tensor], expected: torch.Tensor) -> None:
+    """A layer takes the weights of one process, of single experts, and its own."""
+    whole = moec.load(path).reset_parameters(0).state_dict()
+    single = {}
+    for name, weight in whole.items():
+        if name.startswith("routed."):
+            single |= {f"{name}.{expert}": one for expert, one in enumerate(weight)}
+        else:
+            single[name] = weight
+    own = {name: weight.clone() for name, weight in layer.state_dict().items()}
+    for state in (whole, single, own):
+        assert not torch.equal(layer.reset_parameters(1)(*mine), expected)
+        layer.load_state_dict(state)
+        assert torch.equal(layer(*mine), expected)
+    lacking = f".{layer.table.held[layer.position][0]}"
+    with pytest.raises(RuntimeError, match="Missing key"):
+        layer.load_state_dict({name: one for name, one in single.items() if not name.endswith(lacking)})
+
+
+def refused(path: str) -> list[str]:
+    said = []
+    for shape, names in (((2,), ("rank",)), ((2, 1), ("gpu", "tp"))):
+        with pytest.raises(MoecError) as wrong:
+            moec.load(path, mesh=init_device_mesh("cpu", shape, mesh_dim_names=names))
+        said.append(str(wrong.value))
+    return said
+
+
+def test_another_mesh_is_refused_with_the_one_that_is_needed() -> None:
+    for said in run(refused, 2, str(artifact("hash"))):
+        assert all("gpu[2]" in text and "mesh_dim_names=('gpu',)" in text for text in said)
 
 
 @cache
