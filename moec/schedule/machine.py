@@ -99,10 +99,19 @@ class Machine:
         names = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or data.pop("moec_machine", None) != 1 or set(data) != names:
             raise ValueError(f"{path} is no machine file of form 1")
-        costs = {name: Cost(**_numbers(data[name], Cost)) for name in ("route", "experts", "shared", "collect")}
-        links = {axis: Link(**_numbers(link, Link)) for axis, link in data["links"].items()}
         plain = _numbers({name: data[name] for name in ("copy", "step", "message", "processor")})
-        return cls(**costs, **plain, links=links, measured=data["measured"] is True)
+        return cls(
+            route=Cost(**_numbers(data["route"], Cost)),
+            experts=Cost(**_numbers(data["experts"], Cost)),
+            shared=Cost(**_numbers(data["shared"], Cost)),
+            collect=Cost(**_numbers(data["collect"], Cost)),
+            copy=plain["copy"],
+            step=plain["step"],
+            message=plain["message"],
+            processor=plain["processor"],
+            links={axis: Link(**_numbers(link, Link)) for axis, link in data["links"].items()},
+            measured=data["measured"] is True,
+        )
 
 
 def _numbers(data: object, of: type | None = None) -> dict[str, float]:

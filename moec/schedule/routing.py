@@ -34,7 +34,8 @@ class Choices:
     @property
     def included(self) -> Array:
         """[E] the probability that a token chooses an expert."""
-        return np.minimum(np.asarray(self.shares) * self._drawn, 1.0)
+        found: Array = np.minimum(np.asarray(self.shares) * self._drawn, 1.0)
+        return found
 
     @property
     def _drawn(self) -> int:

@@ -70,24 +70,26 @@ def simulate(demand: Demand, machine: Machine) -> Simulation:
     return _Run(demand, machine).run()
 
 
-def simulate_trace(demand: Demand, machine: Machine, path: Path, most: int = 64) -> list[Simulation]:
-    """Simulate the calls of a recorded trace, `most` of them at even distances: their tokens, and their choices.
+def simulate_trace(
+    demand: Demand, machine: Machine, path: Path, most: int = 64, tokens: float | None = None
+) -> list[Simulation]:
+    """Simulate the samples of a recorded trace, `most` of them at even distances: their tokens, and their choices.
 
-    Tokens are cut evenly over the ranks, and all ranks' tokens choose as those of the call did.  Raises TraceError for
-    what is no trace, ValueError for one of a layer with other experts, OSError.
+    Tokens are cut evenly over the ranks, or are `tokens` on each rank; all ranks' tokens choose as those of the sample
+    did.  Raises TraceError for what is no trace, ValueError for one of a layer with other experts, OSError.
     """
     header, samples = read(path)
     if header.experts != demand.layer.experts:
         raise ValueError(f"the trace is of {header.experts} experts, and the layer has {demand.layer.experts}")
     busy = [sample for sample in samples if sample.tokens and sum(sample.counts)]
     chosen = busy[:: max(1, -(-len(busy) // most))]
-    return [simulate(replace(demand, load=_met(demand, sample)), machine) for sample in chosen]
+    return [simulate(replace(demand, load=_met(demand, sample, tokens)), machine) for sample in chosen]
 
 
-def _met(demand: Demand, sample: Sample) -> Load:
+def _met(demand: Demand, sample: Sample, given: float | None) -> Load:
     shares = np.asarray(sample.counts) / sum(sample.counts)
     choices = Choices(tuple(shares.tolist()), demand.layer.slots)
-    tokens = sample.tokens / sample.calls / demand.mesh.size(demand.wiring.tokens)
+    tokens = sample.tokens / sample.calls / demand.mesh.size(demand.wiring.tokens) if given is None else given
     return replace(demand.load, tokens=tokens, choices=choices)
 
 
@@ -229,7 +231,7 @@ class _Run:
             return [0.0] * len(ranks)
         takes = latency + max(moved / self.links.bandwidth(link) for link, moved in used)
         moved = flow.out.sum(0).reshape(-1)[list(ranks)] + flow.into.sum(0).reshape(-1)[list(ranks)]
-        return (moved * self.machine.processor / takes).tolist()
+        return [float(part) for part in moved * self.machine.processor / takes]
 
     def announce(self, link: int) -> None:
         """Say when a link will have carried the next of its flows."""
