@@ -31,7 +31,12 @@ def load(
 
 @overload
 def load(
-    path: str | os.PathLike[str], *, mesh: DeviceMesh, training: bool = False, timeout: float = 30.0
+    path: str | os.PathLike[str],
+    *,
+    mesh: DeviceMesh,
+    training: bool = False,
+    timeout: float = 30.0,
+    elastic: bool = False,
 ) -> ParallelLayer: ...
 
 
@@ -44,6 +49,7 @@ def load(
     adapt: bool = False,
     mesh: DeviceMesh | None = None,
     timeout: float = 30.0,
+    elastic: bool = False,
 ) -> Layer | ParallelLayer:
     """Load a compiled layer.  This runs the artifact's machine code: load only files whose author you trust.
 
@@ -55,6 +61,8 @@ def load(
     adapt         let it follow its load as the layout in its file says: `Layer.adapt` with what is default there
     mesh          spread it over the processes of this mesh, whose axes are those of the layout in its file
     timeout       seconds that a rank of the mesh waits for others
+    elastic       the mesh may be longer along its first axis than the layout's: the layer begins on its first ranks,
+                  and may come to run on more or fewer (docs/moving.md)
 
     Returns a layer without weights: `load_state_dict` or `reset_parameters` gives them.
 
@@ -72,7 +80,7 @@ def load(
             raise MoecError(
                 "`keep_weights`, `variant` and `adapt` are for layers in one process; leave them out with `mesh`"
             )
-        return ParallelLayer(artifact, mesh, training, timeout)
+        return ParallelLayer(artifact, mesh, training, timeout, elastic)
     code = library(artifact, pinned=True)
     names = [v.name for v in code.manifest.variants]
     if variant is not None and variant not in names:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -15,7 +16,7 @@ from moec.artifact.container import Artifact
 from moec.artifact.manifest import Manifest
 from moec.artifact.parallel import Parallel
 from moec.artifact.schedules import wiring
-from moec.errors import ArtifactError, GradientError
+from moec.errors import ArtifactError, GradientError, MoecError
 from moec.placement.lookup import Lookup
 from moec.placement.problem import Placement
 from moec.placement.table import Table
@@ -27,8 +28,9 @@ from moec.runtime.module import Layer
 from moec.runtime.parallel.buffers import Buffers
 from moec.runtime.parallel.checkpoints.state import Slots
 from moec.runtime.parallel.engine import Engine
-from moec.runtime.parallel.network import Network, network
+from moec.runtime.parallel.network import Network, processes
 from moec.runtime.parallel.pieces import Compiled, Pieces
+from moec.runtime.parallel.spans import Spans, lengthened
 from moec.runtime.parallel.streams import Run
 from moec.runtime.parallel.timeline import Timeline
 from moec.runtime.parallel.training.pieces import code_of
@@ -36,6 +38,7 @@ from moec.runtime.parallel.training.step import Trainer
 from moec.runtime.parallel.weights import OwnWeights
 from moec.runtime.random_values import RandomValues
 from moec.schedule.build import Options, both
+from moec.schedule.mesh import Mesh
 from moec.schedule.steps import Schedules
 
 
@@ -49,9 +52,12 @@ class ParallelLayer(nn.Module):
     `load_state_dict` also takes the layer's whole ones, or those of single experts (`routed.gate.weight.17`).
 
     Calls of a process go one after the other, whichever threads make them.
+
+    With `elastic`, the mesh may have more positions along its first axis than the layout's: the first ones `serve` at
+    first, and `span` changes how many do.  Ranks that do not serve make no calls.
     """
 
-    def __init__(self, artifact: Artifact, devices: DeviceMesh, training: bool, timeout: float) -> None:
+    def __init__(self, artifact: Artifact, devices: DeviceMesh, training: bool, timeout: float, elastic: bool) -> None:
         super().__init__()
         manifest, parallel = artifact.manifest, artifact.manifest.parallel
         if parallel is None or not artifact.pieces:
@@ -59,7 +65,11 @@ class ParallelLayer(nn.Module):
                 f"{artifact.path}: {manifest.layer} was compiled for one process. Write a layout for it on a mesh "
                 "(docs/parallel.md), and compile it again."
             )
-        net = network(parallel.mesh, devices, timeout)
+        numbers = processes(parallel.mesh, devices, elastic)
+        if training and len(numbers) > parallel.mesh.ranks:
+            raise GradientError(
+                f"{manifest.layer}: a layer for training runs on the ranks of its layout, and no others"
+            )
         names = [name for name in artifact.pieces if not name.endswith("_training")]
         loaded = {name: code_of(artifact.piece(name), training) for name in names}
         schedules = manifest.schedule or _default(parallel, "capacity" in loaded, training)
@@ -69,14 +79,22 @@ class ParallelLayer(nn.Module):
             _manifest=manifest,
             _signature=Signature.of(manifest),
             _loaded=loaded,
-            _network=net,
-            _engine=Engine(parallel, schedules, pieces, inputs, net),
-            _trainer=Trainer.of(artifact, loaded, schedules, pieces, net) if training else None,
+            _layout=parallel,
+            _mesh=lengthened(parallel.mesh, devices.shape[0]),
+            _ranks=numbers,
+            _rank=numbers.index(dist.get_rank()),
+            _spans=Spans(parallel, schedules, pieces, inputs, numbers, timeout),
+            _serving=None,
+            _trainer=None,
             _memory=Buffers(),
             _run=None,
             _before=None,
         )
         grid = tuple(parallel.mesh.axis(name).size for name in parallel.routed.ep) or (1,)
+        if self._rank < parallel.mesh.ranks:
+            engine = self._spans.engine(parallel.mesh.shape[0])
+            trainer = Trainer.of(artifact, loaded, schedules, pieces, engine.network) if training else None
+            self.__dict__.update(_serving=engine, _trainer=trainer)
         self.use(Table.first(Placement.even(parallel.holders), parallel.slots, grid))
         self._adopt()
         self._own = self._own_weights()
@@ -86,14 +104,18 @@ class ParallelLayer(nn.Module):
     _manifest: Manifest
     _signature: Signature
     _loaded: Mapping[str, Layer]
-    _network: Network
-    _engine: Engine
+    _layout: Parallel
+    _mesh: Mesh  # with the ranks that do not serve
+    _ranks: tuple[int, ...]
+    _rank: int
+    _spans: Spans
+    _serving: Engine | None
     _memory: Buffers
     _run: Run | None  # the last one
     _before: Callable[[], None] | None  # called first by every call
     _trainer: Trainer | None
     _table: Table
-    _lookup: Lookup
+    _lookup: Lookup | None
     _own: OwnWeights
 
     @property
@@ -103,28 +125,59 @@ class ParallelLayer(nn.Module):
 
     @property
     def parallel(self) -> Parallel:
-        """How it is spread."""
-        return self._engine.seat.parallel
+        """How it is spread; its mesh has the ranks that serve."""
+        return self._layout if self._serving is None else self._serving.seat.parallel
 
     @property
     def rank(self) -> int:
         """This process's number in the mesh, row by row."""
-        return self._network.rank
+        return self._rank
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """All processes of the mesh, as the default process group numbers them."""
-        return self._network.numbers
+        """All processes of the mesh, as the default process group numbers them, also those that do not serve."""
+        return self._ranks
 
     @property
     def peers(self) -> tuple[int, ...]:
         """Of those the ones, by position, that have the same part of the experts there as this rank at its own."""
-        return self._network.group(self.parallel.routed.ep).ranks
+        return tuple(self._ranks[rank] for rank in self._mesh.group(self._rank, self._layout.routed.ep))
 
     @property
     def position(self) -> int:
-        """At which of the places for experts this rank is."""
-        return self._engine.seat.rules.position
+        """At which of the places for experts this rank is, or would be."""
+        return self._mesh.position(self._rank, self._layout.routed.ep)
+
+    @property
+    def serves(self) -> bool:
+        """Whether this rank takes part in calls."""
+        return self._serving is not None
+
+    def span(self, length: int) -> None:
+        """Let calls be made on so many positions of the mesh's first axis, with a `table` of as many, from the next on.
+
+        `prepare` it before.  A rank that begins to serve must have its weights by then.
+        """
+        serves = self._rank < lengthened(self._mesh, length).ranks
+        if serves and not self.serves:
+            for layer in self._loaded.values():
+                layer._store.missing.clear()
+        self.__dict__.update(_serving=self._spans.engine(length) if serves else None, _run=None)
+
+    def prepare(self, length: int) -> None:
+        """Make what `span` needs, so that it does not wait for other ranks: all that will serve call this."""
+        if self._rank < lengthened(self._mesh, length).ranks:
+            self._spans.engine(length)
+
+    @property
+    def _engine(self) -> Engine:
+        if self._serving is None:
+            raise MoecError(f"{self._manifest.layer}: rank {self._rank} does not serve now, so it makes no calls")
+        return self._serving
+
+    @property
+    def _network(self) -> Network:
+        return self._engine.network
 
     @property
     def pieces(self) -> Mapping[str, Layer]:
@@ -141,13 +194,17 @@ class ParallelLayer(nn.Module):
 
         lookup  what this rank's tokens look up in it, if it was made already
         """
-        made = table.lookup(self.position) if lookup is None else lookup
+        made = table.lookup(self.position) if lookup is None and self.serves else lookup
         self.__dict__.update(_table=table, _lookup=made)
 
     @property
     def timeline(self) -> Timeline | None:
         """When each step of the last call ran on this rank; None before the first."""
-        return None if self._run is None else Timeline.of(self.rank, self._engine.program.steps, self._run)
+        return (
+            None
+            if self._run is None or not self.serves
+            else Timeline.of(self.rank, self._engine.program.steps, self._run)
+        )
 
     @property
     def statistics(self) -> LoadStatistics:
@@ -189,14 +246,15 @@ class ParallelLayer(nn.Module):
         given = {spec.name: value for spec, value in zip(self._signature.inputs, flat, strict=True)}
         if self._before is not None:
             self._before()
+        engine = self._engine
         for layer in self._loaded.values():
             layer._require_weights()
         if (self.training or torch.is_grad_enabled()) and self._takes_a_step(flat):
             return self._take_step(given, leading)
         # Ordinary tensors even in inference mode: threads write them, and later calls that may not be in it.
-        with self._network.call(self._manifest.layer), torch.inference_mode(False), torch.no_grad():
-            call = self._engine.call(given, self._lookup, self._memory)
-            self.__dict__["_run"] = self._engine.run(call)
+        with engine.network.call(self._manifest.layer), torch.inference_mode(False), torch.no_grad():
+            call = engine.call(given, cast(Lookup, self._lookup), self._memory)
+            self.__dict__["_run"] = engine.run(call)
         return self._shaped(call.results, leading)
 
     def average_gradients(self, mean: bool = True) -> Self:
@@ -228,7 +286,7 @@ class ParallelLayer(nn.Module):
 
     def _take_step(self, given: Mapping[str, torch.Tensor], leading: tuple[int, ...]) -> Any:
         trainer = self._training_engine
-        outputs, loss = trainer(given, trainer.weights(self._loaded), self._table, self._lookup)
+        outputs, loss = trainer(given, trainer.weights(self._loaded), self._table, cast(Lookup, self._lookup))
         shaped = self._shaped(outputs, leading)
         return shaped if loss is None or not self.training else (shaped, loss)
 
@@ -272,7 +330,7 @@ class ParallelLayer(nn.Module):
     @property
     def _experts(self) -> Sequence[int]:
         """The expert in each of this rank's slots; -1: none."""
-        found: list[int] = self._table.held[self.position].tolist()
+        found: list[int] = self._table.held[self.position].tolist() if self.serves else [-1] * self._table.slots
         return found
 
     def _adopt(self) -> None:
@@ -284,7 +342,7 @@ class ParallelLayer(nn.Module):
                 self._modules[name] = child
 
     def _own_weights(self) -> OwnWeights:
-        mesh, cut = self.parallel.mesh, {}
+        mesh, cut = self._mesh, {}
         tp = {one.experts: one.tp for one in (self.parallel.routed, *self.parallel.shared)}
         held = {weight.name: weight for layer in self._loaded.values() for weight in layer.manifest.parameters}
         for name in held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Group:
 
     ranks: tuple[int, ...]
     position: int
-    process: dist.ProcessGroup | None
+    process: dist.ProcessGroupGloo | None
     waiting: Waiting
 
     @property
@@ -80,26 +81,28 @@ class Group:
 
 
 class Network:
-    """A DeviceMesh whose axes are those of a layout's mesh.
+    """The processes of a mesh.
 
-    rank   this process's number in the mesh, row by row
-    world  the default process group that it was made in
+    rank     this process's number in the mesh, row by row
+    numbers  those of all processes in the default process group, in the order of the mesh
+    world    the default process group that it was made in
     """
 
-    def __init__(self, mesh: Mesh, devices: DeviceMesh, waiting: Waiting, timeout: float) -> None:
-        """timeout: seconds.  Raises MoecError where the axes differ."""
-        if devices.mesh_dim_names != mesh.names or tuple(devices.shape) != mesh.shape:
-            raise MoecError(
-                f"the layer is compiled for the mesh {mesh.name} with axes {_axes(mesh.names, mesh.shape)}; the device "
-                f"mesh has {_axes(devices.mesh_dim_names or (), tuple(devices.shape))}. Make it with "
-                f'`init_device_mesh("cpu", {mesh.shape}, mesh_dim_names={mesh.names})`'
-            )
+    def __init__(self, mesh: Mesh, numbers: Sequence[int], waiting: Waiting, timeout: float) -> None:
+        """timeout: seconds."""
         self.mesh = mesh
         self.world = dist.distributed_c10d._get_default_group()
-        self.numbers = tuple(int(number) for number in devices.mesh.flatten())
+        self.numbers = tuple(numbers)
         self.rank = self.numbers.index(dist.get_rank())
         self.waiting = waiting
         self._timeout = timedelta(seconds=timeout)
+        # Groups have names of their own: torch's count the groups that a rank has, which may be others on each rank of
+        # an elastic mesh.  A connection of their own, as making one waits for others.
+        self._store = dist.distributed_c10d._get_default_store().clone()
+        shape = "x".join(map(str, mesh.shape))
+        self._name = f"moec/{self.world.group_name}/{shape}.{'.'.join(map(str, numbers))}"
+        _COUNTS[self._name] += 1
+        self._name += f"/{_COUNTS[self._name]}"
         self._groups: dict[tuple[str, ...], Group] = {}
         self._threads: dict[str, Thread] = {}
         self._calling = threading.Lock()
@@ -112,7 +115,8 @@ class Network:
             numbers = tuple(self.numbers[member] for member in members)
             process = None
             if len(members) > 1:
-                process = dist.new_group(list(numbers), timeout=self._timeout, use_local_synchronization=True)
+                store = dist.PrefixStore(".".join((self._name, *axes, *map(str, numbers))), self._store)
+                process = dist.ProcessGroupGloo(store, members.index(self.rank), len(members), self._timeout)
             found = Group(numbers, members.index(self.rank), process, self.waiting)
             self._groups[axes] = found
         return found
@@ -131,20 +135,36 @@ class Network:
         return {name: self._threads[name] for name in streams}
 
 
-def network(mesh: Mesh, devices: DeviceMesh, timeout: float) -> Network:
-    """The network of a device mesh, shared by all layers on it that ask for the same mesh and timeout (in seconds).
+def network(mesh: Mesh, numbers: Sequence[int], timeout: float) -> Network:
+    """The network of a mesh of processes, shared by all layers that ask for the same, with the same timeout (seconds).
 
-    All ranks of the mesh must ask, in the same order as for others.  Raises MoecError where the axes differ.
+    All ranks of the mesh must ask, in the same order as for others.
     """
     world = dist.distributed_c10d._get_default_group()
-    numbers = tuple(int(number) for number in devices.mesh.flatten())
-    key = (mesh.names, mesh.shape, numbers, timeout)
+    key = (mesh.names, mesh.shape, tuple(numbers), timeout)
     found = _NETWORKS.get(key)
     if found is None or found.world is not world:
-        found = _NETWORKS[key] = Network(mesh, devices, watch(numbers, timeout), timeout)
+        found = _NETWORKS[key] = Network(mesh, numbers, watch(numbers, timeout), timeout)
     return found
 
 
+def processes(mesh: Mesh, devices: DeviceMesh, elastic: bool = False) -> tuple[int, ...]:
+    """The numbers of a device mesh's processes in the default process group, row by row.
+
+    Raises MoecError where its axes are not those of `mesh`; with `elastic` the first one may be longer.
+    """
+    shape = tuple(devices.shape)
+    longer = elastic and shape[1:] == mesh.shape[1:] and shape[0] >= mesh.shape[0]
+    if devices.mesh_dim_names != mesh.names or (shape != mesh.shape and not longer):
+        raise MoecError(
+            f"the layer is compiled for the mesh {mesh.name} with axes {_axes(mesh.names, mesh.shape)}; the device "
+            f"mesh has {_axes(devices.mesh_dim_names or (), shape)}. Make it with "
+            f'`init_device_mesh("cpu", {mesh.shape}, mesh_dim_names={mesh.names})`'
+        )
+    return tuple(int(number) for number in devices.mesh.flatten())
+
+
+_COUNTS: Counter[str] = Counter()
 _NETWORKS: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], float], Network] = {}
 
 

@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from moec.artifact.parallel import Sends
 from moec.runtime.parallel.failures import Watch
-from moec.runtime.parallel.network import Network
+from moec.runtime.parallel.network import Network, processes
 from moec.runtime.parallel.training.engine import TrainingEngine
 from moec.schedule.build import Options, both
 from tests.parallel.ranks import run
@@ -33,7 +33,7 @@ def on_rank(cases: dict[str, Case]) -> Found:
         mesh = case.mesh
         if case.axes not in networks:
             devices = init_device_mesh("cpu", mesh.shape, mesh_dim_names=mesh.names)
-            networks[case.axes] = Network(mesh, devices, watch, 20.0)
+            networks[case.axes] = Network(mesh, processes(mesh, devices), watch, 20.0)
         try:
             found[name] = results(case, networks[case.axes])
         except Exception as error:

@@ -16,7 +16,7 @@ from moec.placement.table import Table
 from moec.runtime.parallel.buffers import Buffers
 from moec.runtime.parallel.engine import Engine
 from moec.runtime.parallel.failures import Watch
-from moec.runtime.parallel.network import Network
+from moec.runtime.parallel.network import Network, processes
 from moec.schedule.build import Options, both
 from moec.schedule.mesh import Axis, Mesh
 from moec.schedule.steps import Wiring
@@ -95,7 +95,7 @@ def on_rank(cases: dict[str, Case]) -> dict[str, list[list[torch.Tensor]]]:
         mesh = case.mesh
         if case.axes not in networks:
             devices = init_device_mesh("cpu", mesh.shape, mesh_dim_names=mesh.names)
-            networks[case.axes] = Network(mesh, devices, watch, 20.0)
+            networks[case.axes] = Network(mesh, processes(mesh, devices), watch, 20.0)
         try:
             found[name] = results(case, networks[case.axes])
         except Exception as error:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from torch.distributed.device_mesh import init_device_mesh
 
 from moec.errors import RankError
 from moec.runtime.parallel.buffers import Buffers
@@ -54,7 +53,7 @@ class Falling:
 def on_rank(how: str, where: str, options: Options) -> tuple[str, list[int], float]:
     case = Case(options=options)
     mesh = case.mesh
-    net = network(mesh, init_device_mesh("cpu", mesh.shape, mesh_dim_names=mesh.names), TIMEOUT)
+    net = network(mesh, range(mesh.ranks), TIMEOUT)
     parallel, table = case.parallel()
     pieces = case.small.pieces(table, net.rank)
     if net.rank == LOST:

@@ -12,16 +12,21 @@ import torch
 from numpy.typing import NDArray
 
 from moec.errors import PlacementError
+from moec.placement.lookup import Lookup
+from moec.placement.problem import Placement
+from moec.placement.table import Table
 from moec.runtime.adapt.journal import Journal
+from moec.runtime.module import Layer
 from moec.runtime.parallel.layer import ParallelLayer
 from moec.runtime.parallel.moving.layers import Movable
-from moec.runtime.parallel.moving.memory import PackedSlots, SlotMemory, TensorSlots
+from moec.runtime.parallel.moving.memory import PackedSlots, SlotMemory, TensorSlots, WholeWeights
 from moec.runtime.parallel.moving.moving import Moving, Options
 from moec.runtime.parallel.moving.rules import Rules
-from moec.runtime.parallel.timeline import Timeline
 
 _COMPUTING = ("experts", "local")
 """Steps of a schedule whose time goes with a rank's load."""
+_SAMPLED = 8
+"""Calls of which one is asked how long its steps took."""
 
 
 def follow(
@@ -33,30 +38,33 @@ def follow(
 ) -> Moving:
     """Move the experts of `layers` as their load and their layouts ask for, until `Moving.stop`.
 
-    All ranks of the layers' mesh call this, with the same layers; they must have weights.  A call of the first layer
-    begins a step of all of them, and experts move between steps.  In training mode a step begins where the program says
-    so, by `Moving.begin()`: between the optimizer's step and the next forward.
+    All ranks of the layers' mesh call this, with the same layers; those that serve must have weights.  Experts move
+    between steps, and a call of the first layer begins a step of all of them.  In training mode, and on an elastic
+    mesh, the program says where steps begin, by `Moving.begin()`: between the optimizer's step and the next forward; or
+    before it takes tokens, as it may find that this rank does not serve (`Moving.join`).
 
     journal  a file to write down what is done and why, on this rank
     states   for each layer in training what else belongs to its experts and moves with them: tensors `[slots, ...]`
              such as an optimizer's averages
 
-    Raises PlacementError for layers of different meshes.
+    Raises PlacementError for layers of different meshes, or some of which are in training mode.
     """
     first = layers[0]
-    numbers = first.ranks
-    if any(layer.ranks != numbers for layer in layers):
-        raise PlacementError("layers whose experts move together must be on the same ranks")
+    if any((layer.ranks, layer.training) != (first.ranks, first.training) for layer in layers):
+        raise PlacementError("layers whose experts move together must be on the same ranks, all in training or none")
     watched = [_Watched(layer, state) for layer, state in zip(layers, states or [{}] * len(layers), strict=True)]
+    movable = [each.experts() for each in watched]
+    elastic = len(first.ranks) > first.parallel.mesh.ranks or not first.serves
+    if elastic:
+        movable += [each.rest() for each in watched]
     written = Journal(Path(journal)) if journal is not None else None
-    moving = Moving([each.movable for each in watched], numbers, options or Options(), written)
+    moving = Moving(movable, first.ranks, options or Options(), written)
 
     def begin() -> None:
         watched[0].look()
-        if not (first.training and torch.is_grad_enabled()):
-            moving.begin()
+        moving.begin()
 
-    first.before_calls(begin)
+    first.before_calls(watched[0].look if elastic or first.training else begin)
     for each in watched[1:]:
         each.layer.before_calls(each.look)
     return moving
@@ -69,20 +77,20 @@ class _Watched:
     layer: ParallelLayer
     state: Mapping[str, torch.Tensor]
     seconds: float = 0.0
-    _seen: Timeline | None = field(default=None, init=False)
+    _calls: int = field(default=0, init=False)
 
     def look(self) -> None:
-        """Take what the last call has measured."""
-        found = self.layer.timeline
-        if found is not None and found is not self._seen:
-            self._seen = found
-            self.seconds += sum(step.end - step.begin for step in found.steps if step.kind in _COMPUTING) / 1e6
+        """Now and then, take what the last call has measured for those since the last time."""
+        self._calls += 1
+        if self._calls % _SAMPLED == 0 and (found := self.layer.timeline) is not None:
+            took = sum(step.end - step.begin for step in found.steps if step.kind in _COMPUTING)
+            self.seconds += _SAMPLED * took / 1e6
 
     def chosen(self) -> NDArray[np.int64]:
         return self.layer.statistics.snapshot().chosen.astype(np.int64)
 
-    @property
-    def movable(self) -> Movable:
+    def experts(self) -> Movable:
+        """What is in slots."""
         layer = self.layer
         self.chosen()  # counts from here on
         return Movable(
@@ -92,12 +100,45 @@ class _Watched:
             layer.peers,
             self.chosen,
             lambda: self.seconds,
-            layer.use,
+            lambda table: layer.prepare(table.grid[0]),
+            self._use,
             Rules.of(layer.parallel),
         )
+
+    def rest(self) -> Movable:
+        """What every rank that serves has the same, as one expert that is everywhere."""
+        layer = self.layer
+        everywhere = Placement.even([range(layer.table.positions)])
+        return Movable(
+            f"{layer.manifest.layer}, what every rank has",
+            self._rest(),
+            Table.first(everywhere, 1, layer.table.grid),
+            layer.peers,
+            lambda: np.zeros(1, np.int64),
+            lambda: 0.0,
+            lambda _: None,
+            lambda *_: None,
+            Rules(everywhere=True),
+        )
+
+    def _use(self, table: Table, lookup: Lookup | None) -> None:
+        if table.grid != self.layer.table.grid:
+            self.layer.span(table.grid[0])
+        self.layer.use(table, lookup)
 
     def _memory(self) -> SlotMemory:
         experts = self.layer.pieces["experts"]
         if not self.layer.training:
             return PackedSlots(experts._store)
-        return TensorSlots({**dict(experts.named_parameters()), **dict(experts.named_buffers()), **self.state})
+        return TensorSlots({**_tensors(experts), **self.state})
+
+    def _rest(self) -> SlotMemory:
+        others = {name: piece for name, piece in self.layer.pieces.items() if name != "experts"}
+        if not self.layer.training:
+            return WholeWeights([piece._store for piece in others.values()])
+        tensors = {f"{name}.{key}": t for name, piece in others.items() for key, t in _tensors(piece).items()}
+        return TensorSlots({key: tensor.detach()[None] for key, tensor in tensors.items()})
+
+
+def _tensors(piece: Layer) -> dict[str, torch.Tensor]:
+    return {**dict(piece.named_parameters()), **dict(piece.named_buffers())}

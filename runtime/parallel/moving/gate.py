@@ -67,6 +67,7 @@ class Gate:
         self._swap: Swap | None = None
         self._last: Swapped | None = None
         self._error: RankError | None = None
+        self._closed = False
 
     @property
     def active(self) -> Active:
@@ -103,7 +104,7 @@ class Gate:
     def join(self, timeout: float | None = None) -> bool:
         """Of a rank that does not serve: wait until it will, so that its next step is the one that the others make.
 
-        False after `timeout` seconds.
+        False after `timeout` seconds, or where nothing will change any more.
         """
         with self._changed:
             if self._active.serves:
@@ -111,9 +112,10 @@ class Gate:
             found = self._changed.wait_for(self._joins, timeout)
             if self._error is not None:
                 raise self._error
-            if found and self._swap is not None:
-                self._step = self._swap.step
-            return found
+            if not found or self._swap is None or not self._swap.to.serves:
+                return False
+            self._step = self._swap.step
+            return True
 
     def fence(self, ahead: int) -> int:
         """Let no step begin that is `ahead` steps away, until `swap`, `open` or `fail`.  Returns its number."""
@@ -137,6 +139,12 @@ class Gate:
                 self._take(time.perf_counter())
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """As `open`; and nothing will change any more."""
+        with self._changed:
+            self._fence, self._closed = None, True
+            self._changed.notify_all()
+
     def fail(self, error: RankError) -> None:
         """No step may begin any more: the others may change tables and this rank does not know."""
         with self._changed:
@@ -149,7 +157,7 @@ class Gate:
             return self._changed.wait_for(lambda: self._swap is None, timeout)
 
     def _joins(self) -> bool:
-        return self._error is not None or (self._swap is not None and self._swap.to.serves)
+        return self._closed or self._error is not None or (self._swap is not None and self._swap.to.serves)
 
     def _wait(self, done: Callable[[], bool]) -> None:
         if not self._changed.wait_for(done, self._timeout):

@@ -31,6 +31,7 @@ class Movable:
              this rank has at its own: one of them is this rank.  There may be more than the table has positions
     chosen   how many slots of this rank's tokens chose each expert since the beginning, int64 [experts]
     seconds  that this rank has spent on its experts since the beginning
+    prepare  called before a table takes force, on all ranks that will be at its positions at once; may take long
     use      called when a table takes force, with what this rank looks up in it (None: it is at no position of it)
     rules    what plans have to keep
     """
@@ -41,6 +42,7 @@ class Movable:
     peers: tuple[int, ...]
     chosen: Callable[[], NDArray[np.int64]]
     seconds: Callable[[], float]
+    prepare: Callable[[Table], None]
     use: Callable[[Table, Lookup | None], None]
     rules: Rules = field(default_factory=Rules)
 

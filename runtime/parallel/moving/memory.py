@@ -157,6 +157,44 @@ class PackedSlots:
         return tuple(buffer[begin : begin + nbytes] for begin, nbytes in self._ranges[slot])
 
 
+class WholeWeights:
+    """All packed weights of some layers as one slot: what every rank that takes part has the same.
+
+    Ranks must run the same variants.
+    """
+
+    def __init__(self, stores: Sequence[PackedWeights]) -> None:
+        self._stores = tuple(stores)
+        kernels = [store.kernel for store in stores]
+        self._form = _digest("whole", *(f"{k.library.sha256} {layout(k).layout}" for k in kernels))
+
+    @property
+    def slots(self) -> int:
+        return 1
+
+    @property
+    def form(self) -> str:
+        return self._form
+
+    @property
+    def plain(self) -> str:
+        return self._form
+
+    def pieces(self, slot: int) -> Pieces:
+        for store in self._stores:
+            store.reserve()
+        return tuple(store.buffer for store in self._stores)
+
+    def ordinary(self, slot: int) -> Pieces:
+        return self.pieces(slot)
+
+    def room(self) -> Pieces:
+        return tuple(torch.empty_like(piece) for piece in self.pieces(0))
+
+    def formed(self, ordinary: Pieces) -> Pieces:
+        return ordinary
+
+
 def nbytes(pieces: Sequence[torch.Tensor]) -> int:
     """Bytes of all pieces."""
     return sum(piece.numel() for piece in pieces)

@@ -90,7 +90,7 @@ class Mover:
         )
 
     def _prepared(self, old: Active, tables: Sequence[Table]) -> tuple[Active | None, str]:
-        """What will be in force, or on all ranks why it cannot be."""
+        """What will be in force, or why it cannot be: on all ranks the one or the other."""
         why, to = "", None
         try:
             to = active(old.version + 1, tables, self._layers, self._rank)
@@ -100,6 +100,13 @@ class Mover:
                     self.forms.direct(number, peers[arrival.source], peers[arrival.target])
         except PlacementError as error:
             why = str(error)
+        why = self._agreed(why)
+        if not why and to is not None and to.serves:
+            try:
+                for layer, table in zip(self._layers, tables, strict=True):
+                    layer.prepare(table)
+            except (MoecError, RuntimeError) as error:
+                why = str(error)
         return to, self._agreed(why)
 
     def _agreed(self, why: str) -> str:

@@ -136,8 +136,12 @@ class Moving:
         return self._leader
 
     def begin(self) -> Active:
-        """The next step begins (`Gate.begin`)."""
+        """The next step begins (`Gate.begin`).  Where the tables do not `serve`, `join` comes next."""
         return self.gate.begin()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until this rank serves (`Gate.join`); False where it will not any more."""
+        return self.gate.join(timeout)
 
     def stop(self) -> None:
         """End it: where the leader says so it ends on all ranks, and on others this waits for that.
@@ -167,7 +171,7 @@ class Moving:
             why = f"{type(error).__name__}: {error}"
             _LOG.warning("experts move no more: %s", why)
             self._report("failed", {"why": why})
-        self.gate.open()
+        self.gate.close()
         self._tell_swapped()
         self._report("stop", {})
         if self._leader is not None:

@@ -7,6 +7,7 @@ from math import prod
 
 from moec.errors import PlacementError
 from moec.placement.planner import planner
+from moec.placement.problem import Placement
 from moec.placement.table import Table
 from moec.runtime.parallel.moving.rules import Rules
 
@@ -25,6 +26,8 @@ def rescaled(table: Table, positions: int, load: tuple[float, ...], rules: Rules
     if positions < 1 or positions % prod(inner):
         raise PlacementError(f"{positions} positions do not fill a grid whose inner axes are {inner}")
     grid = (positions // prod(inner), *inner)
+    if rules.everywhere:
+        return table.following(Placement.even([range(positions)] * table.experts), grid=grid)
     by = planner(rules.planner)
     load = load if any(load) else (1.0,) * len(load)
     if positions >= table.positions:

@@ -29,6 +29,7 @@ class Rules:
     room         how many experts each position may hold; None: as many as it has slots.  Of this number of positions
     gain         how many times as small the imbalance must become
     planner      its name
+    everywhere   all experts are at all positions
     """
 
     most_copies: int = 1
@@ -37,6 +38,7 @@ class Rules:
     room: tuple[int, ...] | None = None
     gain: float = 1.05
     planner: str = "greedy"
+    everywhere: bool = False
 
     @classmethod
     def of(cls, parallel: Parallel) -> Rules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import moec
 from moec.artifact.parallel import Parallel
+from moec.errors import MoecError
 from moec.runtime.parallel.layer import ParallelLayer
 from moec.runtime.parallel.moving.follow import follow
 from tests.parallel.moving.toy import FAST, random_table
@@ -103,3 +105,45 @@ def test_experts_follow_the_load_of_calls() -> None:
     assert ranks[0][0][-1] > 0
     for _, given, results in ranks:
         assert all(torch.equal(layer(x), y) for x, y in zip(given, results, strict=True))
+
+
+def scales(path: str, sizes: tuple[int, ...]) -> list[tuple[int, int, torch.Tensor]]:
+    """More and fewer ranks serve, one number after the other: (step, ranks, result) of each call of this rank."""
+    ranks = dist.get_world_size()
+    layer = moec.load(path, mesh=init_device_mesh("cpu", (ranks,), mesh_dim_names=("gpu",)), timeout=20.0, elastic=True)
+    groups = {size: dist.new_group(range(size)) for size in sorted({RANKS, *sizes})}
+    assert layer.serves == (layer.rank < RANKS)
+    if layer.serves:
+        layer.reset_parameters(0)
+    left, future, made = list(sizes), None, []
+    with follow([layer], replace(FAST, piece=1000)) as moving:
+        while True:
+            if not moving.begin().serves:
+                with pytest.raises(MoecError, match="does not serve"):
+                    layer(*inputs(layer.manifest, 3, 0))
+                if not moving.join():
+                    return made
+                continue
+            step, serving = moving.gate.step, layer.table.positions
+            made.append((step, serving, layer(*inputs(layer.manifest, 5, step * ranks + layer.rank))))
+            if moving.leads and (future is None or (future.done() and step > future.result().step + 3)):
+                future = moving.rescale(left.pop(0)) if left else None
+            ended = torch.tensor([int(moving.leads and not left and future is None and step > 3)])
+            dist.broadcast(ended, 0, groups[serving])
+            if ended:
+                return made
+
+
+@pytest.mark.parametrize("name", ["shared", "f32"])
+def test_ranks_join_and_leave_while_a_layer_is_called(name: str) -> None:
+    """From two to four and back; who joins gets all weights from others."""
+    sizes = (4, 2, 3, 2)
+    ranks = run(scales, 4, str(artifact(name, 1)), sizes)
+    layer = moec.load(artifact(name, 1)).reset_parameters(0)
+    steps = {step: serving for step, serving, _ in ranks[0]}
+    assert list(steps) == list(range(1, len(steps) + 1))
+    assert [serving for serving, _ in groupby(steps.values())] == [2, *sizes]
+    for rank, made in enumerate(ranks):
+        assert [step for step, _, _ in made] == [step for step, serving in steps.items() if rank < serving]
+        for step, _, result in made:
+            assert torch.equal(result, layer(*inputs(layer.manifest, 5, step * 4 + rank)))

@@ -87,6 +87,8 @@ def test_who_does_not_serve_joins_at_the_step_of_the_others() -> None:
     gate.swap(Swap(11, version(3, serves=False), nothing))
     assert [gate.begin().serves for _ in range(3)] == [True, False, False]
     assert gate.step == 11
+    threading.Timer(0.1, gate.close).start()
+    assert not gate.join()
 
 
 @pytest.mark.parametrize("seed", range(3))

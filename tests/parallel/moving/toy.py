@@ -46,6 +46,7 @@ class Toy:
             tuple(range(dist.get_world_size())),
             lambda: self.chosen,
             lambda: self.busy,
+            lambda _: None,
             lambda *_: None,
             rules or Rules(),
         )
@@ -107,9 +108,8 @@ def run_until(
     while True:
         active = moving.begin()
         if not active.serves:
-            while not moving.gate.join(0.05):
-                if not moving.running:
-                    return made
+            if not moving.join():
+                return made
             continue
         table = active.tables[0]
         group = None if groups is None else groups[table.positions]
