@@ -74,7 +74,7 @@ class Computing:
 
     def pack(self, call: Call, chunk: int) -> None:
         seat, wire = self.figures.seat, self.figures.dispatch
-        if chunk == 0:
+        if chunk == next(step.chunk for step in seat.schedule.steps if step.kind == "pack"):
             call.encoded = wire.encode(call.inputs[self.figures.x])
         messages = call.departure.messages
         first = chunk * seat.rules.width
