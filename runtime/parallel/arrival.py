@@ -70,10 +70,10 @@ def arrive(memory: torch.Tensor, pairs: Counts, rows: Counts) -> Arrival:
     return Arrival(row, described[:, 1], weight, data, pairs, rows)
 
 
-def add_up(rows: torch.Tensor, unit: Numbers, units: int) -> torch.Tensor:
-    """`[units, N]`: the sums of the rows `[P, N]` of each unit, from the first one on."""
-    found = torch.zeros((units, rows.shape[1]), dtype=rows.dtype, device="cpu")
-    return found.index_add_(0, torch.from_numpy(unit), rows)
+def add_up(rows: torch.Tensor, unit: Numbers, units: int, out: torch.Tensor | None = None) -> torch.Tensor:
+    """`[units, N]`, in `out` if given: the sums of the rows `[P, N]` of each unit, from the first one on."""
+    found = torch.empty((units, rows.shape[1]), dtype=rows.dtype, device="cpu") if out is None else out
+    return found.zero_().index_add_(0, torch.from_numpy(unit), rows)
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,16 @@ class Relay:
         origin = np.searchsorted(self._ends, self.sources, side="right")
         return np.bincount(origin, minlength=len(self.arrival.pairs))
 
-    def back(self, rows: torch.Tensor, unit: Unit) -> torch.Tensor:
-        """What goes back by the outer hop, from the `rows` that the inner one gave back."""
+    def back(self, rows: torch.Tensor, unit: Unit, out: torch.Tensor | None = None) -> torch.Tensor:
+        """What goes back by the outer hop, in `out` if given, from the `rows` that the inner one gave back."""
         if unit == "row":
-            return add_up(rows, self.sources, int(self.arrival.rows.sum()))
+            return add_up(rows, self.sources, int(self.arrival.rows.sum()), out)
         if unit == "pair":
             order = np.empty_like(self.messages.order)
             order[self.messages.order] = np.arange(len(order))
         else:
             order = np.argsort(self.sources, kind="stable")
-        return rows.index_select(0, torch.from_numpy(order))
+        return torch.index_select(rows, 0, torch.from_numpy(order), out=out)
 
     @property
     def _ends(self) -> Counts:

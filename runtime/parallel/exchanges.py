@@ -157,13 +157,12 @@ class Exchanging:
             ("parts", chunk % seat.schedule.buffers), (group.size * mine, self.figures.width), _F32
         )
         group.all_to_all(parts, state.out, [mine] * group.size, sent.tolist(), "reduce")
-        total = parts[:mine].clone()
+        state.out = parts[:mine]
         for position in range(1, group.size):
-            total += parts[position * mine : (position + 1) * mine]
-        state.out = total
+            state.out += parts[position * mine : (position + 1) * mine]
         if not seat.schedule.hops:
             begin = int(call.departure.regions[chunk])
-            call.returned[begin : begin + mine] = total
+            call.returned[begin : begin + mine] = state.out
 
     def combine(self, call: Call, group: Group, chunk: int, hop: int) -> None:
         """Results go back the way that dispatch's hop `hop` came."""
@@ -173,7 +172,7 @@ class Exchanging:
         if hop == last:
             sizes = call.sizes[hop]
             sent = (sizes.pairs if unit == "pair" else sizes.rows)[chunk]
-            given = wire.encode(state.out)
+            given = self._encoded(call, chunk, state.out)
         else:
             sent, given = state.relay.returned(unit), state.out
         if hop > 0:
@@ -193,11 +192,21 @@ class Exchanging:
     def relay_back(self, call: Call, chunk: int) -> None:
         """Put what has come from the ranks of this node into the order in which other nodes asked for it."""
         state, wire = call.chunks[chunk], self.figures.combine
-        unit = self.figures.seat.rules.unit
+        unit, ring = self.figures.seat.rules.unit, chunk % self.figures.seat.schedule.buffers
+        rows = int(state.relay.returned(unit).sum())
         if unit == "row":
-            state.out = wire.encode(state.relay.back(wire.decode(state.out), unit))
+            sums = call.memory.take(("sums.1", ring), (rows, wire.columns), _F32)
+            state.out = self._encoded(call, chunk, state.relay.back(wire.decode(state.out), unit, sums))
         else:
-            state.out = state.relay.back(state.out, unit)
+            out = call.memory.take(("sums.1", ring), (rows, wire.width), wire.carrier)
+            state.out = state.relay.back(state.out, unit, out)
+
+    def _encoded(self, call: Call, chunk: int, rows: torch.Tensor) -> torch.Tensor:
+        """Results as they travel back."""
+        wire, ring = self.figures.combine, chunk % self.figures.seat.schedule.buffers
+        if wire.plain:
+            return rows
+        return wire.encode(rows, call.memory.take(("encoded", ring), (len(rows), wire.width), wire.carrier))
 
     def results(self, call: Call, group: Group) -> None:
         """Every rank that was given the same tokens gets the results of all of them."""

@@ -75,7 +75,9 @@ class Computing:
     def pack(self, call: Call, chunk: int) -> None:
         seat, wire = self.figures.seat, self.figures.dispatch
         if chunk == next(step.chunk for step in seat.schedule.steps if step.kind == "pack"):
-            call.encoded = wire.encode(call.inputs[self.figures.x])
+            x = call.inputs[self.figures.x]
+            out = None if wire.plain else call.memory.take("encoded", (len(x), wire.width), wire.carrier)
+            call.encoded = wire.encode(x, out)
         messages = call.departure.messages
         first = chunk * seat.rules.width
         last = first + seat.grid[0]
@@ -94,7 +96,9 @@ class Computing:
         self._run_experts(call, f"chunk.{ring}", state.memory, numbers, out)
         state.out = out[:pairs]
         if unit != "pair":
-            state.out = add_up(state.out, arrival.data, int(arrival.rows.sum()))
+            rows = int(arrival.rows.sum())
+            sums = call.memory.take(("sums", ring), (rows, self.figures.width), _F32)
+            state.out = add_up(state.out, arrival.data, rows, sums)
 
     def local(self, call: Call) -> None:
         """The pairs of all chunks that do not travel, each chunk's behind what comes back of it."""

@@ -74,7 +74,7 @@ class SharedCut:
             group.all_to_all(
                 parts, sent, [mine] * group.size, [end - begin for begin, end in pieces], "shared experts' sums"
             )
-            total = parts[:mine].clone()
+            total = parts[:mine]
             for position in range(1, group.size):
                 total += parts[position * mine : (position + 1) * mine]
             call.terms[name] = total
