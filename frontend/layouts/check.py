@@ -67,7 +67,7 @@ class _CheckLayout:
             self._same_layer(load)
 
     def check(self) -> Layout | None:
-        before = self._found.errors
+        wrong = not self._declaration.whole  # `found` may have got the same error of another layout
         parallel = None
         for use in self._declaration.body:
             if isinstance(use, MeshStatement):
@@ -76,13 +76,15 @@ class _CheckLayout:
                 self._statement(use)
             except Mistake as mistake:
                 report(self._found, mistake, use, self._declaration)
+                wrong = True
             except UnknownNumber:
-                continue
+                wrong = True
         if self._mesh is not None:
             parallel = spread(self._found, self._declaration, self._checked, self._mesh, self._load)
+            wrong |= parallel is None
         else:
-            self._require_mesh()
-        if self._found.errors > before or not self._declaration.whole:
+            wrong |= not self._has_mesh()
+        if wrong:
             return None
         self._advise()
         policy = Policy(
@@ -111,8 +113,8 @@ class _CheckLayout:
             fix="record a trace of this layer",
         )
 
-    def _require_mesh(self) -> None:
-        """Report a statement that speaks of devices, of which there are none."""
+    def _has_mesh(self) -> bool:
+        """Report a statement that speaks of devices where there are none."""
         use = next((one for one in self._declaration.body if isinstance(one, MeshStatement)), None)
         if use is not None:
             name = self._declaration.name
@@ -124,6 +126,7 @@ class _CheckLayout:
                 fix=f"write `layout {name.text} for {self._checked.layer.name} on MESH`, and declare "
                 "`mesh MESH { axis gpu[2] }`",
             )
+        return use is None
 
     def _statement(self, use: RecompileUse | SpecialiseUse | ColdestUse | PageUse) -> None:
         match use:

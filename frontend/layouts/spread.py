@@ -55,16 +55,17 @@ class _Spread:
 
     def __post_init__(self) -> None:
         self._first: dict[str, Span] = {}
+        self._wrong = False  # which `found` does not tell: it reports a mistake once for all layouts that extend one
 
     def read(self) -> Parallel | None:
-        before = self.found.errors
         shards = self._each(ShardUse, self._shard)
-        if self.found.errors > before:
+        if self._wrong:
             return None  # whatever else is said depends on this
         layer = self.checked.layer
         by = {(one.use.group.text, one.kind): one for one in shards}
         ep, tp = by.get((layer.routed.name, "ep")), by.get((layer.routed.name, "tp"))
-        self._apart(ep, tp)
+        if ep and tp:
+            self._apart(ep, tp)
         placing = Placing(self.checked, self.mesh, self.load, ep)
         self._each(PinUse, placing.pin)
         self._each(ReplicateUse, placing.replicate)
@@ -72,7 +73,7 @@ class _Spread:
         sends = dict(self._each(SendUse, lambda use: self._send(use, ep)))
         partial = self._each(CombineUse, lambda use: self._partial(use, ep))
         requires = self._each(RequireUse, self._require)
-        if self.found.errors > before:
+        if self._wrong:
             return None
         placed = self._placed(placing, ep)
         if placed is None:
@@ -96,8 +97,7 @@ class _Spread:
             pins=copies.pins,
             requires=tuple(requires),
         )
-        self._fits(parallel)
-        return parallel if self.found.errors == before else None
+        return parallel if self._fits(parallel) else None
 
     def _each(self, kind: type[S], read: Callable[[S], T]) -> list[T]:
         """What is read of all statements of a kind that are right; the others are reported."""
@@ -108,8 +108,9 @@ class _Spread:
                     made.append(read(one))
                 except Mistake as mistake:
                     report(self.found, mistake, one, self.layout)
+                    self._wrong = True
                 except UnknownNumber:
-                    continue
+                    self._wrong = True
         return made
 
     def _once(self, what: str, span: Span) -> None:
@@ -143,9 +144,9 @@ class _Spread:
         self._once(f"require {made.measure}", use.span)
         return made
 
-    def _apart(self, ep: Shard | None, tp: Shard | None) -> None:
-        both = [axis for axis in ep.axes if axis in tp.axes] if ep and tp else []
-        if ep and tp and both:
+    def _apart(self, ep: Shard, tp: Shard) -> None:
+        both = [axis for axis in ep.axes if axis in tp.axes]
+        if both:
             self.found.error(
                 "E0462",
                 f"the routed experts are cut over `{both[0]}` twice",
@@ -154,6 +155,7 @@ class _Spread:
                 also=[Label(ep.use.axes.span, "whole experts lie along it")],
                 fix="give each of them axes of its own",
             )
+            self._wrong = True
 
     def _placed(self, placing: Placing, ep: Shard | None) -> tuple[Copies, int] | None:
         """Where the experts lie, and how many slots a device has."""
@@ -182,7 +184,7 @@ class _Spread:
             return None
         return copies, slots
 
-    def _fits(self, parallel: Parallel) -> None:
+    def _fits(self, parallel: Parallel) -> bool:
         """Report weights that alone are more than a device holds, or may hold."""
         layer, mesh = self.checked.layer, parallel.mesh
         each = max(expert_bytes(layer, layer.routed, one) for one in _formats(self.checked))
@@ -207,7 +209,8 @@ class _Spread:
                     notes=[listed],
                     fix="shard over more devices, make fewer copies, or give the experts a smaller format",
                 )
-                return
+                return False
+        return True
 
 
 def _counts(ep: Shard | None) -> tuple[int, ...] | None:

@@ -293,6 +293,8 @@ MESHES: dict[str, str] = {
     "extends_in_a_ring": LOADED + "\nlayout A extends B {\n}\n\nlayout B extends C {\n}\n\nlayout C extends A {\n}\n",
     "extends_and_is_wrong": spread("  shard routed over node * gpu as ep, counts(2, 2, 2, 2)")
     + "\nmesh Large { axis node[4]; axis gpu[2] }\n\nlayout Big extends Serve on Large {\n}\n",
+    "extends_what_is_wrong": spread(EP, SHARED.replace("routed[8]", "routed[10]"))
+    + "\nlayout Lean extends Serve {\n  overlap dispatch in 2 chunks\n  approx combine per node\n}\n",
     "follows_on_a_mesh": spread(EP + "  page routed within 256 KiB"),
 }
 MISTAKES |= LAYOUTS | MESHES
