@@ -88,7 +88,7 @@ def _checked(wiring: Wiring, options: Options) -> Options:
         raise ValueError("the order must name each chunk once, and all must have buffers of their own")
     if not wiring.ep and not wiring.tp:
         raise ValueError("experts that lie whole everywhere need no exchange")
-    if not wiring.ep and options.local_first:
+    if wiring.tp and options.local_first:
         raise ValueError("experts of which every rank has a part are never local")
     if set(options.overlap) != set(WAYS[:2]):  # all of them arrive, or all are computed, before any goes on
         return replace(options, buffers=None)

@@ -129,7 +129,7 @@ class Chooser:
         chunks = (allowed.chunks,) if allowed.chunks is not None else CHUNKS if allowed.overlap else (1,)
         shared = ("dispatch", "combine") if wiring.shared and allowed.with_shared else ("last",)
         hierarchical = (False, True) if len(wiring.ep) > 1 else (False,)
-        local = (False, True) if wiring.ep and not allowed.training else (False,)
+        local = (False, True) if not wiring.tp and not allowed.training else (False,)
         splits = ("experts",) if allowed.training else ("tokens", "experts")
         for deep, near, split, count, at in product(hierarchical, local, splits, chunks, shared):
             if count == 1 and split == "experts" and "tokens" in splits:
@@ -234,15 +234,22 @@ def _why_not(one: Candidate, chosen: Candidate, limit: float) -> str:
         if slower > -1e-3
         else f"{-slower:.1%} faster only, and less plain"
     )
-    more = {axis: moved - chosen.forward.bytes.get(axis, 0.0) for axis, moved in one.forward.bytes.items()}
-    changed = [f"{_bytes(abs(b))} {'more' if b > 0 else 'less'} over {axis}" for axis, b in more.items() if abs(b) >= 1]
-    alone = one.forward.alone - chosen.forward.alone
-    hidden = [f"{abs(alone) * 1e3:.3g} ms {'more' if alone > 0 else 'less'} of exchange with nothing beside it"]
-    computed = _computed(one) - _computed(chosen)
-    computes = [f"{abs(computed) * 1e3:.3g} ms {'more' if computed > 0 else 'less'} of compute"]
-    return ", ".join(
-        (text, *changed, *(hidden if abs(alone) > 1e-7 else []), *(computes if abs(computed) > 1e-7 else []))
-    )
+    return ", ".join((text, *_differences(one, chosen)))
+
+
+def _differences(one: Candidate, chosen: Candidate) -> Iterator[str]:
+    """What of a candidate is notably more or less than of the chosen one."""
+    for axis, before in chosen.forward.bytes.items():
+        more = one.forward.bytes.get(axis, 0.0) - before
+        if abs(more) > NEGLIGIBLE * before:
+            yield f"{_bytes(abs(more))} {'more' if more > 0 else 'less'} over {axis}"
+    times = {
+        "of exchange with nothing beside it": (one.forward.alone, chosen.forward.alone),
+        "of compute": (_computed(one), _computed(chosen)),
+    }
+    for what, (own, before) in times.items():
+        if abs(own - before) > NEGLIGIBLE / 2 * chosen.forward.seconds:
+            yield f"{abs(own - before) * 1e3:.3g} ms {'more' if own > before else 'less'} {what}"
 
 
 def _computed(one: Candidate) -> float:

@@ -1,7 +1,8 @@
 """How much each step of a schedule moves and computes on every rank, for a load: what is expected of it.
 
 Arrays are of the mesh's shape, or broadcast to it.  Every rank's tokens choose alike, so that what rank i sends to rank
-j is a number of i times a number of j, and sums over a mesh of thousands of ranks need no matrix.
+j is a number of i times a number of j, and sums over a mesh of thousands of ranks need no matrix.  Copies of an expert
+are taken to have their shares of every rank's tokens; ranks prefer those near them, so with copies less travels.
 """
 
 from __future__ import annotations
@@ -23,31 +24,30 @@ class Held:
     """Where copies of experts lie: entry i is a copy of expert `expert[i]` in slot `slot[i]` of position `position[i]`.
 
     share  [copies] which part of that expert's tokens it takes
+    slots  how many a position has, with those that are empty
     """
 
     expert: tuple[int, ...]
     position: tuple[int, ...]
     slot: tuple[int, ...]
     share: tuple[float, ...]
+    slots: int
 
     @classmethod
-    def of(cls, holders: Sequence[Sequence[int]]) -> Held:
-        """Slots in the order of experts, tokens shared evenly among copies."""
+    def of(cls, holders: Sequence[Sequence[int]], slots: int = 0) -> Held:
+        """Slots in the order of experts, at least `slots` of them, tokens shared evenly among copies."""
         copies = sorted((position, expert) for expert, positions in enumerate(holders) for position in positions)
         begins: dict[int, int] = {}
         for number, (position, _) in enumerate(copies):
             begins.setdefault(position, number)
+        at = tuple(number - begins[position] for number, (position, _) in enumerate(copies))
         return cls(
             tuple(expert for _, expert in copies),
             tuple(position for position, _ in copies),
-            tuple(number - begins[position] for number, (position, _) in enumerate(copies)),
+            at,
             tuple(1.0 / len(holders[expert]) for _, expert in copies),
+            max(slots, max(at) + 1),
         )
-
-    @property
-    def slots(self) -> int:
-        """The most copies that a position has."""
-        return max(self.slot) + 1
 
 
 @dataclass(frozen=True)

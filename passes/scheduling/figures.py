@@ -72,7 +72,7 @@ def load(module: ir.Module, spread: Parallel, tokens: int = 0) -> Load:
     if not routing.numbered:
         shares = np.random.default_rng(_SEED).permutation(shares)
     choices = Choices(tuple(shares.tolist()), slots)
-    return Load(batch / spread.mesh.size(spread.tokens), choices, Held.of(spread.holders), spread.partial)
+    return Load(batch / spread.mesh.size(spread.tokens), choices, Held.of(spread.holders, spread.slots), spread.partial)
 
 
 def allowed(module: ir.Module, spread: Parallel, chunks: int | None, train: bool) -> Allowed:

@@ -90,6 +90,12 @@ def test_backward_begins_with_collect_and_ends_with_the_sums_of_gradients() -> N
     assert not any(step.kind == "counts" for step in schedule.steps)
 
 
+def test_chunks_go_in_the_order_that_is_asked_for() -> None:
+    schedule = forward(WIRINGS["flat"], Options("experts", 3, order=(2, 0, 1)))
+    assert [step.chunk for step in schedule.steps if step.kind == "experts"] == [2, 0, 1]
+    assert [step.name for step in schedule.streams()["net.all"]][:3] == ["counts", "dispatch.2", "dispatch.0"]
+
+
 def test_training_keeps_all_buffers() -> None:
     schedules = both(WIRINGS["flat"], Options(chunks=3, buffers=1), training=True)
     assert schedules.forward.buffers == 3
@@ -112,6 +118,9 @@ def test_the_ranges_of_chunks_are_the_whole(total: int) -> None:
         (WIRINGS["flat"], Options(buffers=2)),
         (WIRINGS["flat"], Options(split="rows")),
         (WIRINGS["tensor only"], Options(local_first=True)),
+        (WIRINGS["tensor"], Options(local_first=True)),
+        (WIRINGS["flat"], Options(chunks=2, order=(0, 0))),
+        (WIRINGS["flat"], Options(chunks=2, order=(1, 0), buffers=1)),
         (Wiring(("gpu",), ("gpu",), ()), Options()),
     ],
 )

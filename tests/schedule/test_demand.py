@@ -126,6 +126,12 @@ def test_chunks_of_slots_add_up_to_all_pairs() -> None:
     assert rows[0] < rows[1]
 
 
+def test_empty_slots_are_slots() -> None:
+    held = Held.of([[0], [1], [1]], 4)
+    assert (held.slots, held.slot, held.position) == (4, (0, 0, 1), (0, 1, 1))
+    assert Held.of([[0], [1], [1]]).slots == 2
+
+
 def test_few_rows_cost_the_weights_and_many_their_operations() -> None:
     machine = replace(guess(LAYER, POD), experts=Cost(0.0, 1.0, 1000.0))
     of = demand(Options("tokens", 2), tokens=1e6)

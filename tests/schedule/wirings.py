@@ -24,15 +24,18 @@ WIRINGS = {
 @st.composite
 def options(draw: st.DrawFn, wiring: Wiring) -> Options:
     chunks = draw(st.integers(1, 4))
+    buffers = draw(st.none() | st.integers(1, chunks))
+    orders = st.none() | st.permutations(range(chunks)).map(tuple)
     return Options(
         split=draw(st.sampled_from(SPLITS)),
         chunks=chunks,
         hierarchical=len(wiring.ep) > 1 and draw(st.booleans()),
         deduplicate=draw(st.booleans()),
-        local_first=bool(wiring.ep) and draw(st.booleans()),
-        buffers=draw(st.none() | st.integers(1, chunks)),
+        local_first=not wiring.tp and draw(st.booleans()),
+        buffers=buffers,
         overlap=tuple(way for way in WAYS[:2] if draw(st.booleans())),
         shared=draw(st.sampled_from(SHARED_AT)),
+        order=draw(orders) if buffers is None else None,
     )
 
 
