@@ -7,6 +7,7 @@ row is depends on the layout: the result of one pair, or a sum over the pairs of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -47,7 +48,7 @@ class Rules:
     @property
     def inner(self) -> int:
         """Positions behind one destination of the first hop."""
-        return int(np.prod(self.grid[1:], dtype=np.int64))
+        return prod(self.grid[1:])
 
     @property
     def width(self) -> int:
@@ -100,13 +101,11 @@ def depart(index: Ints, weight: NDArray[np.float32], holder: Ints, slot: Ints, r
         here = position == rules.position
         destination = np.where(here, rules.grid[0], destination)
         place = np.where(here, slots, place)
-    if rules.chunks == 1:
-        message = destination.astype(np.intp)
-        chunk = None
-    else:
+    message = destination.astype(np.intp)
+    if rules.chunks > 1:
         bounds = rules.bounds(tokens if rules.by_tokens else rules.slots)
         chunk = np.repeat(np.arange(rules.chunks), np.diff(bounds))[row if rules.by_tokens else slots]
-        message = chunk * rules.width + destination
+        message += chunk * rules.width
     pairs = Pairs(row, place.astype(np.int32, copy=False), weight.reshape(-1)[at])
     messages = sort(message, row, rules.chunks * rules.width, rules.deduplicate)
     begins = _unit_begins(messages, message, position, rules)
@@ -156,7 +155,7 @@ def _returns(
     most: int,
     rules: Rules,
 ) -> tuple[Ints, Counts, Counts]:
-    total = starts(begins.astype(np.int64))
+    total = np.arange(len(begins) + 1) if rules.unit == "pair" else starts(begins.astype(np.int64))
     units = np.diff(total[messages.pair_starts]).reshape(rules.chunks, rules.width)
     in_chunks = units.sum(1)
     # A chunk of tokens has its part of the T * K rows, so that it can be collected by itself.

@@ -138,6 +138,7 @@ EXACT = {
     "one axis": Case(axes=(("gpu", 4),), tokens=("gpu",), ep=("gpu",), options=Options(deduplicate=True)),
     "chunks of tokens": Case(options=Options(chunks=3, deduplicate=True, buffers=2)),
     "chunks of experts": Case(options=Options(chunks=3, deduplicate=True, split="experts")),
+    "chunks in another order": Case(options=Options(chunks=3, deduplicate=True, split="experts", order=(2, 0, 1))),
     "one buffer": Case(options=Options(chunks=3, buffers=1)),
     "chunks in another order": Case(options=Options(chunks=3, deduplicate=True, split="experts", order=(2, 0, 1))),
     "local first": Case(options=Options(deduplicate=True, local_first=True)),
@@ -173,30 +174,30 @@ def test_results_have_the_bits_of_one_process(name: str, exact: list[dict[str, l
 _SENT = Options(deduplicate=True, chunks=2)
 _NODES = Options(deduplicate=True, hierarchical=True, chunks=2)
 APPROX = {
-    "tensor parallel": (Case(ep=("node",), tp=("gpu",), options=_SENT), 1e-5),
-    "tensor parallel, same tokens": (Case(tokens=("node",), ep=("node",), tp=("gpu",), options=_SENT), 1e-5),
-    "tensor parallel only": (Case(tokens=("node",), ep=(), tp=("gpu",), options=_SENT), 1e-5),
-    "shared experts cut": (Case(small=Small(shared=True), shared_tp=("gpu",), options=_SENT), 1e-5),
+    "tensor parallel": (Case(ep=("node",), tp=("gpu",), options=_SENT), 1e-6),
+    "tensor parallel, same tokens": (Case(tokens=("node",), ep=("node",), tp=("gpu",), options=_SENT), 1e-6),
+    "tensor parallel only": (Case(tokens=("node",), ep=(), tp=("gpu",), options=_SENT), 1e-6),
+    "shared experts cut": (Case(small=Small(shared=True), shared_tp=("gpu",), options=_SENT), 1e-6),
     "shared experts cut everywhere": (
         Case(small=Small(shared=True), shared_tp=("node", "gpu"), options=Options(shared="dispatch")),
-        1e-5,
+        1e-6,
     ),
     "shared experts cut, same tokens": (
         Case(small=Small(shared=True), tokens=("gpu",), shared_tp=("node",), options=_SENT),
-        1e-5,
+        1e-6,
     ),
     "shared experts cut, some the same": (
         Case(small=Small(shared=True), tokens=("gpu",), shared_tp=("node", "gpu"), options=_SENT),
-        1e-5,
+        1e-6,
     ),
-    "sums by rank": (Case(partial="gpu", options=replace(_SENT, local_first=True)), 1e-5),
-    "sums by rank in nodes": (Case(partial="gpu", options=_NODES), 1e-5),
-    "sums by node": (Case(partial="node", options=_NODES), 1e-5),
-    "sums, tensor parallel": (Case(ep=("node",), tp=("gpu",), partial="node", options=_SENT), 1e-5),
-    "bf16": (Case(sends=Sends("bf16", "bf16"), options=_SENT), 2e-2),
-    "int8 in nodes": (Case(sends=Sends("int8", "int8"), partial="node", options=_NODES), 4e-2),
-    "fp8": (Case(sends=Sends("fp8_e4m3", None), options=_NODES), 6e-2),
-    "int8, tensor parallel": (Case(ep=("node",), tp=("gpu",), sends=Sends("int8", "bf16"), options=_SENT), 4e-2),
+    "sums by rank": (Case(partial="gpu", options=replace(_SENT, local_first=True)), 1e-6),
+    "sums by rank in nodes": (Case(partial="gpu", options=_NODES), 1e-6),
+    "sums by node": (Case(partial="node", options=_NODES), 1e-6),
+    "sums, tensor parallel": (Case(ep=("node",), tp=("gpu",), partial="node", options=_SENT), 1e-6),
+    "bf16": (Case(sends=Sends("bf16", "bf16"), options=_SENT), 0.004),
+    "int8 in nodes": (Case(sends=Sends("int8", "int8"), partial="node", options=_NODES), 0.006),
+    "fp8": (Case(sends=Sends("fp8_e4m3", None), options=_NODES), 0.03),
+    "int8, tensor parallel": (Case(ep=("node",), tp=("gpu",), sends=Sends("int8", "bf16"), options=_SENT), 0.006),
 }
 
 
@@ -209,9 +210,9 @@ def approximate() -> list[dict[str, list[list[torch.Tensor]]]]:
 def test_results_are_near_those_of_one_process(
     name: str, approximate: list[dict[str, list[list[torch.Tensor]]]]
 ) -> None:
-    case, share = APPROX[name]
+    _, share = APPROX[name]
     for rank, calls in enumerate(approximate):
         for number, (ours, expected) in enumerate(calls[name]):
             error = (ours.double() - expected.double()).abs().max() if len(ours) else 0
-            # Each term has an error, and terms may cancel: one of K terms is below 30.
-            assert error <= share * case.small.slots * 30, f"rank {rank}, call {number}: {error}"
+            # Each term has an error, and terms, of which the largest are about 100, may cancel.
+            assert error <= share * 100, f"rank {rank}, call {number}: {error}"
