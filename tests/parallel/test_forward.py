@@ -140,7 +140,6 @@ EXACT = {
     "chunks of experts": Case(options=Options(chunks=3, deduplicate=True, split="experts")),
     "chunks in another order": Case(options=Options(chunks=3, deduplicate=True, split="experts", order=(2, 0, 1))),
     "one buffer": Case(options=Options(chunks=3, buffers=1)),
-    "chunks in another order": Case(options=Options(chunks=3, deduplicate=True, split="experts", order=(2, 0, 1))),
     "local first": Case(options=Options(deduplicate=True, local_first=True)),
     "local first in chunks": Case(options=Options(chunks=2, deduplicate=True, local_first=True), copies=2),
     "local first by experts": Case(options=Options(chunks=2, split="experts", local_first=True)),
