@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed.device_mesh import init_device_mesh
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import moec
 from moec.artifact.manifest import Manifest
@@ -124,3 +125,21 @@ def test_every_bit_is_that_of_one_process(name: str) -> None:
         assert torch.equal(torch.cat([rank[number] for rank in ranks]), expected), counts
     for rank in ranks:
         assert rank[-1].tolist() == layer.statistics.snapshot().chosen.tolist()
+
+
+def on_some(path: str) -> torch.Tensor | None:
+    """Ranks 3 and 1 of four, in this order, are a mesh; the others have nothing to do with it."""
+    numbers = [3, 1]
+    mesh = DeviceMesh("cpu", numbers, mesh_dim_names=("gpu",))
+    if dist.get_rank() not in numbers:
+        return None
+    layer = moec.load(path, mesh=mesh).reset_parameters(0)
+    assert layer.rank == numbers.index(dist.get_rank())
+    whole = inputs(layer.manifest, 9, 1)
+    return layer(*(one[4 * layer.rank : 4 + 5 * layer.rank] for one in whole))
+
+
+def test_some_ranks_in_another_order() -> None:
+    ranks = run(on_some, 4, str(artifact("capacity")))
+    layer = moec.load(artifact("capacity")).reset_parameters(0)
+    assert torch.equal(torch.cat([ranks[3], ranks[1]]), layer(*inputs(layer.manifest, 9, 1)))
