@@ -11,6 +11,8 @@ from moec.schedule.steps import COMPUTE, SPLITS, WAYS, Schedule, Schedules, Step
 
 SHARED_AT = ("dispatch", "combine", "last")
 """When shared experts are computed: beside the first dispatch, beside the last combine, or beside neither."""
+LOCAL_AT = ("dispatch", "combine")
+"""When what stays on a rank is computed: beside the first dispatch, or beside the last combine."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Options:
     chunks        how many, at least 1
     hierarchical  two hops, over the outermost axis of the experts and then over the others
     deduplicate   one copy of a token's row for each destination, whichever of its experts chose it
-    local_first   what stays on a rank is computed while the rest travels
+    local_first   what stays on a rank is computed by itself, while the rest travels
+    local         of LOCAL_AT: when that is
     buffers       chunks that are packed or have arrived at a time; None: all of them
     overlap       of "dispatch" and "combine": exchanges that go on beside the experts of other chunks
     shared        of SHARED_AT
@@ -37,6 +40,7 @@ class Options:
     overlap: tuple[str, ...] = ("dispatch", "combine")
     shared: str = "last"
     order: tuple[int, ...] | None = None
+    local: str = "dispatch"
 
 
 BLOCKING = Options()
@@ -80,7 +84,9 @@ def hops(wiring: Wiring, hierarchical: bool) -> tuple[tuple[str, ...], ...]:
 
 
 def _checked(wiring: Wiring, options: Options) -> Options:
-    if options.split not in SPLITS or options.shared not in SHARED_AT or not set(options.overlap) <= set(WAYS[:2]):
+    if options.split not in SPLITS or options.shared not in SHARED_AT or options.local not in LOCAL_AT:
+        raise ValueError(f"there is no such schedule: {options}")
+    if not set(options.overlap) <= set(WAYS[:2]):
         raise ValueError(f"there is no such schedule: {options}")
     if options.chunks < 1 or (options.buffers is not None and not 1 <= options.buffers <= options.chunks):
         raise ValueError("there must be at least one chunk, and between one and all of them kept")
@@ -135,7 +141,7 @@ class _Builder:
         yield from self.begin()
         for chunk in chunks[: bare.buffers]:
             yield from self.front(chunk)
-        if options.local_first:
+        if options.local_first and options.local == "dispatch":
             yield self.compute("local")
         if options.shared == "dispatch":
             yield from self.shared()
@@ -148,6 +154,8 @@ class _Builder:
         if "combine" not in options.overlap:
             for chunk in chunks:
                 yield from self.back(chunk)
+        if options.local_first and options.local == "combine":
+            yield self.compute("local")
         if options.shared in ("combine", "last"):
             yield from self.shared()
         if self.backward:

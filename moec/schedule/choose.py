@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from moec.schedule.build import BLOCKING, Options, both
+from moec.schedule.build import BLOCKING, LOCAL_AT, Options, both
 from moec.schedule.demand import Demand, Load
 from moec.schedule.machine import Layer, Machine
 from moec.schedule.mesh import Mesh
@@ -129,7 +129,7 @@ class Chooser:
         chunks = (allowed.chunks,) if allowed.chunks is not None else CHUNKS if allowed.overlap else (1,)
         shared = ("dispatch", "combine") if wiring.shared and allowed.with_shared else ("last",)
         hierarchical = (False, True) if len(wiring.ep) > 1 else (False,)
-        local = (False, True) if not wiring.tp and not allowed.training else (False,)
+        local = (None, *LOCAL_AT) if not wiring.tp and not allowed.training else (None,)
         splits = ("experts",) if allowed.training else ("tokens", "experts")
         for deep, near, split, count, at in product(hierarchical, local, splits, chunks, shared):
             if count == 1 and split == "experts" and "tokens" in splits:
@@ -139,7 +139,8 @@ class Chooser:
                 for buffers in (None, 2) if few else (None,):
                     overlap = allowed.overlap if count > 1 else ("dispatch", "combine")
                     if buffers is None or len(overlap) == 2:
-                        yield Options(split, count, deep, True, near, buffers, overlap, at, order)
+                        place = near or "dispatch"
+                        yield Options(split, count, deep, True, near is not None, buffers, overlap, at, order, place)
 
     def orders(self, split: str, chunks: int) -> Iterator[tuple[int, ...] | None]:
         """Orders of the chunks: those with few pairs first, or last (Johnson's rule for two machines)."""
@@ -198,6 +199,7 @@ DIFFERENCES: dict[str, Callable[[Options, Options], bool]] = {
     "hops": lambda a, b: a.hierarchical != b.hierarchical,
     "copies": lambda a, b: a.deduplicate != b.deduplicate,
     "local": lambda a, b: a.local_first != b.local_first,
+    "local at": lambda a, b: a.local_first and b.local_first and a.local != b.local,
     "shared": lambda a, b: a.shared != b.shared,
     "order": lambda a, b: a.order != b.order and (a.split, a.chunks) == (b.split, b.chunks),
     "buffers": lambda a, b: a.buffers != b.buffers and a.chunks == b.chunks,
@@ -213,7 +215,7 @@ def describe(options: Options, wiring: Wiring) -> str:
         parts.append(f"hierarchical over {over}" if options.hierarchical else f"direct over {over}")
     parts.append("one copy of a row for each destination" if options.deduplicate else "one row for each pair")
     if options.local_first:
-        parts.append("local first")
+        parts.append("local first" if options.local == "dispatch" else "local last")
     if wiring.shared:
         parts.append("shared experts " + ("after it" if options.shared == "last" else f"beside {options.shared}"))
     if options.order is not None:

@@ -5,9 +5,9 @@
 // CHECK:         "moe.exchange"(%[[ROUTE]]) {axes = ["node"], chunk = -1 : i64, hop = 0 : i64, kind = "counts", step = "counts", stream = "net.node", way = ""}
 // CHECK:         %[[PACK:.*]] = "moe.run"() {chunk = 0 : i64, hop = 0 : i64, kind = "pack"
 // CHECK:         %[[SENT:.*]] = "moe.exchange"(%[[PACK]]) {axes = ["node"], chunk = 0 : i64, hop = 0 : i64, kind = "exchange", step = "dispatch.0", stream = "net.node", way = "dispatch"}
-// CHECK:         "moe.run"() {chunk = -1 : i64, hop = 0 : i64, kind = "local"
 // CHECK:         %[[OUT:.*]] = "moe.run"(%[[SENT]]) {chunk = 0 : i64, hop = 0 : i64, kind = "experts"
 // CHECK:         %[[BACK:.*]] = "moe.exchange"(%[[OUT]]) {axes = ["node"], {{.*}} way = "combine"}
+// CHECK:         "moe.run"() {chunk = -1 : i64, hop = 0 : i64, kind = "local"
 // CHECK:         "moe.run"(%[[BACK]]) {{.*}} kind = "shared"
 // CHECK:       }) {buffers = 1 : i64, chunks = 1 : i64, deduplicate = true, hops = {{\[\[}}"node"]], local_first = true, split = "tokens", sym_name = "forward", wiring = {capacity = false, ep = ["node"], mesh = ["node", "gpu"], shared = true, shared_tp = [], tokens = ["node", "gpu"], tp = []}}
 // CHECK-NOT:   "moe.schedule"

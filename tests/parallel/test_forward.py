@@ -142,6 +142,7 @@ EXACT = {
     "one buffer": Case(options=Options(chunks=3, buffers=1)),
     "local first": Case(options=Options(deduplicate=True, local_first=True)),
     "local first in chunks": Case(options=Options(chunks=2, deduplicate=True, local_first=True), copies=2),
+    "local last": Case(options=Options(chunks=2, deduplicate=True, local_first=True, local="combine")),
     "local first by experts": Case(options=Options(chunks=2, split="experts", local_first=True)),
     "hierarchical": Case(options=Options(hierarchical=True, deduplicate=True)),
     "hierarchical in chunks": Case(options=Options(hierarchical=True, deduplicate=True, chunks=2, local_first=True)),

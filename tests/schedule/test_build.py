@@ -46,6 +46,14 @@ def test_chunks_of_tokens_travel_while_others_are_computed() -> None:
     ]
 
 
+def test_what_stays_can_hide_the_last_results() -> None:
+    schedule = forward(WIRINGS["flat"], Options(chunks=2, deduplicate=True, local_first=True, local="combine"))
+    assert [step.name for step in schedule.streams()["compute"]] == [
+        "route", "pack.0", "pack.1", "experts.0", "experts.1", "local", "collect.0", "collect.1",
+    ]  # fmt: skip
+    assert next(step for step in schedule.steps if step.name == "local").waits == ()
+
+
 def test_the_hops_of_a_hierarchical_exchange_have_streams_of_their_own() -> None:
     schedule = forward(WIRINGS["two axes"], Options(hierarchical=True, shared="dispatch"))
     assert lines(schedule)[1:] == [
@@ -117,6 +125,7 @@ def test_the_ranges_of_chunks_are_the_whole(total: int) -> None:
         (WIRINGS["flat"], Options(chunks=0)),
         (WIRINGS["flat"], Options(buffers=2)),
         (WIRINGS["flat"], Options(split="rows")),
+        (WIRINGS["flat"], Options(local_first=True, local="never")),
         (WIRINGS["tensor only"], Options(local_first=True)),
         (WIRINGS["tensor"], Options(local_first=True)),
         (WIRINGS["flat"], Options(chunks=2, order=(0, 0))),

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from moec.schedule.build import SHARED_AT, Options
+from moec.schedule.build import LOCAL_AT, SHARED_AT, Options
 from moec.schedule.mesh import Axis, Mesh
 from moec.schedule.steps import SPLITS, WAYS, Wiring
 
@@ -36,6 +36,7 @@ def options(draw: st.DrawFn, wiring: Wiring) -> Options:
         overlap=tuple(way for way in WAYS[:2] if draw(st.booleans())),
         shared=draw(st.sampled_from(SHARED_AT)),
         order=draw(orders) if buffers is None else None,
+        local=draw(st.sampled_from(LOCAL_AT)),
     )
 
 
