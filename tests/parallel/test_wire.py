@@ -49,3 +49,12 @@ def test_what_is_not_finite_stays_in_its_row(kind: str) -> None:
     assert not back[2].isfinite().all()
     assert back[3].isfinite().all()
     assert wire.decode(wire.encode(rows[:0])).shape == (0, 8)
+
+
+def test_every_number_of_fp8_is_decoded_as_torch_does() -> None:
+    codes = torch.tensor([code for code in range(256) if code & 0x7F != 0x7F], dtype=torch.uint8)  # the others are NaN
+    rows = torch.zeros(1, 4 + len(codes) + 2, dtype=torch.uint8)
+    rows[0, :4] = torch.ones(1).view(torch.uint8)
+    rows[0, 4 : 4 + len(codes)] = codes
+    back = Wire(len(codes), torch.float32, "fp8_e4m3").decode(rows)
+    assert torch.equal(back[0], codes.view(torch.float8_e4m3fn).float())
