@@ -90,6 +90,17 @@ class Demand:
 
     def flow(self, step: Step) -> Flow:
         """What an exchange moves.  Raises KeyError for a step that exchanges nothing."""
+        alike = step.chunk is not None and self.schedule.split == "tokens"  # all chunks of tokens are expected to be
+        key = step.kind, step.way, step.hop, 0 if alike else step.chunk
+        if key not in self._flows:
+            self._flows[key] = self._flow(step)
+        return self._flows[key]
+
+    @cached_property
+    def _flows(self) -> dict[tuple[str, str | None, int, int | None], Flow]:
+        return {}
+
+    def _flow(self, step: Step) -> Flow:
         ranks = self.mesh.size(step.axes)
         match step.kind, step.way:
             case "exchange", "dispatch":
