@@ -50,8 +50,8 @@ class ShardLayout(Pass):
                 if "moe.role" not in ir.DictAttr(names):
                     rank = ir.RankedTensorType(end.operands[i].type).rank
                     end.operands[i] = _annotated(spread, end.operands[i], Cut((spread.tokens, *[()] * (rank - 1))))
-        cut = ", ".join(f"{what} over {' * '.join(axes)}" for what, axes in _said(spread) if axes)
-        remarks.add(self, f"mesh {mesh.name}: {cut}", function.location)
+        said = ", ".join(f"{what} over {' * '.join(axes)}" for what, axes in _said(spread) if axes)
+        remarks.add(self, f"mesh {mesh.name}: {said}", function.location)
 
 
 @dataclass(frozen=True)

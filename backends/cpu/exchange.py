@@ -74,10 +74,11 @@ def collect(op: Any, frame: Frame) -> Sequence[Phase]:
                 column = loop.index
                 real = real_lanes(b, frame, columns, column)
                 place = Place(token, b.index(0), token, token, column, real)
-                (value,) = elementwise.evaluate(
-                    b, op.finish, [sum_of(token, column, real)], lanes,
-                    lambda element, place=place: read(call, element, place, lanes),
-                )  # fmt: skip
+
+                def leaf(element: Any, place: Place = place) -> Value:
+                    return read(call, element, place, lanes)
+
+                (value,) = elementwise.evaluate(b, op.finish, [sum_of(token, column, real)], lanes, leaf)
                 store(call, out, place, token, value)
 
     return [Phase("collect", emit, work=2 * rows.columns)]

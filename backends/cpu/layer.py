@@ -226,6 +226,8 @@ def _plan_steps(layer: Layer, made: Plan) -> None:
         if plan_one is None:
             if operation.name not in FOLDED:
                 raise unsupported("cpu", operation, "it is no kernel")
+            if reads(operation) & unseen:  # rows beside each other are read where their parts lie
+                unseen |= set(operation.results)
             continue
         counters = len(frame.counters)
         phases = list(plan_one(op, frame))

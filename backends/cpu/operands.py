@@ -13,6 +13,7 @@ from moec.backends.cpu import code_packing, decode, packing, tiling, waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage
+from moec.backends.cpu.joined import beside, join, joined_layouts, whole_layout
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.lhs import copy_row, lies_ready
 from moec.backends.cpu.plain import plain
@@ -43,7 +44,10 @@ class Operands:
     source: Packed | Expanding
     expanded: int | None
     """The word of the threads' memory for a unit of expanded weights; None: they are multiplied where they lie."""
-    lhs: Storage
+    lhs: tuple[Storage, ...]
+    """The rows, or the parts that stand beside each other in them."""
+    parts: tuple[Panels, ...]
+    """The layout for each of them."""
     plan: Plan | None
     """None: one expert has every token."""
     copied: int | None
@@ -130,20 +134,22 @@ class Operands:
         """
         b = call.b
         if self.copied is None:
-            return Rows(call.row(self.lhs, first), self.stride, count)
+            return Rows(call.row(self.lhs[0], first), self.stride, count)
         buffer = call.own(self.copied, _rows_size(self.chunk, self.stride, self.rows_per_token))
 
-        def source(row: Value) -> Pointer:
+        def source(part: Storage, row: Value) -> Pointer:
             gathered = self.plan is not None and self.plan.gather
-            return call.row(self.lhs, self.slot_and_token(call, row)[1] if gathered else row)
+            return call.row(part, self.slot_and_token(call, row)[1] if gathered else row)
 
         with b.if_(held.load(b.i64).differs(first)):
             held.store(first)
             last = first + (count - 1)
             with b.for_(0, count) as loop:
                 row = first + loop.index
-                ahead = source(b.minimum(row + tiling.ROWS_AHEAD, last))
-                copy_row(b, self.layout, source(row), self.lhs.element, buffer.at(loop.index, self.stride), ahead)
+                later, to = b.minimum(row + tiling.ROWS_AHEAD, last), buffer.at(loop.index, self.stride)
+                for part, layout in zip(self.lhs, self.parts, strict=True):
+                    copy_row(b, layout, source(part, row), part.element, to, source(part, later))
+                    to = to + layout.row_bytes
         return Rows(buffer, self.stride, count)
 
 
@@ -200,26 +206,33 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
             return code_packing.region(op, weights, layout, format_)
         return packing.region(op, weights, layout)
 
+    parts = joined_layouts(op, layout)
     source: Packed | Expanding
     if frame.plain:
         element = ir.RankedTensorType(weights[0].type).element_type
-        source, name = plain(weights, layout, element, op.transposed), f"{frame.words}"
+        if len(parts) > 1:
+            layout = whole_layout(parts)
+            source = join(op, layout, parts, element)
+        else:
+            source = plain(weights, layout, element, op.transposed)
+        name = f"{frame.words}"
     else:
         packed = frame.packed((tuple(weights), layout), region)
         source, name = Packed(layout, packed), f"{packed}"
     if isinstance(layout, CodePanels) and layout.arithmetic.integers:
-        lhs = frame.row_codes[op.lhs, layout.row]
+        lhs = [frame.row_codes[op.lhs, layout.row]]
     else:
-        lhs = frame.storage(op.lhs)
-    in_place = not (plan and plan.gather) and lies_ready(layout, lhs)
-    stride = lhs.stride if in_place else layout.row_stride()
+        lhs = [frame.storage(one) for one in beside(op.lhs)]
+    in_place = not (plan and plan.gather) and len(lhs) == 1 and lies_ready(layout, lhs[0])
+    stride = lhs[0].stride if in_place else layout.row_stride()
     chunk = tiling.chunk_rows(source.chunk, stride, tiling.most_rows(frame.variant, layout))
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
     copied = None if in_place else frame.workspace(rows_size)
     expanded = None
     if not isinstance(source, Packed):
         expanded = frame.workspace(Size(per_thread=expanded_bytes(source)))
-    return Operands(f"{frame.name}{name}_{stride}", layout, source, expanded, lhs, plan, copied, stride, chunk)
+    name = f"{frame.name}{name}_{stride}"
+    return Operands(name, layout, source, expanded, tuple(lhs), parts, plan, copied, stride, chunk)
 
 
 def _rows_size(chunk: int, stride: int, rows_per_token: int) -> Size:

@@ -80,7 +80,7 @@ class Rows(_Plain):
 
     @property
     def part_bytes(self) -> int:
-        return _part_bytes(self.layout, self.unit_steps)
+        return expanded_part_bytes(self.layout, self.unit_steps)
 
     @property
     def chunk(self) -> tiling.Chunk:
@@ -179,13 +179,16 @@ class Rows(_Plain):
 class Columns(_Plain):
     """tensor<ExKxN>, multiplied transposed: the columns of a panel lie side by side, those of several in a run."""
 
+    room: int | None = None
+    """`part_bytes` where others than its own units are expanded; None: it is for these."""
+
     @property
     def unit_steps(self) -> int:
         return tiling.unit_steps(self.layout, self.together, tiling.RUN_UNIT_BYTES)
 
     @property
     def part_bytes(self) -> int:
-        return _part_bytes(self.layout, self.unit_steps)
+        return self.room or expanded_part_bytes(self.layout, self.unit_steps)
 
     @property
     def together(self) -> int:
@@ -308,7 +311,8 @@ class Columns(_Plain):
             place.store(b.shuffle(first, second, order), align=layout.vector_bytes)
 
 
-def _part_bytes(layout: Panels, steps: int) -> int:
+def expanded_part_bytes(layout: Panels, steps: int) -> int:
+    """Bytes that so many steps of one panel take where they are expanded."""
     return align_up(align_up(steps, layout.lanes) * layout.step_bytes)
 
 

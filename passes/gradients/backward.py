@@ -149,14 +149,16 @@ def _dense(tape: Tape, x: ir.Value) -> ir.Value | None:
 
 
 def _tokens(experts: Experts, x: ir.Value) -> ir.Value:
-    """The gradient of the tokens: what arrives in token order, and products of rows added up behind it."""
-    dense = experts.tape.gradients.pop(x, [])
-    combines = [emit() for emit in experts.tokens[x]]
-    total = combines[0]
-    for part in dense:
-        total = arith.addf(total, part)
-    for combine in combines[1:]:
-        total = arith.addf(combine, total)
+    """The gradient of the tokens: what shared experts add, then the router, then the routed experts.
+
+    So it is added up of the pieces of a layer that runs on a mesh, too.
+    """
+    dense = experts.tape.total(x)
+    *shared, routed = experts.token_sums(x)
+    total: ir.Value | None = None
+    for part in (*shared, *([] if dense is None else [dense]), routed):
+        total = part if total is None else arith.addf(part, total)
+    assert total is not None
     element = element_type(x)
     if element != ir.F32Type.get():
         total = arith.truncf(ir.RankedTensorType.get(dims(x), element), total)

@@ -6,6 +6,8 @@ accumulators before it, which are all that leaves the kernel, besides what W's o
 need.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,7 @@ from moec.passes.gradients.affine import Term
 from moec.passes.gradients.formulas import add, stretched, widened
 from moec.passes.gradients.grouped import (
     Plan,
+    beside,
     combined,
     group_sum,
     map_rows,
@@ -43,19 +46,52 @@ class Consumed:
     products: list[ir.Value]
 
 
+@dataclass(frozen=True)
+class Product:
+    """Rows times transposed weights, a part of the gradient of tokens; `scale` maps its accumulators (None: as they
+    are, and the rows are in the order of the plan)."""
+
+    plan: Plan
+    rows: ir.Value
+    gather: bool
+    weights: ir.Value
+    scale: Callable[[ir.Value], ir.Value] | None
+
+    def joins(self, other: Product) -> bool:
+        """Whether one kernel can add up both, row by row."""
+        return (
+            self.scale is None
+            and other.scale is None
+            and self.plan.slots == other.plan.slots
+            and element_type(self.rows) == element_type(other.rows)
+            and element_type(self.weights) == element_type(other.weights)
+        )
+
+
 @dataclass
 class Experts:
     """Goes backward through the grouped matmuls of `tape.forward`.
 
     `accumulators` holds the gradients of a matmul's accumulators where a consumer's kernel gave them already.
-    `tokens` emit the products that add up to the gradient of the tokens, f32, at the end.  `done` are the operations
-    behind the one at work.
+    `tokens` are the products that add up to the gradient of the tokens, to be emitted at the end.  `done` are the
+    operations behind the one at work.
     """
 
     tape: Tape
     accumulators: dict[ir.Value, list[ir.Value | None]]
-    tokens: dict[ir.Value, list[Callable[[], ir.Value]]]
+    tokens: dict[ir.Value, list[Product]]
     done: list[ir.Operation]
+
+    def token_sums(self, x: ir.Value) -> list[ir.Value]:
+        """What experts add to the gradient of tokens, f32: a sum for each plan, whose rows are added up first."""
+        groups: list[list[Product]] = []
+        for product in self.tokens.pop(x):
+            known = next((group for group in groups if group[0].joins(product)), None)
+            if known is None:
+                groups.append([product])
+            else:
+                known.append(product)
+        return [_emitted(group) for group in groups]
 
     def grouped_backward(self, matmul: GroupedMatmulOp) -> None:
         """Hand the gradients of a grouped matmul on to its weights, its rows and what its epilogue reads."""
@@ -133,7 +169,8 @@ class Experts:
             return accumulator if coefficient is None else arith.mulf(accumulator, coefficient)
 
         whole = tape.recall(weights)
-        self.tokens.setdefault(tokens, []).append(lambda: combined(plan, rows, gather, whole, scale))
+        product = Product(plan, rows, gather, whole, None if term is None and not gather else scale)
+        self.tokens.setdefault(tokens, []).append(product)
 
     def _through_epilogue(self, matmul: GroupedMatmulOp) -> list[ir.Value | None]:
         """The gradients of accumulators from that of the result, where no consumer's kernel could give them."""
@@ -257,6 +294,15 @@ class _Maker:
 
     def _element(self, whole: ir.Value, kind: str) -> ir.Value:
         return ElementOp(whole, ir.StringAttr.get(kind), element_type(whole)).element
+
+
+def _emitted(group: Sequence[Product]) -> ir.Value:
+    """The sum of products of one plan for each token."""
+    first = group[0]
+    rows, weights = first.rows, first.weights
+    if len(group) > 1:
+        rows, weights = beside([one.rows for one in group]), beside([one.weights for one in group])
+    return combined(first.plan, rows, first.gather, weights, first.scale or (lambda accumulator: accumulator))
 
 
 def _untaken(rows: ir.Value) -> ir.Value:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
+from torch_mlir.dialects import tensor
 
 from moec.dialect import GroupedMatmulCombineOp, GroupedMatmulOp, GroupSumOp, MapOp, WeightGradientOp
 from moec.passes.gradients.formulas import rounded, row_sum, widened
@@ -75,6 +76,13 @@ def combined(
         with ir.InsertionPoint(block):
             yield_value(value(block.arguments[0]))
     return made.out
+
+
+def beside(parts: Sequence[ir.Value]) -> ir.Value:
+    """Rows, or the transposed matrices that they are multiplied by, beside each other along axis 1."""
+    shape = dims(parts[0])
+    shape[1] = sum(dims(part)[1] for part in parts)
+    return tensor.concat(ir.RankedTensorType.get(shape, element_type(parts[0])), 1, list(parts))
 
 
 def weight_gradient(plan: Plan, a: ir.Value, gather_a: bool, b: ir.Value, gather_b: bool, like: ir.Value) -> ir.Value:

@@ -107,13 +107,14 @@ class Layer(Small):
             dx[tokens] += dr
             dweight[tokens, places] = dw
             found["scale"][expert], found["shift"][expert] = row_by_row(dscale), row_by_row(dshift)
-        dx[:, 0] += column_by_column(dweight) * p["bias"]
+        dense = torch.zeros(x.shape)
+        dense[:, 0] += column_by_column(dweight) * p["bias"]
         if self.shared:
             y += p["gain"] * x.float()
-            dx += p["gain"] * d
+            dense = p["gain"] * d + dense
             found["gain"] = row_by_row(x.float() * d)
         found["bias"] = row_by_row((column_by_column(dweight) * x.float()[:, 0])[:, None])
-        return {"y": y.to(self.dtype), "x": dx.to(self.dtype), **found}
+        return {"y": y.to(self.dtype), "x": (dense + dx).to(self.dtype), **found}
 
     def trained(self, table: Table, position: int, tp: int = 1) -> TrainedPieces:
         """The pieces of the rank at a position of experts; each of `tp` ranks adds its part to the sum."""

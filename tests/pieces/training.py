@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +69,10 @@ class Trained:
     experts: list[Piece]
     holders: tuple[tuple[int, ...], ...]
 
-    def step(self, x: torch.Tensor, dy: torch.Tensor, losses: Tensors) -> tuple[torch.Tensor, Tensors]:
-        """The result and all gradients, given that of the result and those of the tensors of losses."""
+    def step(
+        self, x: torch.Tensor, dy: torch.Tensor, losses: Callable[[Tensors], Tensors]
+    ) -> tuple[torch.Tensor, Tensors]:
+        """The result and all gradients; `losses` maps what `route` gives to gradients of the tensors of losses."""
         routed = self.pieces["route"].ahead({"x": x})
         index, weight = routed["index"], routed["weight"]
         if "capacity" in self.pieces:
@@ -112,14 +115,13 @@ class Trained:
         for j in range(slots):
             here = ordered[:, j] >= 0
             total[here] += back[ordered[here, j].long()].float()
-        d_route = self.pieces["route"].back({"x": x}, routed, {"weight": d_weight, **losses})
-        total += d_route.pop("x").float()
-        gradients |= d_route
+        d_route = self.pieces["route"].back({"x": x}, routed, {"weight": d_weight, **losses(routed)})
+        d_tokens = d_route.pop("x").float()
         if shared is not None:
             d_shared = shared.back({"x": x}, terms, dict.fromkeys(terms, dy))
-            total += d_shared.pop("x").float()
+            d_tokens = d_shared.pop("x").float() + d_tokens
             gradients |= d_shared
-        return y, {**gradients, "x": total.to(x.dtype)}
+        return y, {**gradients, **d_route, "x": (d_tokens + total).to(x.dtype)}
 
 
 def trained(source: str, ranks: int = 2, seed: int = 0) -> Trained:

@@ -79,7 +79,7 @@ class BackwardComputing:
         back.shared = _gradients(back, "shared", dict.fromkeys(back.call.terms, back.dy))
 
     def route(self, back: Backward) -> None:
-        """The gradients of tokens: over their experts in ascending order, then the router's, then shared experts'."""
+        """The gradients of tokens: shared experts', then the router's, then the sum over experts in ascending order."""
         call, figures = back.call, self.figures
         total = torch.zeros((call.tokens, back.rows.shape[1]), dtype=torch.float32, device="cpu")
         places = torch.from_numpy(call.departure.places)
@@ -87,13 +87,12 @@ class BackwardComputing:
             some = torch.nonzero(places[:, slot] >= 0)[:, 0]
             total.index_add_(0, some, back.rows.index_select(0, places[some, slot]))
         found = _gradients(back, "route", {**back.seeds, call.trained.route.outputs[1].name: self._weights(back)})
-        for part in (found, back.shared):
+        for part in (back.shared, found):
             for name, gradient in part.items():
-                if name == figures.x:
-                    total += gradient
-                else:
-                    back.tokens[name] = back.tokens[name] + gradient if name in back.tokens else gradient
-        back.tokens[figures.x] = total.to(call.inputs[figures.x].dtype)
+                wide = gradient.float() if name == figures.x else gradient
+                back.tokens[name] = back.tokens[name] + wide if name in back.tokens else wide
+        dense = back.tokens.get(figures.x)
+        back.tokens[figures.x] = (total if dense is None else dense + total).to(call.inputs[figures.x].dtype)
 
     def _weights(self, back: Backward) -> torch.Tensor:
         """f32 [T, K]: the gradients of the routing weights; zeros where nothing was chosen."""
