@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh
 
 from moec.errors import MoecError
@@ -43,12 +44,12 @@ class Group:
 
     ranks     their numbers in the default process group, in the order of their positions
     position  this rank's
-    process   None where there is nobody else
+    process   a ProcessGroupGloo, of whose methods torch's types know few; None where there is nobody else
     """
 
     ranks: tuple[int, ...]
     position: int
-    process: dist.ProcessGroupGloo | None
+    process: Any
     waiting: Waiting
 
     @property
@@ -91,14 +92,15 @@ class Network:
     def __init__(self, mesh: Mesh, numbers: Sequence[int], waiting: Waiting, timeout: float) -> None:
         """timeout: seconds."""
         self.mesh = mesh
-        self.world = dist.distributed_c10d._get_default_group()
+        self.world = distributed_c10d._get_default_group()
         self.numbers = tuple(numbers)
         self.rank = self.numbers.index(dist.get_rank())
         self.waiting = waiting
         self._timeout = timedelta(seconds=timeout)
         # Groups have names of their own: torch's count the groups that a rank has, which may be others on each rank of
         # an elastic mesh.  A connection of their own, as making one waits for others.
-        self._store = dist.distributed_c10d._get_default_store().clone()
+        store: Any = distributed_c10d._get_default_store()
+        self._store = store.clone()
         shape = "x".join(map(str, mesh.shape))
         self._name = f"moec/{self.world.group_name}/{shape}.{'.'.join(map(str, numbers))}"
         _COUNTS[self._name] += 1
@@ -115,7 +117,7 @@ class Network:
             numbers = tuple(self.numbers[member] for member in members)
             process = None
             if len(members) > 1:
-                store = dist.PrefixStore(".".join((self._name, *axes, *map(str, numbers))), self._store)
+                store = distributed_c10d.PrefixStore(".".join((self._name, *axes, *map(str, numbers))), self._store)
                 process = dist.ProcessGroupGloo(store, members.index(self.rank), len(members), self._timeout)
             found = Group(numbers, members.index(self.rank), process, self.waiting)
             self._groups[axes] = found
@@ -140,7 +142,7 @@ def network(mesh: Mesh, numbers: Sequence[int], timeout: float) -> Network:
 
     All ranks of the mesh must ask, in the same order as for others.
     """
-    world = dist.distributed_c10d._get_default_group()
+    world = distributed_c10d._get_default_group()
     key = (mesh.names, mesh.shape, tuple(numbers), timeout)
     found = _NETWORKS.get(key)
     if found is None or found.world is not world:
