@@ -70,3 +70,19 @@ def test_shared_experts_are_cut_alike() -> None:
     text = replace(manifest(), parallel=full(), schedule=both(found, Options(), training=False)).to_json()
     with pytest.raises(ArtifactError, match="over the same axes"):
         Manifest.from_json(text)
+
+
+JUNK = st.sampled_from([None, True, -1, 0, 1, 2, 7, "", "gpu", "route", "experts", [], ["gpu"], {}, [{"axes": []}]])
+
+
+@given(st.data(), st.sampled_from(sorted(WIRINGS)), JUNK)
+def test_no_junk_does_more_than_be_refused(data: st.DataObject, name: str, junk: object) -> None:
+    made = json.loads(json.dumps(schedules_data(both(WIRINGS[name], Options(chunks=2), True))))
+    record = data.draw(st.sampled_from([made["wiring"], made["forward"], made["backward"], *made["forward"]["steps"]]))
+    key = data.draw(st.sampled_from(sorted(record)))
+    record[key] = junk
+    try:
+        found = read_schedules(Fields.of(made, "schedule"))
+    except InvalidManifest:
+        return
+    assert schedules_data(found) == made
