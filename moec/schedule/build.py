@@ -93,7 +93,8 @@ def _checked(wiring: Wiring, options: Options) -> Options:
     if options.order is not None and (sorted(options.order) != list(range(options.chunks)) or options.buffers):
         raise ValueError("the order must name each chunk once, and all must have buffers of their own")
     if not wiring.ep and not wiring.tp:
-        raise ValueError("experts that lie whole everywhere need no exchange")
+        why = "experts that lie whole on every rank need no exchange"
+        raise ValueError(f"{why}: shard them over an axis, or load the layer in every process without a mesh")
     if wiring.tp and options.local_first:
         raise ValueError("experts of which every rank has a part are never local")
     if set(options.overlap) != set(WAYS[:2]):  # all of them arrive, or all are computed, before any goes on
