@@ -50,7 +50,7 @@ class Placing:
 
     def replicate(self, use: ReplicateUse) -> None:
         """Raises Mistake and UnknownNumber."""
-        self._require_cut(use.span, "E0466", "are on every device, so there is nothing to replicate")
+        self._require_cut(use.span, "E0466", "are cut over every device, so there is nothing to replicate")
         hottest = None
         if isinstance(use.chosen, ast.Call):
             hottest, numbers = self._hottest(use.chosen)
@@ -75,7 +75,7 @@ class Placing:
 
     def pin(self, use: PinUse) -> None:
         """Raises Mistake and UnknownNumber."""
-        self._require_cut(use.span, "E0467", "are on every device, so there is nowhere to pin them")
+        self._require_cut(use.span, "E0467", "are cut over every device, so there is nowhere to pin them")
         numbers = experts_named(use.chosen, self._checked, "E0467")
         made = []
         for option in use.places:

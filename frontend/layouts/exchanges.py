@@ -50,19 +50,20 @@ def read_overlap(use: OverlapUse, checked: CheckedLayer) -> Overlap:
     return Overlap(tuple(one for one in DIRECTIONS if one in seen), bool(use.groups), chunks)
 
 
-def read_send(use: SendUse, checked: CheckedLayer) -> tuple[str, str]:
+def read_send(use: SendUse, checked: CheckedLayer, mesh: CheckedMesh, ep: Shard | None) -> tuple[str, str]:
     """The direction, and to what its rows are rounded.  Raises Mistake."""
     _direction(use.direction, "E0469")
     why = "rows are rounded before they are sent"
     refuse_approx(use.approx, True, use.span, "send", (why, ""))
     if use.format.text not in SEND_BYTES:
+        begins = [one for one in SEND_BYTES if one.startswith(use.format.text)]
         raise Mistake(
             "E0469",
             f"rows cannot be sent as `{use.format.text}`",
             use.format.span,
             "unknown",
             notes=[f"they can be sent as {', '.join(f'`{one}`' for one in SEND_BYTES)}"],
-            fix=did_you_mean(use.format.text, SEND_BYTES, use.format.span),
+            fix=did_you_mean(begins[0] if begins else use.format.text, SEND_BYTES, use.format.span),
         )
     dispatch = use.direction.text == "dispatch"
     has = ITEM[checked.layer.dtype] if dispatch else SUM_BYTES
@@ -74,6 +75,15 @@ def read_send(use: SendUse, checked: CheckedLayer) -> tuple[str, str]:
             f"x is {checked.layer.dtype}",
             also=[Label(checked.layer.routed.span, "by the dtype of the experts")],
             fix="remove the statement: the same bytes travel without it",
+        )
+    if ep is None:
+        name = checked.layer.routed.name
+        raise Mistake(
+            "E0469",
+            "no rows travel to experts elsewhere in this layout",
+            use.span,
+            f"every device has a part of each expert of `{name}`",
+            fix=f"add `shard {name} over {' * '.join(mesh.mesh.names)} as ep`, or remove this",
         )
     return use.direction.text, use.format.text
 
@@ -93,20 +103,6 @@ def read_partial(use: CombineUse, mesh: CheckedMesh, ep: Shard | None) -> str:
             fix=did_you_mean(axis, ep.axes, use.axis.span) if ep else "add `shard ... as ep`",
         )
     return axis
-
-
-def require_exchange(use: OverlapUse | SendUse, checked: CheckedLayer, mesh: CheckedMesh, ep: Shard | None) -> None:
-    """Raises Mistake where nothing is exchanged."""
-    if ep is not None:
-        return
-    name = checked.layer.routed.name
-    raise Mistake(
-        "E0468",
-        "nothing is exchanged in this layout",
-        use.span,
-        f"every device has all experts of `{name}`",
-        fix=f"add `shard {name} over {' * '.join(mesh.mesh.names)} as ep`, or remove this",
-    )
 
 
 def _direction(name: ast.Name, code: str) -> None:

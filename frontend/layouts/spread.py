@@ -23,7 +23,7 @@ from moec.frontend.declarations import (
 )
 from moec.frontend.layouts.conditions import UnknownNumber
 from moec.frontend.layouts.copies import Copies, Placing
-from moec.frontend.layouts.exchanges import read_overlap, read_partial, read_send, require_exchange
+from moec.frontend.layouts.exchanges import read_overlap, read_partial, read_send
 from moec.frontend.layouts.extends import report
 from moec.frontend.layouts.meshes import CheckedMesh
 from moec.frontend.layouts.requirements import read_requirement
@@ -59,17 +59,19 @@ class _Spread:
 
     def read(self) -> Parallel | None:
         shards = self._each(ShardUse, self._shard)
-        if self._wrong:
-            return None  # whatever else is said depends on this
         layer = self.checked.layer
         by = {(one.use.group.text, one.kind): one for one in shards}
         ep, tp = by.get((layer.routed.name, "ep")), by.get((layer.routed.name, "tp"))
+        if not self._wrong and not (ep or tp):
+            self._whole()
+        if self._wrong:
+            return None  # whatever else is said depends on this
         if ep and tp:
             self._apart(ep, tp)
         placing = Placing(self.checked, self.mesh, self.load, ep)
         self._each(PinUse, placing.pin)
         self._each(ReplicateUse, placing.replicate)
-        overlaps = self._each(OverlapUse, lambda use: self._overlap(use, ep))
+        overlaps = self._each(OverlapUse, self._overlap)
         sends = dict(self._each(SendUse, lambda use: self._send(use, ep)))
         partial = self._each(CombineUse, lambda use: self._partial(use, ep))
         requires = self._each(RequireUse, self._require)
@@ -124,16 +126,13 @@ class _Spread:
         self._once(f"shard {use.group.text} ... as {use.kind.text}", use.span)
         return read_shard(use, self.checked, self.mesh)
 
-    def _overlap(self, use: OverlapUse, ep: Shard | None) -> Overlap:
+    def _overlap(self, use: OverlapUse) -> Overlap:
         self._once("overlap", use.span)
-        require_exchange(use, self.checked, self.mesh, ep)
         return read_overlap(use, self.checked)
 
     def _send(self, use: SendUse, ep: Shard | None) -> tuple[str, str]:
         self._once(f"send {use.direction.text}", use.span)
-        read = read_send(use, self.checked)
-        require_exchange(use, self.checked, self.mesh, ep)
-        return read
+        return read_send(use, self.checked, self.mesh, ep)
 
     def _partial(self, use: CombineUse, ep: Shard | None) -> str:
         self._once("combine", use.span)
@@ -143,6 +142,18 @@ class _Spread:
         made = read_requirement(use, self.checked.constants, self.load)
         self._once(f"require {made.measure}", use.span)
         return made
+
+    def _whole(self) -> None:
+        """Report experts that nothing spreads."""
+        name = self.checked.layer.routed.name
+        self._wrong = True
+        self.found.error(
+            "E0473",
+            f"nothing spreads the experts of `{name}` over mesh `{self.mesh.mesh.name}`",
+            self.layout.name.span,
+            "every device would run the whole layer",
+            fix=f"add `shard {name} over {' * '.join(self.mesh.mesh.names)} as ep`, or leave `on` out",
+        )
 
     def _apart(self, ep: Shard, tp: Shard) -> None:
         both = [axis for axis in ep.axes if axis in tp.axes]

@@ -199,12 +199,13 @@ mesh Pod {
 }
 """
 EP = "  shard routed over node * gpu as ep\n"
+TP = "  approx shard routed over gpu as tp\n"
 SHARED = layer(ROUTER + EXPERTS + "  shared common = swiglu(d, ff) : dtype") + LOADED[LOADED.index("\nload") :]
 TWO_SHARED = layer(ROUTER + EXPERTS + "  shared one = swiglu(d, ff) : dtype\n  shared two = swiglu(d, ff) : dtype")
 
 
 def mesh(body: str) -> str:
-    return f"{layer(ROUTER + EXPERTS)}\nmesh Pod {{\n{body}\n}}\n\nlayout Serve for Demo on Pod {{\n}}\n"
+    return f"{layer(ROUTER + EXPERTS)}\nmesh Pod {{\n{body}\n}}\n\nlayout Serve for Demo on Pod {{\n{EP}}}\n"
 
 
 def spread(body: str, of: str = SHARED) -> str:
@@ -262,31 +263,32 @@ MESHES: dict[str, str] = {
     ),
     "replicate_too_often": spread(EP + "  replicate routed[0] copies 5\n  replicate routed[1] copies 1"),
     "replicate_twice": spread(EP + "  replicate routed[0..3] copies 2\n  replicate routed[3] copies 3"),
-    "replicate_whole": spread("  replicate routed[0..3] copies 2"),
+    "replicate_whole": spread(TP + "  replicate routed[0..3] copies 2"),
     "pin_where": spread(
         "  shard routed over node as ep\n  pin routed[0] to nod 0\n  pin routed[1] to gpu 0\n  pin routed[2] to node 2"
     ),
     "pins_conflict": spread(EP + "  pin routed[0..3] to node 0\n  pin routed[3] to node 1, gpu 1"),
     "pins_too_many": spread(EP + "  pin routed[0..3] to node 0\n  pin routed[5..6] to node 0"),
     "pins_and_copies": spread(EP + "  pin routed[0] to node 0\n  replicate routed[0] copies 3"),
-    "pin_whole": spread("  pin routed[0..3] to node 0"),
+    "pin_whole": spread(TP + "  pin routed[0..3] to node 0"),
     "overlap_what": spread(EP + "  overlap dispath, combine with common in 2 chunks"),
     "overlap_with": spread(EP + "  overlap dispatch, dispatch with comon in 2 chunks"),
     "overlap_with_some": spread(EP + "  overlap dispatch with one", TWO_SHARED),
     "overlap_chunks": spread(EP + "  overlap dispatch in 0 chunks"),
     "overlap_form": spread(EP + "  overlap dispatch in 2"),
-    "overlap_of_nothing": spread("  overlap dispatch in 2 chunks"),
+    "send_of_nothing": spread(TP + "  approx send dispatch as int8"),
+    "nothing_is_cut": spread("  overlap dispatch in 2 chunks"),
     "send_without_approx": spread(EP + "  send combine as bf16"),
     "send_as_what": spread(EP + "  approx send combine as fp8\n  approx send combin as int8"),
     "send_no_narrower": spread(EP + "  approx send dispatch as bf16"),
     "combine_without_approx": spread(EP + "  combine per node"),
     "combine_per_what": spread("  shard routed over gpu as ep\n  approx combine per node"),
     "require_what": spread(
-        "  require memry <= 2 GiB\n  require memory >= 2 GiB\n  require 3 ms\n  require time <= 3\n"
+        EP + "  require memry <= 2 GiB\n  require memory >= 2 GiB\n  require 3 ms\n  require time <= 3\n"
         "  require exchange <= 140 %"
     ),
-    "require_without_load": spread("  require time <= 3 ms", layer(ROUTER + EXPERTS)),
-    "require_twice": spread("  require memory <= 1 GiB\n  require memory <= 2 GiB"),
+    "require_without_load": spread(EP + "  require time <= 3 ms", layer(ROUTER + EXPERTS)),
+    "require_twice": spread(EP + "  require memory <= 1 GiB\n  require memory <= 2 GiB"),
     "memory_of_device": spread(EP, SHARED.replace("routed[8]", "routed[512]")),
     "memory_required": spread(EP + "  require memory <= 64 KiB"),
     "extends_what": spread(EP) + "\nlayout Big extends Serv {\n}\n",

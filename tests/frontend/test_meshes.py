@@ -32,6 +32,7 @@ mesh Pod {
 }
 """
 POD = Mesh("Pod", (Axis("node", 2, 1.25e8, 5e-5), Axis("gpu", 2, 1e10)), 2**33, 1e11)
+EP = "shard routed over node * gpu as ep"
 FULL = """layout Serve for Demo on Pod under Chat {
   shard tokens over node as dp
   shard routed over node as ep, counts(3, 5), slots 8
@@ -79,16 +80,19 @@ def test_everything() -> None:
 
 
 def test_what_is_not_said() -> None:
-    got = on_pod("")
-    assert (got.tokens, got.routed, got.slots) == (("node", "gpu"), Sharding("routed"), 8)
+    got = on_pod("approx shard routed over gpu as tp")
+    assert (got.tokens, got.routed, got.slots) == (("node", "gpu"), Sharding("routed", (), ("gpu",)), 8)
     assert got.holders == ((0,),) * 8
-    assert (got.overlap, got.partial, got.exact) == (None, None, True)
+    assert (got.overlap, got.partial, got.exact) == (None, None, False)
+    got = on_pod(EP)
+    assert got.exact
+    assert got.holders == tuple((e // 2,) for e in range(8))
     assert on_pod("shard routed over gpu * node as ep").holders == tuple((e // 2,) for e in range(8))
 
 
 def test_a_mesh_without_figures() -> None:
     text = HEAD[: HEAD.index("mesh")] + "mesh Pod { axis node[2]; axis gpu[1 + 1] : link(1 GB/s) }\n"
-    assert on_pod("", text).mesh == Mesh("Pod", (Axis("node", 2), Axis("gpu", 2, 1e9)))
+    assert on_pod(EP, text).mesh == Mesh("Pod", (Axis("node", 2), Axis("gpu", 2, 1e9)))
 
 
 def test_it_reaches_the_ir() -> None:
@@ -141,7 +145,7 @@ def test_units_are_exact() -> None:
     for text, bandwidth in [("1 Gbit/s", 1.25e8), ("0.1 GB/s", 1e8), ("800 Mbit/s", 1e8), ("2.5TB/s", 2.5e12)]:
         for latency, seconds in [("7 us", 7e-6), ("0.3 ms", 3e-4), ("1 s", 1.0)]:
             head = HEAD.replace("1 Gbit/s, 50 us", f"{text}, {latency}")
-            assert on_pod("", head).mesh.axes[0] == Axis("node", 2, bandwidth, seconds)
+            assert on_pod(EP, head).mesh.axes[0] == Axis("node", 2, bandwidth, seconds)
 
 
 def test_formatting() -> None:
