@@ -103,12 +103,12 @@ class Exchanging:
         height = heights(pairs, rows, wire.row_bytes)
         total, final = int(height.sum()), hop == len(seat.grid) - 1
         # As long as the pairs are, too: the piece wants one length for all of its inputs.
-        length = max(total, int(pairs.sum())) if final and seat.tp == 1 and wire.plain else total
+        length = max(total, int(pairs.sum())) if final and not seat.wiring.tp and wire.plain else total
         ring = chunk % seat.schedule.buffers
         memory = call.memory.take((f"arrived.{hop}", ring), (length, wire.width), wire.carrier)
         group.all_to_all(memory[:total], state.rows, height.tolist(), state.heights.tolist(), "dispatch")
         state.memory, state.heights = memory, height
-        if final and seat.tp == 1:
+        if final and not seat.wiring.tp:
             self._arrive(call, chunk, sizes, total)
 
     def _arrive(self, call: Call, chunk: int, sizes: Sizes, total: int) -> None:

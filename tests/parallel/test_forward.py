@@ -175,6 +175,19 @@ _SENT = Options(deduplicate=True, chunks=2)
 _NODES = Options(deduplicate=True, hierarchical=True, chunks=2)
 APPROX = {
     "tensor parallel": (Case(ep=("node",), tp=("gpu",), options=_SENT), 1e-6),
+    "axes of one": (
+        Case(
+            small=Small(shared=True),
+            axes=(("pod", 2), ("node", 1), ("gpu", 2)),
+            tokens=("pod", "gpu"),
+            ep=("pod", "gpu"),
+            tp=("node",),
+            shared_tp=("node",),
+            sends=Sends("bf16", None),
+            options=_SENT,
+        ),
+        0.004,
+    ),
     "tensor parallel, same tokens": (Case(tokens=("node",), ep=("node",), tp=("gpu",), options=_SENT), 1e-6),
     "tensor parallel only": (Case(tokens=("node",), ep=(), tp=("gpu",), options=_SENT), 1e-6),
     "shared experts cut": (Case(small=Small(shared=True), shared_tp=("gpu",), options=_SENT), 1e-6),
