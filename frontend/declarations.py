@@ -337,5 +337,6 @@ class Declarations:
 
     @property
     def damage(self) -> int:
-        every = (*self.definitions, *self.layers, *self.loads, *self.layouts, *self.meshes)
-        return sum(one.damage for one in every)
+        in_code = sum(one.damage for one in self.definitions) + sum(one.damage for one in self.layers)
+        in_places = sum(one.damage for one in self.meshes) + sum(one.damage for one in self.layouts)
+        return in_code + in_places + sum(one.damage for one in self.loads)

@@ -55,16 +55,17 @@ class _Spread:
 
     def __post_init__(self) -> None:
         self._first: dict[str, Span] = {}
-        self._wrong = False  # which `found` does not tell: it reports a mistake once for all layouts that extend one
+        # `found` does not tell: it reports a mistake once for all layouts that extend one.
+        self._mistakes = 0
 
     def read(self) -> Parallel | None:
         shards = self._each(ShardUse, self._shard)
         layer = self.checked.layer
         by = {(one.use.group.text, one.kind): one for one in shards}
         ep, tp = by.get((layer.routed.name, "ep")), by.get((layer.routed.name, "tp"))
-        if not self._wrong and not (ep or tp):
+        if self._mistakes == 0 and not (ep or tp):
             self._whole()
-        if self._wrong:
+        if self._mistakes > 0:
             return None  # whatever else is said depends on this
         if ep and tp:
             self._apart(ep, tp)
@@ -75,7 +76,7 @@ class _Spread:
         sends = dict(self._each(SendUse, lambda use: self._send(use, ep)))
         partial = self._each(CombineUse, lambda use: self._partial(use, ep))
         requires = self._each(RequireUse, self._require)
-        if self._wrong:
+        if self._mistakes > 0:
             return None
         placed = self._placed(placing, ep)
         if placed is None:
@@ -110,9 +111,9 @@ class _Spread:
                     made.append(read(one))
                 except Mistake as mistake:
                     report(self.found, mistake, one, self.layout)
-                    self._wrong = True
+                    self._mistakes += 1
                 except UnknownNumber:
-                    self._wrong = True
+                    self._mistakes += 1
         return made
 
     def _once(self, what: str, span: Span) -> None:
@@ -146,7 +147,7 @@ class _Spread:
     def _whole(self) -> None:
         """Report experts that nothing spreads."""
         name = self.checked.layer.routed.name
-        self._wrong = True
+        self._mistakes += 1
         self.found.error(
             "E0473",
             f"nothing spreads the experts of `{name}` over mesh `{self.mesh.mesh.name}`",
@@ -166,7 +167,7 @@ class _Spread:
                 also=[Label(ep.use.axes.span, "whole experts lie along it")],
                 fix="give each of them axes of its own",
             )
-            self._wrong = True
+            self._mistakes += 1
 
     def _placed(self, placing: Placing, ep: Shard | None) -> tuple[Copies, int] | None:
         """Where the experts lie, and how many slots a device has."""

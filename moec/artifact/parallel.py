@@ -296,10 +296,11 @@ def _check_experts(parallel: Parallel, path: str) -> None:
     counts = parallel.routed.counts
     if counts is not None and (len(counts) != positions or sum(counts) != experts):
         raise InvalidManifest(f"{path}.routed.counts must be {positions} numbers whose sum is {experts}")
-    for name, groups in (("replicate", parallel.replicate), ("pins", parallel.pins)):
-        for i, group in enumerate(groups):
-            if group.experts[-1] >= experts:
-                raise InvalidManifest(f"{path}.{name}[{i}]: there are {experts} experts")
+    named = {f"replicate[{i}]": one.experts for i, one in enumerate(parallel.replicate)}
+    named |= {f"pins[{i}]": one.experts for i, one in enumerate(parallel.pins)}
+    for name, numbers in named.items():
+        if numbers[-1] >= experts:
+            raise InvalidManifest(f"{path}.{name}: there are {experts} experts")
     for i, pin in enumerate(parallel.pins):
         if pin.axis not in parallel.routed.ep or pin.index >= parallel.mesh.axis(pin.axis).size:
             raise InvalidManifest(f"{path}.pins[{i}] must be a position of an axis of routed.ep")
