@@ -1,4 +1,4 @@
-"""`python -m bench.parallel`: what shaped links give, and a scheduled layer beside an unscheduled one."""
+"""`python -m bench.parallel`: a scheduled layer beside an unscheduled one, over links that are shaped and measured."""
 
 from __future__ import annotations
 
@@ -6,45 +6,93 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import moec
 from bench import machine
-from bench.parallel import compare, links
+from bench.parallel import compare, figures
 from bench.parallel.launch import run
 from bench.parallel.network import Network, Shape, unavailable
 from bench.parallel.sizes import SOURCE, Size
+from moec.pipeline import Compilation
+from moec.pipeline.plan import Plan, plan
 
-MB = 1e6
+LAYOUTS = ("Exact", "Partial", "Lean")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.parallel", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--between", type=float, default=1.0, help="Gbit/s of a node's link")
+    parser.add_argument("--within", type=float, default=10.0, help="Gbit/s of a rank's link")
     for name, value in asdict(Size()).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"of the layer; default: {value}")
     parser.add_argument("--priority", choices=("normal", "realtime"), default="normal", help="of the timed parts")
     parser.add_argument("--lock", type=Path, help="a file that others lock too, so that one at a time is timed")
+    parser.add_argument("--folder", type=Path, help="for artifacts, machine file and timelines; default: a new one")
     parser.add_argument("--out", type=Path, default=Path("bench/results/parallel.json"))
     return parser.parse_args()
 
 
-def show_links(found: list[dict[str, Any]]) -> None:
-    for link in found:
-        print(
-            f"over {' and '.join(link['axes'])}: {link['bandwidth'] / MB:.0f} MB/s each way, "
-            f"{1e6 * link['latency']:.0f} us a small exchange, {1e9 * link['processor']:.1f} ns of processor a byte"
-        )
-
-
-def show_layer(found: dict[str, dict[str, float]]) -> None:
+def show(found: Mapping[str, Mapping[str, float]], plans: Mapping[str, Plan], ranks: list[dict[str, Any]]) -> None:
+    blocking = found["blocking"]["median"]
     for route, taken in found.items():
         least, median, most = (1e3 * taken[name] for name in ("least", "median", "most"))
-        print(f"{route}: {median:.0f} ms ({least:.0f} to {most:.0f})")
-    share = 1 - found["without"]["median"] / found["blocking"]["median"]
+        line = f"{route}: {median:.0f} ms ({least:.0f} to {most:.0f}), {1e3 * taken['processor']:.0f} ms of processors"
+        if route in plans:
+            predicted = 1e3 * plans[route].forward.seconds
+            error = max(rank["errors"][route] for rank in ranks)
+            line += f"; {blocking / taken['median']:.2f} times as fast as blocking; predicted {predicted:.0f} ms"
+            line += f" ({predicted / median - 1:+.1%}); differs by {error:.1e}"
+        print(line)
+    share = 1 - found["without"]["median"] / blocking
     print(f"exchange: {share:.1%} of blocking; overlap alone is bounded by {1 / (1 - share):.2f}")
+    for route, made in plans.items():
+        print(f"{route}: {made.choice.chosen.what}")
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure pieces and links, choose schedules by them, and time these beside the blocking layer."""
+    shape = Shape(between=options.between * 1e9 / 8, within=options.within * 1e9 / 8)
+    size = Size(**{name: getattr(options, name) for name in asdict(Size())})
+    ranks, mesh = shape.nodes * shape.ranks, {"node": shape.nodes, "gpu": shape.ranks}
+    timed = {"alone": options.priority == "realtime", "lock": str(options.lock.resolve()) if options.lock else None}
+    defines = dict(size.defines)
+    local = moec.compile(SOURCE, folder / "local.so", layer="Local", defines=dict(size.local(ranks)))
+    plain = moec.compile(SOURCE, folder / "plain.so", layer="Bench", layout=options.layouts[0], defines=defines)
+    with Network(shape) as network:
+        common = {"size": asdict(size), "mesh": mesh, **timed}
+        taken = run(network, figures.on_a_rank, artifact=str(plain), **common)[0]
+        file = folder / "machine.json"
+        file.write_text(taken["machine"])
+        plans, layers = {}, {}
+        for layout in options.layouts:
+            plans[layout] = plan(Compilation(SOURCE, "Bench", defines, layout=layout), file, size.tokens * ranks)
+            path = folder / f"{layout}.so"
+            made = Compilation(SOURCE, "Bench", defines, layout=layout, machine=file)
+            made.write(path)
+            layers[layout] = str(path)
+        found = run(network, compare.on_a_rank, local=str(local), layers=layers, rounds=options.rounds, **common)
+    summary = compare.summary(found)
+    show(summary, plans, found)
+    for rank, one in enumerate(found):
+        for layout, timeline in one["timelines"].items():
+            (folder / f"{layout}.{rank}.json").write_text(json.dumps(timeline))
+    return {
+        "machine": machine.describe(),
+        "shape": asdict(shape),
+        "size": asdict(size),
+        "figures": json.loads(taken["machine"]),
+        "links": taken["links"],
+        "summary": summary,
+        "predicted": {layout: made.forward.seconds for layout, made in plans.items()},
+        "schedules": {layout: made.choice.chosen.what for layout, made in plans.items()},
+        "ranks": found,
+    }
 
 
 def main() -> None:
@@ -52,35 +100,10 @@ def main() -> None:
     why = unavailable()
     if why:
         sys.exit(f"skipped: {why}")
-    shape = Shape()
-    size = Size(**{name: getattr(options, name) for name in asdict(Size())})
-    ranks = shape.nodes * shape.ranks
-    timed = {
-        "alone": options.priority == "realtime",
-        "lock": str(options.lock.resolve()) if options.lock else None,
-    }
-    with tempfile.TemporaryDirectory(prefix="moec-parallel-") as folder:
-        local = moec.compile(SOURCE, Path(folder) / "local.so", layer="Local", defines={**size.local(ranks)})
-        with Network(shape) as network:
-            axes = {"node": shape.nodes, "gpu": shape.ranks}
-            measured = run(network, links.on_a_rank, mesh=axes, **timed)[0]
-            show_links(measured)
-            calls = run(
-                network,
-                compare.on_a_rank,
-                size=asdict(size),
-                local=str(local),
-                rounds=options.rounds,
-                **timed,
-            )
-    show_layer(compare.summary(calls))
-    result = {
-        "machine": machine.describe(),
-        "shape": asdict(shape),
-        "size": asdict(size),
-        "links": measured,
-        "calls": calls,
-    }
+    with tempfile.TemporaryDirectory(prefix="moec-parallel-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = measure(options, folder)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"Written: {options.out}")

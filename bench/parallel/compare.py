@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +14,88 @@ import torch
 import torch.distributed as dist
 
 import moec
+from bench import machine
 from bench.parallel.blocking import Blocking
+from bench.parallel.loading import loaded
 from bench.parallel.rank import quiet
 from bench.parallel.sizes import Size
+from moec.runtime.parallel.layer import ParallelLayer
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 BATCHES = 2
 
 
 def on_a_rank(
-    size: Mapping[str, int], local: str, rounds: int, alone: bool, lock: str | None
-) -> dict[str, list[dict[str, Any]]]:
-    """The calls of every route: when each began and ended here, seconds of the processor, seconds of its phases."""
+    size: Mapping[str, int],
+    local: str,
+    layers: Mapping[str, str],
+    mesh: Mapping[str, int],
+    rounds: int,
+    alone: bool,
+    lock: str | None,
+) -> dict[str, Any]:
+    """The calls of every route: when each began and ended here, seconds of the processor; how far results differ.
+
+    local   the artifact of a rank's experts, for the routes `blocking` and `without`: the same without an exchange
+    layers  artifacts over the mesh, by the names of their routes
+    """
     wanted = Size(**size)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     share = wanted.count // ranks
     experts = moec.load(Path(local))
     experts.load_state_dict(wanted.experts(range(rank * share, (rank + 1) * share)))
     blocking = Blocking(wanted, experts)
+    scheduled = {name: loaded(wanted, path, mesh) for name, path in layers.items()}
+    routes: dict[str, Call] = {"blocking": blocking, "without": _without(blocking)}
+    routes |= {name: _below(layer, alone) for name, layer in scheduled.items()}
+    batches = [wanted.x(rank, batch) for batch in range(BATCHES)]
+    expected = blocking(batches[0])
+    errors = {name: _difference(layer(batches[0]), expected) for name, layer in scheduled.items()}
+    for call in routes.values():
+        call(batches[0])
+    calls: dict[str, list[dict[str, Any]]] = {name: [] for name in routes}
+    with torch.no_grad(), quiet(alone, lock):
+        for number in range(rounds):
+            for name, call in routes.items():
+                calls[name].append(_timed(call, batches[number % BATCHES]))
+    timelines = {name: layer.timeline for name, layer in scheduled.items()}
+    return {
+        "calls": calls,
+        "errors": errors,
+        "timelines": {name: loads(one.to_json()) for name, one in timelines.items() if one is not None},
+    }
 
-    def without(x: torch.Tensor) -> torch.Tensor:
+
+def _without(blocking: Blocking) -> Call:
+    def call(x: torch.Tensor) -> torch.Tensor:
         blocking.exchanging = False
         try:
             return blocking(x)
         finally:
             blocking.exchanging = True
 
-    routes: dict[str, Call] = {"blocking": blocking, "without": without}
-    batches = [wanted.x(rank, batch) for batch in range(BATCHES)]
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in routes}
-    for call in routes.values():
-        call(batches[0])
-    with quiet(alone, lock):
-        for number in range(rounds):
-            x = batches[number % BATCHES]
-            for name, call in routes.items():
-                found[name].append(_timed(call, x) | {"phases": blocking.phases()})
-    return found
+    return call
+
+
+def _below(layer: ParallelLayer, alone: bool) -> Call:
+    """What computes goes behind what sends, which needs little and at once."""
+    run: Call = layer
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        if not alone or os.sched_getscheduler(0) != os.SCHED_RR:
+            return run(x)
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(machine.REALTIME - 1))
+        try:
+            return run(x)
+        finally:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(machine.REALTIME))
+
+    return call
+
+
+def _difference(y: torch.Tensor, expected: torch.Tensor) -> float:
+    """Frobenius norm of the difference over that of what is expected."""
+    return float((y - expected).norm() / expected.norm())
 
 
 def _timed(call: Call, x: torch.Tensor) -> dict[str, Any]:
@@ -60,14 +107,21 @@ def _timed(call: Call, x: torch.Tensor) -> dict[str, Any]:
 
 def seconds(ranks: Sequence[Mapping[str, Any]], route: str) -> list[float]:
     """Of each call of a route: from when its first rank began to when its last ended. Ranks have one clock."""
-    calls = zip(*(rank[route] for rank in ranks), strict=True)
+    calls = zip(*(rank["calls"][route] for rank in ranks), strict=True)
     return [max(one["end"] for one in call) - min(one["begin"] for one in call) for call in calls]
 
 
 def summary(ranks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Median, smallest and largest seconds of each route's calls."""
+    """Median, smallest and largest seconds of each route's calls; median seconds of all ranks' processors."""
     found = {}
-    for route in ranks[0]:
+    for route in ranks[0]["calls"]:
         taken = seconds(ranks, route)
-        found[route] = {"median": statistics.median(taken), "least": min(taken), "most": max(taken)}
+        busy = [sum(one["processor"] for one in call) for call in zip(*(r["calls"][route] for r in ranks), strict=True)]
+        middle = statistics.median(taken)
+        found[route] = {
+            "median": middle,
+            "least": min(taken),
+            "most": max(taken),
+            "processor": statistics.median(busy),
+        }
     return found

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from bench.parallel.loading import LIMIT
 from bench.parallel.rank import quiet
+from moec.runtime.parallel.network import Group, network
 from moec.schedule.mesh import Axis, Mesh
 
 SMALL = 8
@@ -26,73 +28,59 @@ class Link:
 
     axes       over which ranks exchange
     bandwidth  bytes/s each way through the link that a position of the outermost axis shares; of the largest exchange
-    latency    seconds of an exchange of SMALL bytes
+    latency    seconds of the shortest exchange, that of SMALL bytes as a rule
     seconds    of exchanges, by the bytes from each rank to each other one
-    processor  seconds of the processor, all ranks together, for a byte that a rank sends
     """
 
     axes: tuple[str, ...]
     bandwidth: float
     latency: float
     seconds: Mapping[int, float]
-    processor: float
 
 
-def exchange(into: Sequence[torch.Tensor], out: Sequence[torch.Tensor], ranks: Sequence[int], group: Any) -> None:
-    """From each rank of the group to each other; `into` and `out` by position, one's own is left out.
-
-    Receives are posted before sends. Gloo asks for a message when it is received and has one connection between two
-    ranks: what is asked for behind a message that is being sent waits for it, and a link is used one way at a time.
-    """
-    me = dist.get_rank(group)
-    others = [(me + step) % len(ranks) for step in range(1, len(ranks))]
-    posted = [dist.irecv(into[at], ranks[at], group=group) for at in reversed(others)]
-    posted += [dist.isend(out[at], ranks[at], group=group) for at in others]
-    for work in posted:
-        work.wait()
+def exchange(into: torch.Tensor, out: torch.Tensor, group: Group) -> None:
+    """One row of `out` to each rank of the group, and one of `into` from each, as layers exchange them."""
+    each = [1] * group.size
+    group.exchange(into, out, each, each, "probe")
 
 
-def _group(mesh: Mesh, axes: tuple[str, ...]) -> Any:
-    """The process group of this rank along these axes; every rank makes all of them."""
-    made = {ranks: dist.new_group(list(ranks)) for ranks in mesh.groups(axes)}
-    ranks = mesh.group(dist.get_rank(), axes)
-    spare = torch.zeros(len(ranks), 1)
-    exchange(spare.unbind(), spare.unbind(), ranks, made[ranks])  # connections are made by what first uses them
-    return made[ranks]
+def connected(mesh: Mesh, axes: tuple[str, ...]) -> Group:
+    """The group of this rank along these axes, used once already; every rank makes all of them."""
+    group = network(mesh, range(mesh.ranks), LIMIT).group(axes)
+    spare = torch.zeros(group.size, 1)
+    exchange(spare, torch.zeros_like(spare), group)  # connections are made by what first uses them
+    return group
 
 
-def measured(mesh: Mesh, axes: tuple[str, ...], group: Any) -> Link:
+def measured(mesh: Mesh, axes: tuple[str, ...], group: Group) -> Link:
     """Every rank calls it, with its group along the same axes."""
     ranks = mesh.group(dist.get_rank(), axes)
-    seconds, processor = {}, 0.0
+    seconds = {}
     for size in (SMALL, *SIZES):
         out = torch.zeros(len(ranks), size, dtype=torch.uint8)
         into = torch.empty_like(out)
         taken = []
         for _ in range(ROUNDS):
             dist.barrier()
-            begun, busy = time.perf_counter(), time.process_time()
-            exchange(into.unbind(), out.unbind(), ranks, group)
-            used = time.process_time() - busy
+            begun = time.perf_counter()
+            exchange(into, out, group)
             ended = torch.tensor([-begun, time.perf_counter()], dtype=torch.float64)
             dist.all_reduce(ended, dist.ReduceOp.MAX)
             taken.append(float(ended.sum()))
-            processor = used / (size * (len(ranks) - 1))
         seconds[size] = statistics.median(taken)
-    used = torch.tensor(processor, dtype=torch.float64)
-    dist.all_reduce(used)
     # What passes the link of one position of the outermost axis: from its ranks to those of the group elsewhere.
     sharing = mesh.ranks // mesh.axis(axes[0]).size if axes[0] == mesh.names[0] else 1
     inner = len(ranks) // mesh.axis(axes[0]).size
     through = sharing * (len(ranks) - inner) * SIZES[-1]
-    bandwidth = through / (seconds[SIZES[-1]] - seconds[SMALL])
-    return Link(axes, bandwidth, seconds[SMALL], seconds, float(used) / dist.get_world_size())
+    large, small = seconds[SIZES[-1]], min(seconds.values())
+    bandwidth = through / max(large - small, large / 10)  # on a busy machine a small exchange may take as long
+    return Link(axes, bandwidth, small, seconds)
 
 
 def on_a_rank(mesh: Mapping[str, int], alone: bool, lock: str | None) -> list[dict[str, Any]]:
     """Each axis alone, and all together; `mesh` gives sizes by name, outermost first. The rest is as `quiet` has it."""
     made = Mesh("Measured", tuple(Axis(name, size) for name, size in mesh.items()))
     every = [(name,) for name in made.names] + ([made.names] if len(made.names) > 1 else [])
-    groups = [_group(made, axes) for axes in every]
+    groups = [connected(made, axes) for axes in every]
     with quiet(alone, lock):
         return [asdict(measured(made, axes, group)) for axes, group in zip(every, groups, strict=True)]

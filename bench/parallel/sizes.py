@@ -20,7 +20,7 @@ class Size:
     ff: int = 1408
     count: int = 32
     k: int = 8
-    tokens: int = 256
+    tokens: int = 512
 
     @property
     def defines(self) -> Mapping[str, int]:
@@ -34,7 +34,8 @@ class Size:
     def router(self) -> torch.Tensor:
         """[count, d]: rows of one length, so that tokens choose all experts about equally often."""
         weight = torch.randn(self.count, self.d, generator=torch.Generator().manual_seed(0))
-        return weight / weight.norm(dim=-1, keepdim=True)
+        lengths: torch.Tensor = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
+        return weight / lengths
 
     def expert(self, number: int) -> Mapping[str, torch.Tensor]:
         """The weights of one expert: gate and up [ff, d], down [d, ff]."""

@@ -82,7 +82,7 @@ def plan(
     wired = wiring(spread, bool(operations(body(module), "moe.capacity")))
     demand = Demand(choice.schedules.forward, wired, spread.mesh, figures(module, spread), expected)
     memory = demand.memory()
-    batch = round(float(expected.tokens) * spread.mesh.size(spread.tokens))  # type: ignore[arg-type]
+    batch = round(float(expected.tokens) * spread.mesh.size(spread.tokens))
     verdicts = tuple(_verdict(one, choice.chosen.forward, sum(memory.values())) for one in _required(spread))
     return Plan(name, spread, batch, machine, choice, memory, verdicts)
 

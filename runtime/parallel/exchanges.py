@@ -106,7 +106,7 @@ class Exchanging:
         length = max(total, int(pairs.sum())) if final and not seat.wiring.tp and wire.plain else total
         ring = chunk % seat.schedule.buffers
         memory = call.memory.take((f"arrived.{hop}", ring), (length, wire.width), wire.carrier)
-        group.all_to_all(memory[:total], state.rows, height.tolist(), state.heights.tolist(), "dispatch")
+        group.exchange(memory[:total], state.rows, height.tolist(), state.heights.tolist(), "dispatch")
         state.memory, state.heights = memory, height
         if final and not seat.wiring.tp:
             self._arrive(call, chunk, sizes, total)
@@ -178,14 +178,14 @@ class Exchanging:
         if hop > 0:
             height = state.relay.received(unit)
             rows = call.memory.take(("back", ring), (int(height.sum()), wire.width), wire.carrier)
-            group.all_to_all(rows, given, height.tolist(), sent.tolist(), "combine")
+            group.exchange(rows, given, height.tolist(), sent.tolist(), "combine")
             state.out = rows
             return
         height = call.departure.units[chunk, : seat.grid[0]]
         begin, total = int(call.departure.regions[chunk]), int(height.sum())
         target = call.returned[begin : begin + total]
         rows = target if wire.plain else call.memory.take(("back.0", ring), (total, wire.width), wire.carrier)
-        group.all_to_all(rows, given, height.tolist(), sent.tolist(), "combine")
+        group.exchange(rows, given, height.tolist(), sent.tolist(), "combine")
         if not wire.plain:
             wire.decode(rows, target)
 

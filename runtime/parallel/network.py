@@ -45,11 +45,13 @@ class Group:
     ranks     their numbers in the default process group, in the order of their positions
     position  this rank's
     process   a ProcessGroupGloo, of whose methods torch's types know few; None where there is nobody else
+    down      another one of the same ranks, for rows to lower positions
     """
 
     ranks: tuple[int, ...]
     position: int
     process: Any
+    down: Any
     waiting: Waiting
 
     @property
@@ -67,11 +69,43 @@ class Group:
             out.copy_(given)
             return
         # As bytes: Gloo has no bf16.
-        # The group's own method, since what torch does around it takes as long as a small exchange.
-        work = self.process.alltoall_base(
-            out.view(torch.uint8), given.view(torch.uint8), out_rows, given_rows, dist.AllToAllOptions()
-        )
+        work = _all_to_all(self.process, out.view(torch.uint8), given.view(torch.uint8), out_rows, given_rows)
         self.waiting.wait(work, what, self.ranks)
+
+    def exchange(
+        self, out: torch.Tensor, given: torch.Tensor, out_rows: list[int], given_rows: list[int], what: str
+    ) -> None:
+        """`all_to_all` of much: both directions of a link are used at once.
+
+        Gloo asks for a message when it is to be received, over the connection that what is sent to the same rank goes
+        over, and behind it: of two ranks that begin at different times, one sends when the other has.  So rows go up
+        over one process group and down over another.
+        """
+        if self.process is None or self.down is None:
+            self.all_to_all(out, given, out_rows, given_rows, what)
+            return
+        me, above = self.position, self.position + 1
+        to, of = out.view(torch.uint8), given.view(torch.uint8)
+        below_out, below_given = sum(out_rows[:me]), sum(given_rows[:me])
+        above_out, above_given = below_out + out_rows[me], below_given + given_rows[me]
+        none = [0] * self.size
+        up = _all_to_all(
+            self.process,
+            to[:below_out],
+            of[above_given:],
+            [*out_rows[:me], *none[me:]],
+            [*none[:above], *given_rows[above:]],
+        )
+        down = _all_to_all(
+            self.down,
+            to[above_out:],
+            of[:below_given],
+            [*none[:above], *out_rows[above:]],
+            [*given_rows[:me], *none[me:]],
+        )
+        to[below_out:above_out].copy_(of[below_given:above_given])
+        self.waiting.wait(up, what, self.ranks)
+        self.waiting.wait(down, what, self.ranks)
 
     def gather(self, out: torch.Tensor, given: torch.Tensor, out_rows: list[int], what: str) -> None:
         """Give `given` to everybody, and receive `out_rows[i]` rows of `out` from position i."""
@@ -115,13 +149,18 @@ class Network:
         if found is None:
             members = self.mesh.group(self.rank, axes)
             numbers = tuple(self.numbers[member] for member in members)
-            process = None
+            process, down = None, None
             if len(members) > 1:
-                store = distributed_c10d.PrefixStore(".".join((self._name, *axes, *map(str, numbers))), self._store)
-                process = dist.ProcessGroupGloo(store, members.index(self.rank), len(members), self._timeout)
-            found = Group(numbers, members.index(self.rank), process, self.waiting)
+                process, down = (self._process(axes, members, which) for which in ("up", "down"))
+            found = Group(numbers, members.index(self.rank), process, down, self.waiting)
             self._groups[axes] = found
         return found
+
+    def _process(self, axes: tuple[str, ...], members: Sequence[int], which: str) -> Any:
+        """A process group of these ranks of the mesh, with connections of its own."""
+        numbers = (str(self.numbers[member]) for member in members)
+        store = distributed_c10d.PrefixStore(".".join((self._name, *axes, *numbers, which)), self._store)
+        return dist.ProcessGroupGloo(store, members.index(self.rank), len(members), self._timeout)
 
     @contextmanager
     def call(self, what: str) -> Iterator[None]:
@@ -135,6 +174,14 @@ class Network:
             if name not in self._threads:
                 self._threads[name] = Thread(name)
         return {name: self._threads[name] for name in streams}
+
+
+def _all_to_all(
+    process: Any, out: torch.Tensor, given: torch.Tensor, out_rows: list[int], given_rows: list[int]
+) -> dist.Work:
+    """The group's own method, since what torch does around it takes as long as a small exchange."""
+    work: dist.Work = process.alltoall_base(out, given, out_rows, given_rows, distributed_c10d.AllToAllOptions())
+    return work
 
 
 def network(mesh: Mesh, numbers: Sequence[int], timeout: float) -> Network:

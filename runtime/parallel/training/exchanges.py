@@ -60,7 +60,7 @@ class BackwardExchanging:
             given = call.chunks[chunk].relay.messages.rows
         rows = call.sizes[hop].rows[chunk]
         state.memory = torch.empty((int(rows.sum()), self.dispatch.width), dtype=self.dispatch.carrier, device="cpu")
-        group.all_to_all(state.memory, state.rows, rows.tolist(), given.tolist(), "dispatch of gradients")
+        group.exchange(state.memory, state.rows, rows.tolist(), given.tolist(), "dispatch of gradients")
 
     def relay(self, back: Backward, chunk: int) -> None:
         """Sort what has come from other nodes by the ranks of this one."""
@@ -141,7 +141,7 @@ class BackwardExchanging:
 
 def _exchanged(group: Group, rows: torch.Tensor, height: Counts, sent: Counts) -> torch.Tensor:
     out = torch.empty((int(height.sum()), rows.shape[1]), dtype=rows.dtype, device="cpu")
-    group.all_to_all(out, rows.contiguous(), height.tolist(), sent.tolist(), "combine of gradients")
+    group.exchange(out, rows.contiguous(), height.tolist(), sent.tolist(), "combine of gradients")
     return out
 
 

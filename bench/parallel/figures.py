@@ -1,0 +1,140 @@
+"""Measures a machine file: what pieces and links take while all ranks work at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from bench.parallel.links import SIZES, connected, exchange, measured
+from bench.parallel.loading import loaded
+from bench.parallel.rank import quiet
+from bench.parallel.sizes import Size
+from moec.runtime.parallel.network import Group
+from moec.runtime.parallel.pieces import Compiled
+from moec.schedule.machine import Cost, Link, Machine, fit
+
+TURN = 0.25
+"""Seconds that a piece is run over and over: every rank has had its turns on the processor many times."""
+COPIED = 2**22
+EXCHANGES = 12
+STEP = 2e-4
+"""Seconds to pack or relay at all."""
+
+
+def on_a_rank(
+    size: Mapping[str, int], artifact: str, mesh: Mapping[str, int], alone: bool, lock: str | None
+) -> dict[str, Any]:
+    """The text of a machine file, and the links as they were measured."""
+    wanted = Size(**size)
+    layer = loaded(wanted, artifact, mesh)
+    axes = [(name,) for name in mesh] + [tuple(mesh)]
+    shape = layer.parallel.mesh
+    groups = [connected(shape, one) for one in axes]
+    pieces = {name: Compiled(piece) for name, piece in layer.pieces.items()}
+    slots, pairs = layer.parallel.slots, wanted.tokens * wanted.k
+    copied = torch.zeros(COPIED, dtype=torch.uint8)
+    into = torch.empty_like(copied)
+    with quiet(alone, lock):
+        links = [measured(shape, one, group) for one, group in zip(axes, groups, strict=True)]
+        few = [max(1, wanted.tokens // part) for part in (16, 4, 1)]
+        rows = [max(slots, pairs // part) for part in (64, 8, 2, 1)]
+        costs = {
+            "route": fit([together(_route(pieces["route"], wanted, count)) for count in few], few, 1),
+            "experts": fit(
+                [together(_experts(pieces["experts"], wanted, slots, count)) for count in rows], rows, slots
+            ),
+            "collect": fit([together(_collect(pieces["collect"], wanted, count)) for count in few], few, 1),
+        }
+        copy = together(lambda: into.copy_(copied)) / COPIED
+        taken = taken_away(_experts(pieces["experts"], wanted, slots, pairs // 8), groups[-1])
+    single = {link.axes[0]: Link(link.bandwidth, link.latency) for link in links[:-1]}
+    every, most = links[-1].latency, max(link.latency for link in links[:-1])
+    machine = Machine(
+        **costs,
+        shared=Cost(0.0, 0.0, 0.0),
+        copy=copy,
+        step=STEP,
+        message=max(0.0, every - most) / max(1, shape.ranks - 2),
+        processor=taken,
+        links=single,
+        measured=True,
+    )
+    return {"machine": machine.to_json(), "links": [asdict(link) for link in links]}
+
+
+def together(run: Callable[[], object]) -> float:
+    """Mean seconds of a run while all ranks run the same."""
+    run()
+    dist.barrier()
+    begun, times = time.perf_counter(), 0
+    while time.perf_counter() < begun + TURN:
+        run()
+        times += 1
+    return _mean((time.perf_counter() - begun) / times)
+
+
+def taken_away(run: Callable[[], object], group: Group) -> float:
+    """Seconds of compute that a byte takes away, out or in, where processors compute and exchange at once.
+
+    What exchanges add to the time of this process on a processor; a rank that has a part of one waits that much longer.
+    """
+    run()
+    dist.barrier()
+    busy, times = time.process_time(), 0
+    begun = time.perf_counter()
+    while time.perf_counter() < begun + TURN:
+        run()
+        times += 1
+    usual = (time.process_time() - busy) / times
+    out = torch.zeros(group.size, SIZES[-1], dtype=torch.uint8)
+    into = torch.empty_like(out)
+
+    def exchanges() -> None:
+        for _ in range(EXCHANGES):
+            exchange(into, out, group)
+
+    sender = threading.Thread(target=exchanges)
+    dist.barrier()
+    busy, times = time.process_time(), 0
+    sender.start()
+    while sender.is_alive():
+        run()
+        times += 1
+    more = time.process_time() - busy - times * usual
+    sender.join()
+    shared = max(1.0, group.size / len(os.sched_getaffinity(0)))
+    return shared * max(0.0, _mean(more)) / (2 * EXCHANGES * (group.size - 1) * out.shape[1])
+
+
+def _mean(value: float) -> float:
+    """Of all ranks."""
+    every = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(every)
+    return float(every) / dist.get_world_size()
+
+
+def _route(piece: Compiled, size: Size, tokens: int) -> Callable[[], None]:
+    x = torch.randn(tokens, size.d)
+    index, weight = torch.empty(tokens, size.k, dtype=torch.int32), torch.empty(tokens, size.k)
+    return lambda: piece([x], [index, weight])
+
+
+def _experts(piece: Compiled, size: Size, slots: int, pairs: int) -> Callable[[], None]:
+    rows, out = torch.randn(pairs, size.d), torch.empty(pairs, size.d)
+    source = torch.arange(pairs, dtype=torch.int32).unsqueeze(1)
+    slot = source % slots
+    weight = torch.rand(pairs, 1)
+    return lambda: piece([rows, source, slot, weight], [out])
+
+
+def _collect(piece: Compiled, size: Size, tokens: int) -> Callable[[], None]:
+    rows, y = torch.randn(tokens, size.k, size.d), torch.empty(tokens, size.d)
+    places = torch.arange(tokens * size.k, dtype=torch.int32).view(tokens, size.k)
+    return lambda: piece([rows, places], [y])
