@@ -80,6 +80,7 @@ class ParallelLayer(nn.Module):
             _signature=Signature.of(manifest),
             _loaded=loaded,
             _layout=parallel,
+            _devices=devices,
             _mesh=lengthened(parallel.mesh, devices.shape[0]),
             _ranks=numbers,
             _rank=numbers.index(dist.get_rank()),
@@ -105,6 +106,7 @@ class ParallelLayer(nn.Module):
     _signature: Signature
     _loaded: Mapping[str, Layer]
     _layout: Parallel
+    _devices: DeviceMesh
     _mesh: Mesh  # with the ranks that do not serve
     _ranks: tuple[int, ...]
     _rank: int
@@ -308,13 +310,26 @@ class ParallelLayer(nn.Module):
         return self
 
     def expert_slots(self) -> dict[str, Slots]:
-        """For checkpoints: which experts' weights lie in this rank's slots, and which of them it writes."""
+        """For checkpoints: which experts' weights lie in this rank's slots, what parts of them, what it writes."""
         experts = tuple(self._experts)
-        mesh, ep = self.parallel.mesh, self.parallel.routed.ep
-        first = mesh.group(self.rank, [name for name in mesh.names if name not in (*ep, *self.parallel.routed.tp)])[0]
         holders = self._table.placement.holders
-        written = tuple(e >= 0 and holders[e][0] == self.position and first == self.rank for e in experts)
-        return {name: Slots(experts, written) for name in self._own.slotted}
+        found = {}
+        for name in self._own.held:
+            axes = self._tp.get(name.partition(".")[0], ())
+            axis = self._own.cut_axis(name)
+            cut = None if axis is None else (self._devices[axes if len(axes) > 1 else axes[0]], axis)
+            if name in self._own.slotted:
+                first = self._is_first((*self.parallel.routed.ep, *axes))
+                written = tuple(e >= 0 and holders[e][0] == self.position and first for e in experts)
+                found[name] = Slots(experts, written, cut)
+            elif cut is not None:
+                found[name] = Slots(None, (self._is_first(axes),), cut)
+        return found
+
+    def _is_first(self, axes: Sequence[str]) -> bool:
+        """Is this rank the first of those that are at its position along `axes`?"""
+        others = [name for name in self._mesh.names if name not in axes]
+        return self._mesh.group(self.rank, others)[0] == self.rank
 
     def before_calls(self, before: Callable[[], None] | None) -> None:
         """Let every call begin with `before`, which may change the table; None: with nothing."""
@@ -341,12 +356,16 @@ class ParallelLayer(nn.Module):
                     raise ArtifactError(f"{self._manifest.layer}: two pieces have weights that begin with {name!r}")
                 self._modules[name] = child
 
+    @property
+    def _tp(self) -> dict[str, tuple[str, ...]]:
+        """For each group of experts the axes that cut their hidden dimension."""
+        return {one.experts: one.tp for one in (self.parallel.routed, *self.parallel.shared)}
+
     def _own_weights(self) -> OwnWeights:
         mesh, cut = self._mesh, {}
-        tp = {one.experts: one.tp for one in (self.parallel.routed, *self.parallel.shared)}
         held = {weight.name: weight for layer in self._loaded.values() for weight in layer.manifest.parameters}
         for name in held:
-            axes = tp.get(name.partition(".")[0], ())
+            axes = self._tp.get(name.partition(".")[0], ())
             cut[name] = (mesh.size(axes), mesh.position(self.rank, axes))
         slotted = [weight.name for weight in self._loaded["experts"].manifest.parameters]
         return OwnWeights(self._manifest, held, slotted, cut)

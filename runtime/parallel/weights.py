@@ -41,6 +41,12 @@ class OwnWeights:
                 whole = whole.narrow(axis, part * mine, mine)
         return whole
 
+    def cut_axis(self, name: str) -> int | None:
+        """Along which axis of one expert's tensor (or of the whole, where there are no slots) it is cut over ranks."""
+        skipped = int(name in self.slotted)
+        shapes = zip(self.whole[name].shape[skipped:], self.held[name].shape[skipped:], strict=True)
+        return next((axis for axis, (size, mine) in enumerate(shapes) if size != mine), None)
+
     def of(self, name: str, whole: torch.Tensor, experts: Sequence[int]) -> torch.Tensor:
         """This rank's part of the weight of the whole layer.
 

@@ -38,9 +38,11 @@ class Spread(nn.Module):
         rows = ROWS // world if cut else ROWS
         self.first = rank * rows if cut else 0
         self.weight = nn.Parameter(torch.zeros(slots, rows, WIDTH))
+        self.common = nn.Parameter(torch.zeros(rows, WIDTH))
 
     def expert_slots(self) -> Mapping[str, Slots]:
-        return {"weight": Slots(self.experts, self.written, self.cut)}
+        found = {"weight": Slots(self.experts, self.written, self.cut)}
+        return found if self.cut is None else {**found, "common": Slots(None, (True,), self.cut)}
 
 
 class Model(nn.Module):
@@ -57,6 +59,7 @@ class Whole(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(EXPERTS, ROWS, WIDTH))
+        self.common = nn.Parameter(torch.zeros(ROWS, WIDTH))
 
 
 def truth(salt: float) -> torch.Tensor:
@@ -75,6 +78,12 @@ def fill(model: Model, tensor: torch.Tensor, salt: float) -> None:
             tensor[slot] = truth(salt)[expert, routed.first : routed.first + tensor.shape[1]] if expert >= 0 else 99
 
 
+def common(model: Model) -> torch.Tensor:
+    """What is to lie in `common` on this rank."""
+    first, rows = getattr(model.routed, "first", 0), len(model.routed.common)
+    return truth(3.0)[0, first : first + rows]
+
+
 def built(kind: str) -> tuple[Model, torch.optim.Optimizer]:
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     model = Model(Whole() if kind == "whole" else Spread(rank, world, cut=kind == "cut"))
@@ -91,6 +100,9 @@ def write(folder: str, kind: str) -> None:
         model.steps.fill_(12)
     fill(model, model.routed.weight, 1.0)
     fill(model, optimizer.state[model.routed.weight]["exp_avg"], 2.0)
+    with torch.no_grad():
+        model.routed.common.copy_(common(model))
+        optimizer.state[model.routed.common]["exp_avg"].copy_(-common(model))
     optimizer.param_groups[0]["lr"] = 0.125
     save(folder, model, optimizer, {"step": 12}, timeout=10)
 
@@ -107,6 +119,8 @@ def read(folder: str, kind: str) -> bool:
     assert torch.equal(model.routed.weight[used], expected.routed.weight[used])
     assert torch.equal(state["exp_avg"][used], moment[used])
     assert state["step"] == 1
+    assert torch.equal(model.routed.common, common(model))
+    assert torch.equal(optimizer.state[model.routed.common]["exp_avg"], -common(model))
     assert (model.router.weight == 0.25).all()
     assert model.steps == 12
     assert optimizer.param_groups[0]["lr"] == 0.125

@@ -24,24 +24,24 @@ OPTIMIZER = "optimizer"
 
 @dataclass(frozen=True)
 class Slots:
-    """What lies in the first dimension of a parameter.
+    """What this rank has of a parameter that is spread over ranks.
 
-    experts  for each slot its expert; -1: none
-    written  does this rank write it?  One of those that hold a copy does
+    experts  for each slot, the first dimension, its expert; -1: none.  None: there are no slots
+    written  for each slot (or once, where there are none): does this rank write it?  One of those with a copy does
     cut      the mesh over which each expert's tensor is cut, and along which of its dimensions; None: it is not cut
     """
 
-    experts: tuple[int, ...]
+    experts: tuple[int, ...] | None
     written: tuple[bool, ...]
     cut: tuple[DeviceMesh, int] | None = None
 
 
 @runtime_checkable
 class HoldsExperts(Protocol):
-    """A module that has parameters for slots of experts, not for all experts."""
+    """A module that has parameters for slots of experts, not for all experts, or parts of them."""
 
     def expert_slots(self) -> Mapping[str, Slots]:
-        """For each of its parameters and buffers whose first dimension is slots: what lies there."""
+        """For each of its parameters and buffers that are spread over ranks: what this rank has of it."""
         ...
 
 
@@ -71,7 +71,7 @@ def parameter_names(model: nn.Module) -> dict[torch.Tensor, str]:
 
 
 def slots_of(model: nn.Module) -> dict[str, Slots]:
-    """Of each tensor of the model whose first dimension is slots, what lies there."""
+    """Of each tensor of the model that is spread over ranks, what this rank has."""
     return {
         f"{prefix}.{name}".lstrip("."): slots
         for prefix, module in model.named_modules()
@@ -82,13 +82,16 @@ def slots_of(model: nn.Module) -> dict[str, Slots]:
 
 def _experts(slots: Slots, tensor: torch.Tensor, saving: bool) -> Iterator[tuple[int, torch.Tensor]]:
     """The experts in `tensor` `[slots, ...]`, and their tensors."""
-    for slot, (expert, written) in enumerate(zip(slots.experts, slots.written, strict=True)):
+    for slot, (expert, written) in enumerate(zip(slots.experts or (), slots.written, strict=True)):
         if expert >= 0 and (written or not saving):
-            block = tensor[slot]
-            if slots.cut is not None:
-                mesh, dimension = slots.cut
-                block = DTensor.from_local(block, mesh, [Shard(dimension)], run_check=False)
-            yield expert, block
+            yield expert, _block(slots, tensor[slot])
+
+
+def _block(slots: Slots, block: torch.Tensor) -> torch.Tensor:
+    if slots.cut is None:
+        return block
+    mesh, dimension = slots.cut
+    return DTensor.from_local(block, mesh, [Shard(dimension)] * mesh.ndim, run_check=False)
 
 
 def _spread(
@@ -99,7 +102,11 @@ def _spread(
     for kind, tensors in named.items():
         for name, tensor in tensors.items():
             at = slots.get(name)
-            if at is not None and tensor.shape[:1] == (len(at.experts),):
+            if at is not None and at.experts is None and tensor.dim():
+                if at.written[0] or not saving:
+                    found[f"{kind}.{name}"] = _block(at, tensor)
+                continue
+            if at is not None and at.experts is not None and tensor.shape[:1] == (len(at.experts),):
                 found |= {f"{kind}.{name}.{expert}": block for expert, block in _experts(at, tensor, saving)}
                 continue
             if isinstance(tensor, DTensor) or not saving or shared % world == rank:
