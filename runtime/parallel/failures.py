@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed import distributed_c10d
 
 from moec.errors import RankError
@@ -33,7 +35,7 @@ SLICE = 0.25  # seconds; a waiting thread looks up so often to see whether anoth
 class Watch:
     """Signs for this rank, and waits for others with a limit.  Threads may use it at once; it has one of its own."""
 
-    def __init__(self, store: dist.Store, rank: int, ranks: Sequence[int], timeout: float) -> None:
+    def __init__(self, store: Store, rank: int, ranks: Sequence[int], timeout: float) -> None:
         """`ranks` take part, numbered as in the default process group; `store` is theirs and used for nothing else."""
         self.rank, self.ranks, self.timeout = rank, tuple(ranks), timeout
         self._store = store
@@ -177,7 +179,8 @@ class Watch:
             self._put(diagnose(self.rank, self.ranks, before, self._signs(), self._trouble))
 
     def _known(self) -> bool:
-        return self._store.check(["blame"])
+        known: bool = self._store.check(["blame"])
+        return known
 
     def _signs(self) -> dict[int, Sign]:
         ranks = [rank for rank in self.ranks if self._store.check([f"sign/{rank}"])]
@@ -203,10 +206,11 @@ def watch(ranks: Sequence[int], timeout: float) -> Watch:
 
 @cache
 def _watch(group: str, ranks: tuple[int, ...], timeout: float) -> Watch:
-    # No public name gives the store that the default group was made with.
-    store = distributed_c10d._get_default_store().clone()  # a connection of its own: others may block theirs
+    # No public name gives the store that the default group was made with.  The watch has a connection of its own, since
+    # others may block theirs.
+    store: Any = distributed_c10d._get_default_store()
     name = f"moec/{group}/{'.'.join(map(str, ranks))}/{timeout:g}"
-    found = Watch(dist.PrefixStore(name, store), dist.get_rank(), ranks, timeout)
+    found = Watch(PrefixStore(name, store.clone()), dist.get_rank(), ranks, timeout)
     atexit.register(found.close)  # a thread must not be inside of the store's code when the interpreter ends
     return found
 

@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint import CheckpointException, DefaultSavePlanner, SavePlan
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan
 
 from moec.errors import CheckpointError, MoecError
 from moec.runtime.parallel.checkpoints.settings import restore, settings
@@ -64,7 +66,7 @@ def save(
         tensors |= optimizer_state(model, optimizer, rank, world, saving=True)
         said["optimizer"] = settings(model, optimizer)
     with _together(world, timeout) as meet, _alone():
-        dcp.save(tensors, storage_writer=TensorWriter(folder, rank), planner=_OwnPlan(), no_dist=True)
+        state_dict_saver.save(tensors, storage_writer=TensorWriter(folder, rank), planner=_OwnPlan(), no_dist=True)
         meet()
         if rank == 0:
             said["bytes"] = [(folder / file_of(one)).stat().st_size for one in range(world)]
@@ -95,7 +97,7 @@ def load(
     reader = TensorReader(folder, files, wanted=tensors)
     reader.check(tensors)
     with torch.no_grad(), _alone():
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        state_dict_loader.load(tensors, storage_reader=reader, no_dist=True)
     extra: dict[str, Any] = said["extra"]
     return extra
 

@@ -48,7 +48,7 @@ def restore(
         kind, _, rest = key.partition(".")
         part, _, name = rest.partition(".")
         parameter = by_name.get(name)
-        if kind == OPTIMIZER and parameter in held:
+        if kind == OPTIMIZER and parameter is not None and parameter in held:
             optimizer.state[parameter][part] = _blank(parameter, blocks[0])
 
 

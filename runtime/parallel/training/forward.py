@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moec.runtime.parallel.arrival import add_up
 from moec.runtime.parallel.call import Call
@@ -36,7 +38,7 @@ class TrainedComputing(Computing):
         call = _training(call)
         state, unit = call.chunks[chunk], self.figures.seat.rules.unit
         arrival, pairs = state.arrival, len(state.arrival.row)
-        numbers: list[Numbers] = [arrival.row, arrival.place, arrival.weight]
+        numbers: list[NDArray[Any]] = [arrival.row, arrival.place, arrival.weight]
         order = source_order(self, call, chunk)
         if order is not None:
             call.orders[chunk] = order
