@@ -2,11 +2,12 @@
 
 It goes through all experts in ascending order and adds each row's contribution to the sum of the row's token, so sums
 are formed in one order whatever the threads do, without atomic additions and without a copy of the rows in token order.
+Where a token has one slot, its row is its sum, and is finished at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch_mlir import ir
@@ -17,16 +18,18 @@ from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, LINE, Call, Frame, Phas
 from moec.backends.cpu.operands import Operands, grouped
 from moec.backends.cpu.product import Block, Rows, panel_product, panels_together, scratch_bytes
 from moec.backends.cpu.sources import At
-from moec.backends.cpu.values import Pointer, Value
+from moec.backends.cpu.values import Pointer, Value, byte_width
 
 
 def grouped_matmul_combine(op: Any, frame: Frame) -> Sequence[Phase]:
     """Phases of `moe.grouped_matmul_combine`.  Raises Unsupported where weights are no parameters."""
     operands = grouped(op, frame)
-    layout = operands.layout
+    layout, plan = operands.layout, operands.plan
     out = frame.buffer(op.out)
+    at_once = plan is not None and plan.slots_per_token == 1 and not plan.in_waves
     # f32 [panel][token][column of the panel]: what a task works on is contiguous.
-    sums = frame.workspace(Size(fixed=LINE, per_token=4 * layout.panels * layout.panel_columns))
+    size = Size(fixed=LINE, per_token=4 * layout.panels * layout.panel_columns)
+    sums = None if at_once else frame.workspace(size)
     counter = frame.counter()
 
     def emit(call: Call) -> None:
@@ -38,7 +41,7 @@ def grouped_matmul_combine(op: Any, frame: Frame) -> Sequence[Phase]:
 class _Combine:
     """The phase being emitted."""
 
-    def __init__(self, call: Call, op: Any, operands: Operands, out: Storage, sums: int, counter: int) -> None:
+    def __init__(self, call: Call, op: Any, operands: Operands, out: Storage, sums: int | None, counter: int) -> None:
         self.call, self.op, self.operands, self.out = call, op, operands, out
         self.b, self.layout = call.b, operands.layout
         self.sums_word, self.counter = sums, counter
@@ -46,6 +49,10 @@ class _Combine:
         self.weights = operands.weights(call)
 
     def sums(self, panel: Value, token: Value) -> Pointer:
+        """Where a token's sums are; where they are finished at once, the place of its result."""
+        if self.sums_word is None:
+            width = byte_width(self.out.element)
+            return self.call.row(self.out, token).at(panel * self.layout.panel_columns, width)
         return self.call.pointer(self.sums_word).at(panel * self.call.tokens + token, self.row_bytes)
 
     def emit(self) -> None:
@@ -72,6 +79,10 @@ class _Combine:
             # Without a following task, its first weights stand for those of any: they are prefetched in vain.
             more = following < tasks
             after = b.select(more, first_panel(following), begin), b.select(more, first_panel(following + 1), end)
+            if self.sums_word is None:
+                self.experts(begin, end, after, scratch, held)
+                self.finish_unchosen(begin, end)
+                return [following]
             first, last = self.ends()
             with b.if_(first):
                 self.clear(begin, end)
@@ -166,6 +177,9 @@ class _Combine:
                     self.operands.sums(call, block, loop.index, group),
                     Place(row, expert, token, slot, column, real),
                 )
+                if self.sums_word is None:
+                    self.finish_one(panel, token, group, lambda value=value: b.constant(value.type, 0.0) + value)
+                    continue
                 target = place + 4 * layout.lanes * group
                 target.store(target.load(value.type, align=4 * layout.lanes) + value, align=4 * layout.lanes)
 
@@ -176,15 +190,32 @@ class _Combine:
         with b.for_(0, call.tokens, unroll=False) as loop:
             token = loop.index
             for group in range(layout.groups):
-                column = panel * layout.panel_columns + group * layout.lanes
+                place = self.sums(panel, token) + 4 * layout.lanes * group
+                self.finish_one(panel, token, group, lambda place=place: place.load(vector, align=4 * layout.lanes))
 
-                def emit(group: int = group, column: Value = column) -> None:
-                    real = real_lanes(b, call.frame, layout.columns, column)
-                    place = Place(token, b.index(0), token, token, column, real)
-                    total = (self.sums(panel, token) + 4 * layout.lanes * group).load(vector, align=4 * layout.lanes)
-                    store(call, self.out, place, token, self.evaluate(self.op.finish, [total], place))
+    def finish_unchosen(self, begin: Value, end: Value) -> None:
+        """Stores what `finish` makes of 0, for the tokens without a row."""
+        b, call, layout = self.b, self.call, self.layout
+        zero = b.constant(b.vec(layout.lanes, b.f32), 0.0)
+        index = call.frame.storage(self.op.offsets.owner.operation.operands[0])
+        with b.for_(0, call.tokens, unroll=False) as loop:
+            token = loop.index
+            chosen = call.row(index, token).load(b.i32).unsigned_below(layout.experts)
+            with b.if_(~chosen), b.for_(begin, end) as panel:
+                for group in range(layout.groups):
+                    self.finish_one(panel.index, token, group, lambda: zero)
 
-                self.operands.within(b, column, group, emit)
+    def finish_one(self, panel: Value, token: Value, group: int, total: Callable[[], Value]) -> None:
+        """Stores what `finish` makes of a token's sums in a group of columns."""
+        b, call, layout = self.b, self.call, self.layout
+        column = panel * layout.panel_columns + group * layout.lanes
+
+        def emit() -> None:
+            real = real_lanes(b, call.frame, layout.columns, column)
+            place = Place(token, b.index(0), token, token, column, real)
+            store(call, self.out, place, token, self.evaluate(self.op.finish, [total()], place))
+
+        self.operands.within(b, column, group, emit)
 
     def evaluate(self, region: ir.Region, arguments: list[Value], place: Place) -> Value:
         (value,) = elementwise.evaluate(

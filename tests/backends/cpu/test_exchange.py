@@ -141,12 +141,13 @@ def test_experts_on_taken_rows_give_the_bits_of_experts_on_copies(d, ff, dtype):
     weight = torch.tensor(rng.normal(size=(tokens, 1)), dtype=torch.float32)
     shapes = {"gate": (count, ff, d), "up": (count, ff, d), "down": (count, d, ff)}
     parameters = {n: torch.tensor(rng.normal(size=s)).to(DTYPES[dtype]) for n, s in shapes.items()}
+    given = {"x": x, "source": source, "index": index, "weight": weight}
+    want = oracle_of(experts_text(d, ff, count, dtype), {**given, **parameters})["y"]
     copies = torch.where(source >= 0, x[source[:, 0].clamp(min=0).long()], torch.zeros((), dtype=x.dtype))
     for variant in VARIANTS:
         for threads in (1, 3):
-            mine = taking.run(
-                {"x": x, "source": source, "index": index, "weight": weight}, parameters,
-                variant=variant, threads=threads,
-            )  # fmt: skip
+            mine = taking.run(given, parameters, variant=variant, threads=threads)
             theirs = plain.run({"x": copies, "index": index, "weight": weight}, parameters, variant=variant)
             assert torch.equal(mine["y"], theirs["y"])
+            assert np.abs(exact(mine["y"]) - want).max() < (2e-2 if dtype == "bf16" else 1e-5) * np.abs(want).max()
+            assert (exact(mine["y"])[exact(index)[:, 0] < 0] == 0).all()
