@@ -25,6 +25,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {
     "pack": ("#a16207", "#d0a13c"),
     "dispatch": ("#1c5cab", "#6ba6ea"),
     "experts": ("#15803d", "#4fb873"),
+    "local": ("#0e7490", "#4ab4cc"),
     "shared": ("#4d7c0f", "#93bd4b"),
     "combine": ("#b45309", "#ef9a50"),
     "collect": ("#be185d", "#ee7fae"),
