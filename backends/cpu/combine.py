@@ -7,7 +7,9 @@ Where a token has one slot, its row is its sum, and is finished at once.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch_mlir import ir
@@ -178,7 +180,7 @@ class _Combine:
                     Place(row, expert, token, slot, column, real),
                 )
                 if self.sums_word is None:
-                    self.finish_one(panel, token, group, lambda value=value: b.constant(value.type, 0.0) + value)
+                    self.finish_one(panel, token, group, partial(operator.add, b.constant(value.type, 0.0), value))
                     continue
                 target = place + 4 * layout.lanes * group
                 target.store(target.load(value.type, align=4 * layout.lanes) + value, align=4 * layout.lanes)
@@ -191,7 +193,7 @@ class _Combine:
             token = loop.index
             for group in range(layout.groups):
                 place = self.sums(panel, token) + 4 * layout.lanes * group
-                self.finish_one(panel, token, group, lambda place=place: place.load(vector, align=4 * layout.lanes))
+                self.finish_one(panel, token, group, partial(place.load, vector, align=4 * layout.lanes))
 
     def finish_unchosen(self, begin: Value, end: Value) -> None:
         """Stores what `finish` makes of 0, for the tokens without a row."""
