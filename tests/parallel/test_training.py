@@ -63,6 +63,8 @@ def on_rank(paths: dict[str, str]) -> dict[str, list[Named]]:
             own = slice(begin, begin + counts[layer.rank])
             x, dy = data(first.row[0], dtype, sum(counts), number)
             found[name].append(one_step(layer, x[own], dy[own]))
+        layer.average_gradients()
+        found[name].append(one_step(layer, x[own], dy[own]))
         found[name].append({"held": torch.tensor(layer._experts)})
     return found
 
@@ -102,3 +104,18 @@ def test_a_step_is_that_of_one_process(name: str) -> None:
                     close = {"rtol": 1e-4, "atol": 1e-6} if exact else {"rtol": 2e-2, "atol": 2e-2}
                     torch.testing.assert_close(one[parameter], gradient, **close)
                     assert torch.equal(one[parameter], ours[0][parameter])
+
+
+def test_means_of_gradients_have_auxiliary_losses_once() -> None:
+    ranks = [one["f32"] for one in on_ranks()]
+    layer = moec.load(artifact("f32"), training=True).reset_parameters(0)
+    counts = TOKENS[-1]
+    x, dy = data(layer.manifest.inputs[0].row[0], torch.float32, sum(counts), len(TOKENS) - 1)
+    expected = one_step(layer, x, dy / 2)
+    for rank in ranks:
+        ours, held = rank[-2], rank[-1]["held"]
+        for name, gradient in expected.items():
+            if name.startswith("routed."):
+                torch.testing.assert_close(ours[name][held >= 0], gradient[held[held >= 0]], rtol=1e-4, atol=1e-6)
+            elif name not in ("x", "y", "loss"):
+                torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6)
