@@ -90,7 +90,7 @@ def follows(path: str) -> tuple[list[int], list[torch.Tensor], list[torch.Tensor
     whole = moec.load(path).reset_parameters(0)
     hot = whole.state_dict()["router.logits.weight"][0]
     given, results, versions = [], [], []
-    with follow([layer], replace(FAST, look=0.05)) as moving:
+    with follow([layer], replace(FAST, look=0.05, piece=4096)) as moving:
         end = time.monotonic() + 40
         for number in count():
             (x,) = inputs(layer.manifest, 40, number * RANKS + layer.rank)
