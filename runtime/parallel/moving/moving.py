@@ -33,6 +33,8 @@ from moec.runtime.parallel.moving.throttle import Throttle
 _REMEMBERED = 1000
 _FIRST_SPEED = 1e8
 """Bytes/s that are expected of links that nothing is known of."""
+_PATIENCE = timedelta(hours=6)
+"""Ranks that have nothing to send wait for those that send slowly; one that is gone is noticed at once."""
 _LOG = logging.getLogger("moec.moving")
 
 
@@ -45,7 +47,8 @@ class Options:
     piece    bytes of the largest message
     pace     seconds between two steps of the leader
     look     seconds between looks at the load; None: experts move when they are told to only
-    timeout  seconds to wait for other ranks
+    timeout  seconds that a step waits for ranks to agree, and `stop` for them to end.  Moves themselves take as long as
+             they take: a rank that hangs keeps experts where they are, and calls find out about it
     """
 
     share: float = 0.25
@@ -79,7 +82,7 @@ class Moving:
         self.layers, self._timeout, self._pace, self._journal = tuple(layers), options.timeout, options.pace, journal
         self.decisions: deque[Mapping[str, Any]] = deque(maxlen=_REMEMBERED)
         self.throttle = Throttle(options.share, options.rate)
-        self._group = dist.new_group(ranks, timeout=timedelta(seconds=options.timeout), backend="gloo")
+        self._group = dist.new_group(ranks, timeout=_PATIENCE, backend="gloo")
         self.gate = Gate(active(0, [each.table for each in layers], layers, dist.get_rank()), options.timeout)
         self._commands = Commands(self._group)
         self._mover = Mover(layers, self.gate, self._group, Carrier(self._group, options.piece, self.throttle))

@@ -147,7 +147,7 @@ def test_tables_that_do_not_fit_are_refused_by_all() -> None:
 
 
 def pauses(seconds: float, limit: float) -> tuple[float, int]:
-    """A pause that is longer than the limit for messages."""
+    """A pause that is longer than any step may wait."""
     toy = Toy(first_table(4, 2, 3))
     with start([toy], replace(FAST, timeout=limit)) as moving:
         moving.throttle.pause()

@@ -77,6 +77,8 @@ def test_rescaled_tables_hold_every_expert_and_move_little(before: int, after: i
         assert len({each.expert for each in single}) == gone
     busy = found.placement.loads(load, after)
     assert busy.max() <= max(load) + sum(load) / after + 1
+    if after % before == 0:
+        assert len(found.arrivals(table)) <= 8 - 8 // after
 
 
 def test_copies_make_room_when_ranks_go() -> None:
