@@ -155,6 +155,11 @@ class ParallelLayer(nn.Module):
         """Whether this rank takes part in calls."""
         return self._serving is not None
 
+    @property
+    def trainable(self) -> bool:
+        """Whether it was loaded for training."""
+        return self._trainer is not None
+
     def span(self, length: int) -> None:
         """Let calls be made on so many positions of the mesh's first axis, with a `table` of as many, from the next on.
 

@@ -10,7 +10,7 @@ import torch
 import moec
 from moec.errors import WeightsError
 from moec.runtime.module import Layer
-from moec.runtime.parallel.moving.memory import PackedSlots, TensorSlots, nbytes
+from moec.runtime.parallel.moving.memory import PackedSlots
 from tests.one_variant import one_variant
 
 S = 5
@@ -84,19 +84,3 @@ def test_forms_tell_layers_apart(artifacts: dict[str, Path]) -> None:
     forms = {slots(moec.load(path)).form for path in artifacts.values()}
     assert len(forms) == len(artifacts)
     assert slots(moec.load(artifacts["swiglu"])).form in forms
-
-
-def test_tensors_are_slots_too() -> None:
-    weights = {"w": torch.randn(4, 3, 2, requires_grad=True), "b": torch.randn(4, 5).bfloat16()}
-    memory = TensorSlots(weights)
-    version = weights["w"]._version
-    for piece, given in zip(memory.pieces(1), memory.pieces(2), strict=True):
-        piece.copy_(given)
-    assert torch.equal(weights["w"][1], weights["w"][2])
-    assert torch.equal(weights["b"][1], weights["b"][2])
-    assert weights["w"]._version > version
-    assert nbytes(memory.pieces(0)) == nbytes(memory.room()) == 3 * 2 * 4 + 5 * 2
-    with pytest.raises(WeightsError, match="contiguous"):
-        TensorSlots({"w": torch.randn(3, 4).T})
-    with pytest.raises(WeightsError, match="row for each slot"):
-        TensorSlots({"w": torch.randn(3, 4), "b": torch.randn(2)})

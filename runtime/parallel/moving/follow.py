@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moec.errors import PlacementError
@@ -16,10 +15,9 @@ from moec.placement.lookup import Lookup
 from moec.placement.problem import Placement
 from moec.placement.table import Table
 from moec.runtime.adapt.journal import Journal
-from moec.runtime.module import Layer
 from moec.runtime.parallel.layer import ParallelLayer
 from moec.runtime.parallel.moving.layers import Movable
-from moec.runtime.parallel.moving.memory import PackedSlots, SlotMemory, TensorSlots, WholeWeights
+from moec.runtime.parallel.moving.memory import PackedSlots, WholeWeights
 from moec.runtime.parallel.moving.moving import Moving, Options
 from moec.runtime.parallel.moving.rules import Rules
 
@@ -34,25 +32,25 @@ def follow(
     options: Options | None = None,
     *,
     journal: str | os.PathLike[str] | None = None,
-    states: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> Moving:
     """Move the experts of `layers` as their load and their layouts ask for, until `Moving.stop`.
 
     All ranks of the layers' mesh call this, with the same layers; those that serve must have weights.  Experts move
-    between steps, and a call of the first layer begins a step of all of them.  In training mode, and on an elastic
-    mesh, the program says where steps begin, by `Moving.begin()`: between the optimizer's step and the next forward; or
-    before it takes tokens, as it may find that this rank does not serve (`Moving.join`).
+    between steps, and a call of the first layer begins a step of all of them.  On an elastic mesh the program says
+    where steps begin, by `Moving.begin()`: before it takes tokens, as it may find that this rank does not serve
+    (`Moving.join`).
 
     journal  a file to write down what is done and why, on this rank
-    states   for each layer in training what else belongs to its experts and moves with them: tensors `[slots, ...]`
-             such as an optimizer's averages
 
-    Raises PlacementError for layers of different meshes, or some of which are in training mode.
+    Raises PlacementError for layers of different meshes, and for such as are trained: weights that change with every
+    step cannot travel meanwhile.
     """
     first = layers[0]
-    if any((layer.ranks, layer.training) != (first.ranks, first.training) for layer in layers):
-        raise PlacementError("layers whose experts move together must be on the same ranks, all in training or none")
-    watched = [_Watched(layer, state) for layer, state in zip(layers, states or [{}] * len(layers), strict=True)]
+    if any(layer.ranks != first.ranks for layer in layers):
+        raise PlacementError("layers whose experts move together must be on the same ranks")
+    if any(layer.trainable for layer in layers):
+        raise PlacementError("experts of a layer for training stay where they are; a checkpoint loads into any layout")
+    watched = [_Watched(layer) for layer in layers]
     movable = [each.experts() for each in watched]
     elastic = len(first.ranks) > first.parallel.mesh.ranks or not first.serves
     if elastic:
@@ -64,7 +62,7 @@ def follow(
         watched[0].look()
         moving.begin()
 
-    first.before_calls(watched[0].look if elastic or first.training else begin)
+    first.before_calls(watched[0].look if elastic else begin)
     for each in watched[1:]:
         each.layer.before_calls(each.look)
     return moving
@@ -75,7 +73,6 @@ class _Watched:
     """A layer, and how long its experts have taken."""
 
     layer: ParallelLayer
-    state: Mapping[str, torch.Tensor]
     seconds: float = 0.0
     _calls: int = field(default=0, init=False)
 
@@ -95,7 +92,7 @@ class _Watched:
         self.chosen()  # counts from here on
         return Movable(
             layer.manifest.layer,
-            self._memory(),
+            PackedSlots(layer.pieces["experts"]._store),
             layer.table,
             layer.peers,
             self.chosen,
@@ -111,7 +108,7 @@ class _Watched:
         everywhere = Placement.even([range(layer.table.positions)])
         return Movable(
             f"{layer.manifest.layer}, what every rank has",
-            self._rest(),
+            WholeWeights([piece._store for name, piece in layer.pieces.items() if name != "experts"]),
             Table.first(everywhere, 1, layer.table.grid),
             layer.peers,
             lambda: np.zeros(1, np.int64),
@@ -125,20 +122,3 @@ class _Watched:
         if table.grid != self.layer.table.grid:
             self.layer.span(table.grid[0])
         self.layer.use(table, lookup)
-
-    def _memory(self) -> SlotMemory:
-        experts = self.layer.pieces["experts"]
-        if not self.layer.training:
-            return PackedSlots(experts._store)
-        return TensorSlots({**_tensors(experts), **self.state})
-
-    def _rest(self) -> SlotMemory:
-        others = {name: piece for name, piece in self.layer.pieces.items() if name != "experts"}
-        if not self.layer.training:
-            return WholeWeights([piece._store for piece in others.values()])
-        tensors = {f"{name}.{key}": t for name, piece in others.items() for key, t in _tensors(piece).items()}
-        return TensorSlots({key: tensor.detach()[None] for key, tensor in tensors.items()})
-
-
-def _tensors(piece: Layer) -> dict[str, torch.Tensor]:
-    return {**dict(piece.named_parameters()), **dict(piece.named_buffers())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -50,46 +50,6 @@ class SlotMemory(Protocol):
     def formed(self, ordinary: Pieces) -> Pieces:
         """What `pieces` would give for an expert of these ordinary weights; in new memory."""
         ...
-
-
-class TensorSlots:
-    """Ordinary tensors `[slots, ...]`: parameters of a layer for training, and what an optimizer keeps for each.
-
-    Every tensor must be contiguous.  Writing a slot counts as a change of the tensor.
-    """
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        sizes = {len(tensor) for tensor in tensors.values()}
-        if len(sizes) != 1 or not all(tensor.is_contiguous() for tensor in tensors.values()):
-            raise WeightsError("tensors that hold experts by slot must be contiguous, with a row for each slot")
-        (self._slots,) = sizes
-        self._tensors = dict(tensors)
-        rows = [f"{name} {tensor.dtype} {list(tensor.shape[1:])}" for name, tensor in tensors.items()]
-        self._form = _digest("tensors", *rows)
-
-    @property
-    def slots(self) -> int:
-        return self._slots
-
-    @property
-    def form(self) -> str:
-        return self._form
-
-    @property
-    def plain(self) -> str:
-        return self._form
-
-    def pieces(self, slot: int) -> Pieces:
-        return tuple(_bytes(tensor.detach()[slot]) for tensor in self._tensors.values())
-
-    def ordinary(self, slot: int) -> Pieces:
-        return self.pieces(slot)
-
-    def room(self) -> Pieces:
-        return tuple(torch.empty_like(piece) for piece in self.pieces(0))
-
-    def formed(self, ordinary: Pieces) -> Pieces:
-        return ordinary
 
 
 class PackedSlots:

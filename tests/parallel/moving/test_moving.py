@@ -20,9 +20,10 @@ from moec.placement.problem import Placement
 from moec.placement.table import Table
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.parallel.moving.gate import Swapped
-from moec.runtime.parallel.moving.memory import Pieces, TensorSlots
+from moec.runtime.parallel.moving.memory import Pieces
 from moec.runtime.parallel.moving.moving import Moving
 from moec.runtime.parallel.moving.rules import Pinned, Rules
+from tests.parallel.moving.tensors import TensorSlots
 from tests.parallel.moving.toy import FAST, Toy, alive, random_table, run_until, start
 from tests.parallel.ranks import run
 

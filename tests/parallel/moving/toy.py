@@ -14,9 +14,9 @@ from moec.placement.problem import Placement
 from moec.placement.table import Table
 from moec.runtime.parallel.moving.gate import Active
 from moec.runtime.parallel.moving.layers import Movable
-from moec.runtime.parallel.moving.memory import TensorSlots
 from moec.runtime.parallel.moving.moving import Moving, Options
 from moec.runtime.parallel.moving.rules import Rules
+from tests.parallel.moving.tensors import TensorSlots
 
 D, K = 8, 2
 FAST = Options(share=1.0, piece=64, pace=0.01, look=None, timeout=20.0)
