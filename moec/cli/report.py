@@ -11,7 +11,7 @@ from moec.errors import JournalError
 
 
 def command(
-    journal: Annotated[Path, typer.Argument(help="A journal that layer.adapt() wrote.")],
+    journal: Annotated[Path, typer.Argument(help="A journal that layer.adapt() or follow(layers) wrote.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; by default JOURNAL with the suffix .html.")
     ] = None,

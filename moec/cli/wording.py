@@ -15,6 +15,7 @@ from moec.journal import (
     Failed,
     Moved,
     Other,
+    Planned,
     Record,
     Rollback,
     Run,
@@ -22,6 +23,8 @@ from moec.journal import (
     Start,
     Stop,
     Swap,
+    Tables,
+    Travelled,
     Validated,
 )
 
@@ -73,10 +76,20 @@ def told(record: Record) -> Told:
             return Told("evicted", record.variant, record.why, Tone.CHANGE)
         case Moved():
             return Told("moved", "", _moved(record), Tone.CHANGE)
-        case Start():
+        case Planned():
+            return Told(record.what or "plan", record.layer, record.why, Tone.PLAIN)
+        case Travelled():
+            return Told("travelled", "", _travelled(record), Tone.PLAIN)
+        case Tables():
+            return Told("tables", "", _in_force(record), Tone.CHANGE)
+        case Start(ranks=()):
             return Told("start", "", f"{record.layer} begins to adapt", Tone.PLAIN)
+        case Start():
+            return Told(
+                "start", "", f"experts of {record.layer} may move between {len(record.ranks)} ranks", Tone.PLAIN
+            )
         case Stop():
-            return Told("stop", "", "the adaptation ended", Tone.PLAIN)
+            return Told("stop", "", "it ended", Tone.PLAIN)
         case Other():
             return Told(record.event, "", "this moec does not know what that is", Tone.PLAIN)
         case Sample():
@@ -110,6 +123,20 @@ def _moved(record: Moved) -> str:
     ]
     size = "" if record.bytes is None else f"{size_of(record.bytes)} in {seconds(record.seconds)}"
     return "; ".join(filter(None, (*ways, size)))
+
+
+def _travelled(record: Travelled) -> str:
+    many = "experts" if record.experts is None else f"{record.experts:,} cop{'y' if record.experts == 1 else 'ies'}"
+    ways = (("sent", record.sent), ("received", record.received), ("waiting beside full slots", record.staged))
+    sizes = [f"{size_of(nbytes)} {way}" for way, nbytes in ways if nbytes]
+    took = "" if record.seconds is None else f" in {seconds(record.seconds)}"
+    return "; ".join(filter(None, (f"{many} between all ranks{took}", ", ".join(sizes) and f"{', '.join(sizes)} here")))
+
+
+def _in_force(record: Tables) -> str:
+    at = "" if record.step is None else f" at step {record.step:,}"
+    kept = "" if record.seconds is None else f", which waited {seconds(record.seconds)} for it"
+    return f"tables {count(record.version)} are in force{at}{kept}"
 
 
 def joined(records: Iterable[Record]) -> list[Record]:

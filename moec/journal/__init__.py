@@ -1,4 +1,4 @@
-"""Journals of adapting layers: what they hold, where they lie, and how to read them.
+"""Journals of layers that adapt or whose experts move: what they hold, where they lie, and how to read them.
 
 A journal is JSON Lines, one record a line (docs/adaptation.md).  Whoever reads one trusts nothing in it: it may come
 from a stranger, from a newer moec, or from a process that died while it wrote.
@@ -14,6 +14,7 @@ from moec.journal.records import (
     Guard,
     Moved,
     Other,
+    Planned,
     Record,
     Rollback,
     Run,
@@ -21,6 +22,8 @@ from moec.journal.records import (
     Start,
     Stop,
     Swap,
+    Tables,
+    Travelled,
     Validated,
 )
 
@@ -34,6 +37,7 @@ __all__ = [
     "Liveness",
     "Moved",
     "Other",
+    "Planned",
     "Reading",
     "Record",
     "Rollback",
@@ -42,6 +46,8 @@ __all__ = [
     "Start",
     "Stop",
     "Swap",
+    "Tables",
+    "Travelled",
     "Validated",
     "default_folder",
     "first_record",

@@ -15,6 +15,7 @@ from moec.journal.records import (
     Guard,
     Moved,
     Other,
+    Planned,
     Record,
     Rollback,
     Run,
@@ -22,6 +23,8 @@ from moec.journal.records import (
     Start,
     Stop,
     Swap,
+    Tables,
+    Travelled,
     Validated,
 )
 
@@ -57,7 +60,7 @@ def _start(data: Mapping[str, Any], time: float) -> Record:
     triggers = (_text(one, "text") for one in _mappings(policy, "triggers", _MOST_GUARDS))
     return Start(
         time,
-        _name(data, "layer") or "layer",
+        _name(data, "layer") or ", ".join(_names(data, "layers"))[:_LONGEST_NAME] or "layer",
         _name(data, "artifact"),
         _name(data, "host") or None,
         _count(data, "pid"),
@@ -66,6 +69,7 @@ def _start(data: Mapping[str, Any], time: float) -> Record:
         _name(data, "variant"),
         _name(policy, "layout"),
         tuple(filter(None, triggers)),
+        _numbers(data, "ranks"),
     )
 
 
@@ -152,7 +156,26 @@ def _swap(data: Mapping[str, Any], time: float) -> Record:
 
 
 def _moved(data: Mapping[str, Any], time: float) -> Record:
-    return Moved(time, _experts(data, "in"), _experts(data, "out"), _count(data, "bytes"), _positive(data, "seconds"))
+    return Moved(time, _numbers(data, "in"), _numbers(data, "out"), _count(data, "bytes"), _positive(data, "seconds"))
+
+
+def _planned(data: Mapping[str, Any], time: float) -> Record:
+    return Planned(
+        time,
+        _name(data, "layer"),
+        _name(data, "what"),
+        _text(data, "why"),
+        _positive(data, "before"),
+        _positive(data, "after"),
+        _count(data, "copies"),
+        _positive(data, "saved"),
+        _positive(data, "cost"),
+    )
+
+
+def _travelled(data: Mapping[str, Any], time: float) -> Record:
+    counts = (_count(data, name) for name in ("experts", "sent", "received", "staged"))
+    return Travelled(time, *counts, _positive(data, "seconds"))
 
 
 _RECORDS: Mapping[str, Callable[[Mapping[str, Any], float], Record]] = {
@@ -166,6 +189,9 @@ _RECORDS: Mapping[str, Callable[[Mapping[str, Any], float], Record]] = {
     "rollback": lambda d, t: Rollback(t, _name(d, "from"), _name(d, "to"), _text(d, "why"), _positive(d, "gain")),
     "evicted": lambda d, t: Evicted(t, _name(d, "variant"), _text(d, "why")),
     "moved": _moved,
+    "plan": _planned,
+    "travelled": _travelled,
+    "tables": lambda d, t: Tables(t, _count(d, "version"), _count(d, "step"), _positive(d, "seconds")),
     "stop": lambda _, t: Stop(t),
 }
 
@@ -208,7 +234,8 @@ def _count(data: Mapping[str, Any], name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _experts(data: Mapping[str, Any], name: str) -> tuple[int, ...]:
+def _numbers(data: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """Those of experts, or ranks."""
     value = data.get(name)
     given = value[:MOST_EXPERTS] if isinstance(value, list) else []
     return tuple(one for one in given if type(one) is int and 0 <= one < MOST_EXPERTS)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An adaptation begins.
+    """An adaptation begins, or experts of layers on several ranks begin to move.
 
     time      seconds since 1970, as in every record
-    layer     its name
+    layer     its name; of several that move together all names
     artifact  sha256 of the file that was loaded
     host      the machine's name, on which
     pid       this process adapts
@@ -20,6 +20,7 @@ class Start:
     variant   the instruction set that runs, such as "avx512_bf16"
     layout    the name of the policy
     triggers  its conditions, as text
+    ranks     between which experts move; none for an adaptation
     """
 
     time: float
@@ -32,6 +33,7 @@ class Start:
     variant: str = ""
     layout: str = ""
     triggers: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,55 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """Whether experts of a layer on several ranks should move.  `what`: "move" or "stay".
+
+    before, after  the imbalance of the ranks: now, and if they move
+    copies         experts that travel
+    saved, cost    seconds: of steps until the load is expected to have changed, and that the experts travel
+    """
+
+    time: float
+    layer: str
+    what: str
+    why: str
+    before: float | None
+    after: float | None
+    copies: int | None
+    saved: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Travelled:
+    """Experts have come to other ranks, where no table names them yet.
+
+    experts                 how many copies, on all ranks
+    sent, received, staged  bytes of this rank; `staged` wait beside full slots
+    seconds                 that all of it took
+    """
+
+    time: float
+    experts: int | None
+    sent: int | None
+    received: int | None
+    staged: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Tables took force: the `version`th, at a step; seconds that the change kept that step waiting."""
+
+    time: float
+    version: int | None
+    step: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
-    """The adaptation has ended."""
+    """The adaptation, or the moving, has ended."""
 
     time: float
 
@@ -210,6 +259,8 @@ class Other:
     event: str
 
 
-Event = Decision | Compiled | Failed | Validated | Swap | Rollback | Evicted | Moved | Other
-"""What happened while an adaptation ran."""
+Event = (
+    Decision | Compiled | Failed | Validated | Swap | Rollback | Evicted | Moved | Planned | Travelled | Tables | Other
+)
+"""What happened while an adaptation ran, or experts moved."""
 Record = Start | Sample | Event | Stop

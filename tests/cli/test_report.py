@@ -26,7 +26,7 @@ from moec.cli.page.png import indexed, ramp
 from moec.cli.page.timeline import Timeline
 from moec.journal import Sample, Swap
 from moec.journal.parsing import parse
-from tests.journal import drifting
+from tests.journal import drifting, moving
 
 VOID = {"meta", "img", "input", "source", "br"}
 
@@ -316,3 +316,22 @@ def test_the_script_uses_only_what_the_page_has(tmp_path: Path) -> None:
     assert set(re.findall(r'getElementById\("(\w+)"\)', script)) <= ids
     assert set(re.findall(r"data\.(\w+)", script)) == set(page.data)
     assert "innerHTML" not in script
+
+
+def test_experts_that_move(tmp_path: Path) -> None:
+    page = report(drifting.write(tmp_path / "j.jsonl", moving.records()))
+    for expected in (
+        "experts may move between 4 ranks · process 4242",
+        "imbalance 2.50×, then 1.25×, 6 copies, saves 40 s, takes 3 s",
+        "6 copies between all ranks in 3.1 s; 4.0 MiB sent here",
+        "tables 1 are in force at step 1,234, which waited 50 µs for it",
+        "a rank cannot read its weights",
+        "in order",
+    ):
+        assert expected in page.text, expected
+    for unexpected in ("variant", "adapt", "no sample", "does not know"):
+        assert unexpected not in page.text, unexpected
+    marks = [mark["aria-label"].split(" ", 1)[1] for mark in page.all("a")]
+    assert marks == ["tables", "failed"]
+    places = [float(mark["style"].removeprefix("left: ").removesuffix("%")) for mark in page.all("a")]
+    assert places == pytest.approx([100 * 95 / 300, 100 * 200 / 300], abs=0.01)

@@ -24,7 +24,7 @@ from moec.cli.terminal.bars import along, curve, load_bars, load_strips
 from moec.cli.terminal.screen import picture
 from moec.cli.terminal.watched import Fleet, Watched
 from moec.journal import Liveness
-from tests.journal import drifting
+from tests.journal import drifting, moving
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,7 @@ def test_a_process_that_is_gone(tmp_path: Path) -> None:
         file.write(json.dumps({"event": "stop", "time": drifting.BEGIN + 302}) + "\n")
     text = shown([path], after=7200)
     assert "■ stopped 2 h 0 min ago" in text
-    assert "stop      the adaptation ended" in text
+    assert "stop      it ended" in text
 
 
 def test_a_process_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,3 +304,18 @@ def test_interrupt(terminal: tuple[int, subprocess.Popen[bytes]]) -> None:
     os.write(ours, b"\x03")
     read_until(ours, b"\x1b[?1049l")
     assert process.wait(30) == 0
+
+
+@pytest.mark.usefixtures("alive")
+def test_experts_that_move(tmp_path: Path) -> None:
+    records = list(moving.records())
+    text = shown([drifting.write(tmp_path / "j.jsonl", iter(records[:-1]))], width=100, after=3600.0)
+    for expected in (
+        "● running",
+        "experts move between 4 ranks",
+        "move      OLMoE  copy 6",
+        "tables 1 are in force at",
+    ):
+        assert expected in text, expected
+    assert "no sample" not in text
+    assert "stopped" in shown([drifting.write(tmp_path / "ended.jsonl", iter(records))])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec.journal import Decision, Guard, Moved, Other, Run, Sample, Start, Stop, Swap
+from moec.journal import Decision, Guard, Moved, Other, Planned, Run, Sample, Start, Stop, Swap, Tables, Travelled
 from moec.journal.parsing import parse
 from tests.journal import drifting
 
@@ -114,3 +114,15 @@ def test_any_fields_make_a_record(event: str, fields: dict[str, Any]) -> None:
     record = parse(json.dumps({**fields, "event": event, "time": 1.0}).encode())
     assert record is not None
     assert record.time == 1.0
+
+
+def test_what_moves_of_experts_write_is_read() -> None:
+    start = parse(line(event="start", layers=["A", "B"], ranks=[0, 1, 2], host="here", pid=7))
+    assert isinstance(start, Start)
+    assert (start.layer, start.ranks, start.pid) == ("A, B", (0, 1, 2), 7)
+    plan = parse(line(event="plan", layer="A", what="move", why="w", before=2, after=1.5, copies=3, saved=4, cost=0.5))
+    assert plan == Planned(1.0, "A", "move", "w", 2.0, 1.5, 3, 4.0, 0.5)
+    assert parse(line(event="plan", copies=-1, before="x")) == Planned(1.0, "", "", "", None, None, None, None, None)
+    travelled = parse(line(event="travelled", why="", experts=3, sent=10, received=20, staged=0, seconds=0.5))
+    assert travelled == Travelled(1.0, 3, 10, 20, 0, 0.5)
+    assert parse(line(event="tables", version=2, step=40, seconds=1e-3)) == Tables(1.0, 2, 40, 1e-3)

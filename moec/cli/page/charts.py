@@ -107,6 +107,14 @@ def figures(timeline: Timeline, load: Heat, size_rows: Sequence[int], by_size: H
     return made
 
 
+def marks_alone(timeline: Timeline) -> Element:
+    """What happened over time, of a journal without samples."""
+    made = element("div", class_="charts")
+    made.append(_row("What happened", _marks(timeline), "marks", "▲ change ✕ failed"))
+    made.append(_row("", _axis(timeline), "axis"))
+    return made
+
+
 def lanes(timeline: Timeline) -> list[Element]:
     """When each variant ran, one below the other."""
     bins = timeline.bins.bins

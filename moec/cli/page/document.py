@@ -14,7 +14,7 @@ from moec.cli.page.element import Element, document, element
 from moec.cli.page.heat import Heat
 from moec.cli.page.scales import local
 from moec.cli.page.timeline import Timeline
-from moec.journal import Decision, Failed, Liveness, Reading, Rollback, Start, liveness
+from moec.journal import Decision, Failed, Liveness, Reading, Rollback, Start, Tables, Travelled, liveness
 
 _DIGITS = 4
 
@@ -45,7 +45,11 @@ def _sections(timeline: Timeline, reading: Reading, layer: str) -> list[Element]
     if timeline.bins.bins:
         drawn = charts.figures(timeline, load, sizes, by_size)
         sections.append(_section("Over time", _moment(len(timeline.bins.bins)), drawn, _data(timeline, load)))
-    sections.append(_section("Variants and gains", tables.variants(timeline) or _nothing("No variant was compiled.")))
+    elif timeline.moves:
+        sections.append(_section("Over time", charts.marks_alone(timeline)))
+    if not timeline.moves:
+        made = tables.variants(timeline) or _nothing("No variant was compiled.")
+        sections.append(_section("Variants and gains", made))
     if timeline.start is not None and timeline.start.triggers:
         items = (element("li", element("code", text)) for text in timeline.start.triggers)
         sections.append(_section("Compiling is considered when", element("ul", *items)))
@@ -68,6 +72,7 @@ def _subtitle(timeline: Timeline) -> str:
             None,
             (
                 f"{start.experts} experts, {start.slots} a token" if start.experts else "",
+                f"experts may move between {len(start.ranks)} ranks" if start.ranks else "",
                 start.variant,
                 f"policy {start.layout}" if start.layout else "",
                 f"process {start.pid}" if start.pid else "",
@@ -80,15 +85,11 @@ def _subtitle(timeline: Timeline) -> str:
 
 def _facts(timeline: Timeline) -> Element:
     """The few figures to begin with."""
-    outcomes = [variant.outcome for variant in timeline.variants.values()]
-    kept = sum(isinstance(one, Decision) and one.what == "keep" for one in outcomes)
-    back, failed = (sum(isinstance(event, kind) for event in timeline.events) for kind in (Rollback, Failed))
+    failed = sum(isinstance(event, Failed) for event in timeline.events)
     begin = timeline.bins.begin
     facts = (
         ("observed", wording.seconds(max(timeline.latest - begin, 0.0)), f"{tables.moment(begin)} {_zone(begin)}"),
-        ("calls", wording.count(timeline.calls), f"{wording.count(timeline.tokens)} tokens"),
-        ("variants kept", str(kept), f"of {len(timeline.variants)} that were begun"),
-        ("taken back", str(back), "measured slower on real calls"),
+        *(_moved(timeline) if timeline.moves else _tried(timeline)),
         ("failures", str(failed), "the layer ran on without them"),
         ("ended", _end(timeline), tables.moment(timeline.latest) if timeline.latest else ""),
     )
@@ -98,6 +99,30 @@ def _facts(timeline: Timeline) -> Element:
         strong = element("strong", value, class_="bad" if bad else None)
         made.append(element("div", element("dt", name), element("dd", strong, element("span", more))))
     return made
+
+
+def _tried(timeline: Timeline) -> tuple[tuple[str, str, str], ...]:
+    """Of an adaptation."""
+    outcomes = [variant.outcome for variant in timeline.variants.values()]
+    kept = sum(isinstance(one, Decision) and one.what == "keep" for one in outcomes)
+    back = sum(isinstance(event, Rollback) for event in timeline.events)
+    return (
+        ("calls", wording.count(timeline.calls), f"{wording.count(timeline.tokens)} tokens"),
+        ("variants kept", str(kept), f"of {len(timeline.variants)} that were begun"),
+        ("taken back", str(back), "measured slower on real calls"),
+    )
+
+
+def _moved(timeline: Timeline) -> tuple[tuple[str, str, str], ...]:
+    """Of experts that move."""
+    changes = sum(isinstance(event, Tables) for event in timeline.events)
+    trips = [event for event in timeline.events if isinstance(event, Travelled)]
+    nbytes = wording.size_of(sum((trip.sent or 0) + (trip.received or 0) for trip in trips))
+    return (
+        ("tables changed", str(changes), "between two steps"),
+        ("copies of experts", str(sum(trip.experts or 0 for trip in trips)), "travelled, between all ranks"),
+        ("over this rank's links", nbytes, "both ways"),
+    )
 
 
 def _end(timeline: Timeline) -> str:
@@ -114,14 +139,14 @@ def _notes(timeline: Timeline, reading: Reading) -> list[str]:
         notes.append(f"The journal has {timeline.earlier} earlier adaptations of other layers, which are left out.")
     starts = sum(isinstance(event, Start) for event in timeline.events)
     if starts > 1:
-        notes.append(f"The layer began to adapt {starts} times in this journal.")
+        notes.append(f"It began {starts} times in this journal.")
     if reading.damaged:
         notes.append(f"{reading.damaged:,} lines are damaged and were left out.")
     if reading.left_out:
         notes.append(f"The first {wording.size_of(reading.left_out)} were left out: the journal is too large.")
     if timeline.dropped:
         notes.append(f"{timeline.dropped:,} events before the ones shown were left out.")
-    if not timeline.bins.bins:
+    if not timeline.bins.bins and not timeline.moves:
         notes.append("There is no sample of the load in the journal.")
     return notes
 

@@ -9,7 +9,7 @@ from moec.cli.page.charts import clock, coarse, mark_events
 from moec.cli.page.element import Child, Element, element
 from moec.cli.page.scales import local
 from moec.cli.page.timeline import Timeline, Variant
-from moec.journal import Decision, Evicted, Failed, Record, Rollback, Swap
+from moec.journal import Decision, Evicted, Failed, Planned, Record, Rollback, Swap
 
 _ROWS = 60
 """Of the table that has the curves in figures."""
@@ -37,7 +37,8 @@ def events(timeline: Timeline) -> Element:
             row.set("id", f"event-{number}")
             row.set("tabindex", "-1")
         rows.append(row)
-    return _whole("Decisions and what followed", ("time", "event", "variant", "what and why", "weighed"), rows)
+    about = "layer" if timeline.moves else "variant"
+    return _whole("Decisions and what followed", ("time", "event", about, "what and why", "weighed"), rows)
 
 
 def experts(timeline: Timeline) -> Element | None:
@@ -133,6 +134,8 @@ def _outcome(record: Record | None, ended: bool) -> str:
 
 def _weighed(event: Record) -> str:
     """The figures behind a decision."""
+    if isinstance(event, Planned):
+        return _planned(event)
     if not isinstance(event, Decision):
         return ""
     said = (
@@ -140,6 +143,16 @@ def _weighed(event: Record) -> str:
         "" if event.expected_calls is None else f"{wording.count(event.expected_calls)} calls",
         "" if event.compile_seconds is None else f"compiling {wording.seconds(event.compile_seconds)}",
         f"because {event.guard}" if event.guard else "",
+    )
+    return ", ".join(filter(None, said))
+
+
+def _planned(event: Planned) -> str:
+    said = (
+        f"imbalance {wording.factor(event.before)}, then {wording.factor(event.after)}",
+        "" if event.copies is None else f"{event.copies:,} copies",
+        "" if event.saved is None else f"saves {wording.seconds(event.saved)}",
+        "" if event.cost is None else f"takes {wording.seconds(event.cost)}",
     )
     return ", ".join(filter(None, said))
 

@@ -75,8 +75,13 @@ class Timeline:
 
     @property
     def end(self) -> float:
-        """Of the time axis."""
-        return max(self.bins.end, self.bins.begin + SPAN)
+        """Of the time axis; it goes on to the last event where there are no samples."""
+        return max(self.bins.end if self.bins.bins else self.latest, self.bins.begin + SPAN)
+
+    @property
+    def moves(self) -> bool:
+        """Whether this is about experts that move between ranks; such a journal has no samples."""
+        return self.start is not None and bool(self.start.ranks)
 
     def add(self, record: Record) -> None:
         self.latest = max(self.latest, record.time)

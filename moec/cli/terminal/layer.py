@@ -44,6 +44,7 @@ def title(one: Watched, now: float, width: int) -> list[Text]:
         facts = [
             f"pid {one.start.pid}" if one.start.pid else "",
             f"{one.start.experts} experts, {one.start.slots} a token" if one.start.experts else "",
+            f"experts move between {len(one.start.ranks)} ranks" if one.start.ranks else "",
             one.start.variant,
             f"policy {one.start.layout}" if one.start.layout else "",
             f"since {clock(one.start.time, now)}",

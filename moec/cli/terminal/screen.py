@@ -39,12 +39,11 @@ def picture(watched: Sequence[Watched], chosen: int, now: float, width: int, hei
 def _detail(one: Watched, now: float, width: int, height: int | None) -> list[Text]:
     head = layer.title(one, now, width)
     if not one.samples:
-        waiting = Text("  no sample yet: one is written every second", _QUIET)
+        waiting = [] if one.moves else [Text("  no sample yet: one is written every second", _QUIET), Text()]
         return [
             *head,
             Text(),
-            waiting,
-            Text(),
+            *waiting,
             *layer.history(one, now, width, _MOST_HISTORY if height is None else height - 4),
         ]
     samples = list(one.samples)

@@ -63,6 +63,11 @@ class Watched:
         return self._follower.damaged
 
     @property
+    def moves(self) -> bool:
+        """Whether this is about experts that move between ranks: nothing is written while they stay."""
+        return self.start is not None and bool(self.start.ranks)
+
+    @property
     def last(self) -> float:
         """When the last record was written; 0 before the first."""
         return max((records[-1].time for records in (self.samples, self.events) if records), default=0.0)
@@ -78,7 +83,7 @@ class Watched:
         alive = Liveness.UNKNOWN if self.start is None else liveness(self.start)
         if alive is Liveness.DEAD:
             return Status.DIED
-        if now - self.last <= _SILENT:
+        if now - self.last <= _SILENT or (self.moves and alive is Liveness.ALIVE):
             return Status.RUNNING
         return Status.SILENT if alive is Liveness.ALIVE else Status.UNKNOWN
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import threading
 import time
 from collections import deque
@@ -94,7 +96,8 @@ class Moving:
             self._leader = Leader([each.name for each in layers], judges, self.gate, options.look, self._report)
         self._reported: Swapped | None = None
         self._wake, self._ending = threading.Event(), threading.Event()
-        self._report("start", {"layers": [layer.name for layer in layers], "ranks": list(ranks)})
+        process = {"host": platform.node(), "pid": os.getpid()}
+        self._report("start", {"layers": [layer.name for layer in layers], "ranks": list(ranks), **process})
         self._thread = threading.Thread(target=self._work, name="moec-moving", daemon=True)
         self._thread.start()
 

@@ -16,6 +16,7 @@ import pytest
 import torch.distributed as dist
 
 from moec.errors import PlacementError, WeightsError
+from moec.journal import Other, Planned, Reading, Start, Tables, Travelled
 from moec.placement.problem import Placement
 from moec.placement.table import Table
 from moec.runtime.adapt.journal import Journal
@@ -204,6 +205,9 @@ def test_experts_follow_the_load_by_themselves(tmp_path: Path) -> None:
     assert events[0][0] == events[1][0] == "start"
     assert "plan" in events[0]
     assert "plan" not in events[1]
+    read = list(Reading(tmp_path / "0.jsonl"))
+    assert {Start, Planned, Travelled, Tables} <= {type(record) for record in read}
+    assert not [record for record in read if isinstance(record, Other)], "its reader knows every event"
     for found in events:
         assert found[found.index("travelled") + 1] == "tables"
         assert found[-1] == "stop"
