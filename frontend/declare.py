@@ -65,6 +65,9 @@ LAYER_WORDS = ("router", "experts", "shared", "tokens", "quantize", "approx", "l
 BODY_WORDS = ("input", "assert")
 LOAD_WORDS = ("batch", "routing")
 
+_WORDS_OF = {"layer": LAYER_WORDS, "layout": LAYOUT_WORDS, "mesh": MESH_WORDS}
+"""The words that statements of a block begin with."""
+
 LayerStatement = Binding | RouterUse | ExpertsUse | TokensUse | QuantizeUse | ApproxUse | LossUse | Assertion
 T = TypeVar("T")
 
@@ -149,6 +152,18 @@ class _Declare:
         word = form.rpartition(".")[2]
         what = "this binding" if form == "binding" else f"this `{word}` statement"
         forms = FORMS[form]
+        if why.extra in _words_beside(form):
+            source = why.span.source
+            end = len(source.text[: why.span.start].rstrip())
+            self._found.error(
+                "E0106",
+                f"{what} does not end before the next one",
+                why.span,
+                "this begins another statement",
+                notes=["a statement ends with its line, or with `;`"],
+                fix=Fix(f"write `;` in front of `{why.extra}`", Span(source, end, end), ";"),
+            )
+            return
         self._found.error(
             "E0106", f"{what} does not have the form it needs", why.span, why.why, fix=f"write it as `{forms}`"
         )
@@ -349,3 +364,9 @@ def _binds(statement: ast.Statement) -> bool:
         case (ast.Punctuation(text="="), *_):
             return True
     return False
+
+
+def _words_beside(form: str) -> tuple[str, ...]:
+    """What may begin a statement beside one of this form."""
+    block, inside, _ = form.rpartition(".")
+    return _WORDS_OF.get(block, ()) if inside else FILE_WORDS if form in FILE_WORDS else BODY_WORDS

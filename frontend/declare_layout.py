@@ -92,6 +92,8 @@ def read_statement(statement: ast.Statement) -> LayoutStatement:
             made = _overlap(statement, words)
         case "send":
             direction = words.name("`dispatch` or `combine`")
+            if words.peek(","):
+                words.fail("each direction has a statement of its own")
             words.keyword("as")
             made = SendUse(span, approx, direction, words.name("a format"))
         case "combine":
@@ -109,6 +111,8 @@ def read_statement(statement: ast.Statement) -> LayoutStatement:
             made = _quantize(statement, words, approx)
         case _:
             call = words.expression("what may change" if approx else "`tokens(...)`")
+            if isinstance(call, ast.Over) and isinstance(call.values, ast.Name) and call.values.text == "combine":
+                raise Malformed(call.span, "what is added up before it travels is said by `combine per AXIS`")
             made = SpecialiseUse(span, approx, call)
     words.end()
     return made
@@ -118,6 +122,8 @@ def _shard(statement: ast.Statement, words: Words, approx: bool) -> ShardUse:
     whole = words.expression("`GROUP over AXES`")
     if not isinstance(whole, ast.Over) or not isinstance(whole.values, ast.Name):
         raise Malformed(whole.span, "expected `GROUP over AXES`")
+    if words.peek(","):
+        words.fail("axes are joined by `*`")
     words.keyword("as")
     kind = words.name("`ep`, `tp` or `dp`")
     options: list[ast.Expr | Option] = []

@@ -26,6 +26,8 @@ def read_mesh_statement(statement: ast.Statement) -> AxisDeclaration | DeviceDec
             properties = _properties(words) if words.skip(":") else ()
         case _:
             raise Malformed(target.span, "expected `NAME[SIZE]`, how many positions the axis has")
+    if words.peek(","):
+        words.fail("every axis is a statement of its own")
     words.end()
     return AxisDeclaration(statement.span, name, size, properties)
 

@@ -9,12 +9,16 @@ from moec.frontend import ast
 
 
 class Malformed(Exception):
-    """The statement does not have its form."""
+    """The statement does not have its form.
 
-    def __init__(self, span: Span, why: str) -> None:
+    extra  the word that stands behind its end, where that is a name
+    """
+
+    def __init__(self, span: Span, why: str, extra: str = "") -> None:
         super().__init__(why)
         self.span = span
         self.why = why
+        self.extra = extra
 
 
 class Words:
@@ -88,7 +92,9 @@ class Words:
     def end(self, block: bool = False) -> None:
         """Nothing may follow, except a block where `block` is true."""
         if self._at < len(self._words):
-            self.fail("nothing may follow here; is an operator missing?")
+            word = self._words[self._at]
+            hint = "" if isinstance(word, ast.Punctuation) else "; is an operator or a `,` missing?"
+            raise Malformed(word.span, f"nothing may follow here{hint}", self.next_name())
         if self._statement.block is not None and not block:
             raise Malformed(self._previous_end, "no block may follow this statement")
         if self._statement.block is None and block:

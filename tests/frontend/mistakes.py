@@ -216,6 +216,8 @@ def spread(body: str, of: str = SHARED) -> str:
 MESHES: dict[str, str] = {
     "mesh_typos": mesh("  axs node[2]\n  axis gpu[2] : lnk(1 Gbit/s)\n  device : memry(8 GiB)"),
     "mesh_units": mesh("  axis node[2] : link(50 us, 1 Gbit/s)\n  axis gpu[2] : link(1, 5)\n  device : memory(8 s)"),
+    "mesh_on_one_line": mesh("  axis node[2] : link(1 GB/s, 5 us) axis gpu[2] device : memory(8 GiB)"),
+    "mesh_axes_in_a_list": mesh("  axis node[2], gpu[2]"),
     "mesh_unknown_unit": mesh("  axis node[2] : link(1 Gbps, 50 us)"),
     "mesh_sizes": mesh("  axis node[0]\n  axis gpu[2.5]\n  axis rack[100000]\n  device : compute(0 GFLOP/s)"),
     "mesh_twice": mesh(
@@ -282,6 +284,10 @@ MESHES: dict[str, str] = {
     "send_as_what": spread(EP + "  approx send combine as fp8\n  approx send combin as int8"),
     "send_no_narrower": spread(EP + "  approx send dispatch as bf16"),
     "combine_without_approx": spread(EP + "  combine per node"),
+    "layout_on_one_line": spread(EP.rstrip() + " overlap dispatch in 2 chunks"),
+    "axes_in_a_list": spread("  shard routed over node, gpu as ep"),
+    "send_both": spread(EP + "  approx send dispatch, combine as bf16"),
+    "combine_over": spread(EP + "  approx combine over node"),
     "combine_per_what": spread("  shard routed over gpu as ep\n  approx combine per node"),
     "require_what": spread(
         EP + "  require memry <= 2 GiB\n  require memory >= 2 GiB\n  require 3 ms\n  require time <= 3\n"
