@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moec.artifact.elf import is_library
 from moec.diagnostics import Collector, Source
 from moec.errors import DiagnosticError
 from moec.frontend.parser import LARGEST
@@ -39,5 +40,8 @@ def read_source(path: Path) -> Source:
         return Source(str(path), read_text(path))
     except Unreadable as why:
         found = Collector()
-        found.error("E0108", f"cannot read `{path}`: {why}", None, fix="check the path")
+        fix = "check the path"
+        if is_library(path):
+            fix = "give the `.moe` file; of an artifact there is `moec inspect` and `moec plan`"
+        found.error("E0108", f"cannot read `{path}`: {why}", None, fix=fix)
         raise DiagnosticError(found.diagnostics) from None

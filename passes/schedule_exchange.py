@@ -48,13 +48,22 @@ class ScheduleExchange(Pass):
         for other in choice.inapplicable:
             remarks.add(self, f"no {other.what}: {other.why}", function.location)
 
+    def _measured(self, function: ir.Operation) -> Machine | None:
+        """The machine file, where there is one.  Raises DiagnosticError for one that cannot be read."""
+        if not self.machine:
+            return None
+        try:
+            return Machine.read(Path(self.machine))
+        except (ValueError, OSError) as why:
+            raise refuse(function, f"`{self.machine}` is no machine file that can be read: {why}") from why
+
     def choice(self, module: ir.Module, spread: Parallel) -> Choice:
         """The schedules of a layer, and what they were chosen among.  Raises DiagnosticError where there is none."""
         function = layer_function(module)
         try:
             wired = wiring(spread, bool(operations(body(module), "moe.capacity")))
             layer = figures(module, spread)
-            machine = Machine.read(Path(self.machine)) if self.machine else guess(layer, spread.mesh)
+            machine = self._measured(function) or guess(layer, spread.mesh)
             may = allowed(module, spread, self.chunks or None, self.train)
             return Chooser(wired, spread.mesh, layer, load(module, spread, self.tokens), machine, may).choose()
         except (ValueError, OSError) as why:

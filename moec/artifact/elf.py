@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 from moec.errors import NotAnArtifact, TruncatedArtifact
@@ -12,6 +13,15 @@ _MAGIC = b"\x7fELF"
 _SHARED = 3
 _NO_BITS = 8
 _MACHINES = {62: "x86_64", 183: "aarch64", 243: "riscv64"}
+
+
+def is_library(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as artifacts do; False for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def require_library(data: bytes, where: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-File = Annotated[Path, typer.Argument(help="A .moe file, or IR (.mlir) at graph level.")]
+File = Annotated[Path, typer.Argument(help="A .moe file, IR (.mlir) at graph level, or an artifact.")]
 LayerName = Annotated[str | None, typer.Option("--layer", help="Which layer, where the file holds several.")]
 LayoutName = Annotated[str | None, typer.Option("--layout", help="Which layout of the layer, where it has several.")]
 Defines = Annotated[

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch_mlir import ir
 
 from moec.artifact import container
+from moec.artifact.elf import is_library
 from moec.artifact.manifest import Manifest, Source, Variant
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
@@ -40,7 +41,7 @@ def _nobody(stage: str, seconds: float) -> None:
 class Compilation:
     """One layer on its way through the stages.
 
-    path      a `.moe` file, or a `.mlir` file at graph or kernel level
+    path      a `.moe` file, or a `.mlir` file at graph or kernel level; an artifact, to look at what it was made from
     layer     which layer of the file, where it holds several
     defines   values for the layer's parameters (`-D`)
     target    a name of `moec.backends.registry.BACKENDS`
@@ -74,19 +75,25 @@ class Compilation:
         """The graph-level module, the sources by name (the main one first), the resolved options."""
         with self._stage("graph"):
             if self.path.suffix == ".mlir":
-                self._refuse_layout()
+                self._refuse_layout("IR")
                 text = self.path.read_text()
                 return ir_text.parse(text, str(self.path), context()), {self.path.name: text}, {}
+            if is_library(self.path):
+                self._refuse_layout("an artifact")
+                texts = container.read(self.path).texts
+                return ir_text.parse(texts[container.GRAPH_IR], str(self.path), context()), {}, {}
             from moec import frontend
 
             layer = frontend.load_layer(self.path, self.layer, self.defines, self.layout)
             self._warnings.extend(layer.warnings)
             return frontend.lower(layer, context()), {s.name: s.text for s in layer.sources}, layer.options
 
-    def _refuse_layout(self) -> None:
-        if self.layout is not None:
-            said = f"`{self.path}` is IR, which holds the layout that it was made with"
-            fix = Fix("leave the layout out, or compile the `.moe` file")
+    def _refuse_layout(self, what: str) -> None:
+        """Raises DiagnosticError where a layout or parameters are given for what was made with some."""
+        if self.layout is not None or (self.defines and what != "IR"):
+            given = "layout" if self.layout is not None else "parameters"
+            said = f"`{self.path}` is {what}, which holds the {given} that it was made with"
+            fix = Fix(f"leave the {given} out, or give the `.moe` file")
             raise DiagnosticError([Diagnostic("E0452", Severity.ERROR, said, (), (), fix)])
 
     @property
@@ -173,6 +180,11 @@ class Compilation:
 
         Raises DiagnosticError for what is wrong with the file or with `output`, ToolchainError without a linker.
         """
+        if is_library(self.path):
+            fix = Fix("give the `.moe` file that it was made from; `moec inspect` shows what is in an artifact")
+            raise DiagnosticError(
+                [Diagnostic("E0108", Severity.ERROR, f"`{self.path}` is compiled already", (), (), fix)]
+            )
         _require_writable(output)
         kernels = self.kernels
         with self._stage("machine code"):

@@ -154,3 +154,31 @@ def test_what_cannot_be_drawn_is_said(source: Any, tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(MoecError, match="no timeline"):
             read_timeline(path)
+
+
+def test_an_artifact_is_planned_like_what_it_was_made_from(source: Any, tmp_path: Path) -> None:
+    from moec.pipeline import compile
+
+    path = source()
+    made = compile(path, tmp_path / "small.so")
+    assert planned(str(made)) == planned(path)
+    drawn = run("graph", str(made), "--schedule")
+    assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / "small.svg").exists()
+    for arguments, said in (
+        (("plan", str(made), "--layout", "Serve"), "is an artifact, which holds the layout that it was made with"),
+        (("plan", str(made), "-D", "ff=64"), "is an artifact, which holds the parameters that it was made with"),
+        (("compile", str(made)), "is compiled already"),
+        (("check", str(made)), "give the `.moe` file; of an artifact there is `moec inspect` and `moec plan`"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert said in " ".join(result.output.split())
+
+
+def test_a_file_that_is_no_machine_s_is_named(source: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("fast")
+    for name in ("notes.txt", "none.json"):
+        result = run("plan", source(), "--machine", str(tmp_path / name))
+        assert result.exit_code == 1
+        assert f"{name}` is no machine file that can be read" in " ".join(result.output.split())
