@@ -42,7 +42,7 @@ class Exchanging:
             ("exchange", "combine"): lambda call: self.combine(call, group, chunk, hops - 1 - step.hop),
             ("relay", "combine"): lambda call: self.relay_back(call, chunk),
             ("gather", "shared"): lambda call: cut.gather(call, group, shared_inputs(call)),
-            ("reduce", "shared"): lambda call: cut.reduce(call, group),
+            ("reduce", "shared"): lambda call: cut.reduce(call, group, call.terms),
             ("gather", "result"): lambda call: self.results(call, group),
         }
         return acts[step.kind, step.way]

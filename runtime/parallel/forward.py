@@ -149,16 +149,20 @@ class Computing:
     def shared(self, call: Call) -> None:
         piece = call.pieces.shared
         assert piece is not None, "a schedule with this step is of a layer with shared experts"
-        wiring, names = self.figures.seat.wiring, shared_inputs(call)
-        if wiring.shared_tp and not wiring.shared_gather:
-            SharedCut(self.figures.seat).near(call, names)
-        inputs = named(call.everyone if wiring.shared_tp else call.inputs, names)
+        inputs = self._shared_inputs(call)
         outputs = []
         for tensor in piece.outputs:
             term = call.memory.take(("term", tensor.name), (len(inputs[0]), *tensor.row), tensor.dtype)
             call.terms[tensor.name] = term
             outputs.append(term)
         piece(inputs, outputs)
+
+    def _shared_inputs(self, call: Call) -> list[torch.Tensor]:
+        """Of the share, or of all tokens of the ranks among which the hidden dimension is cut."""
+        wiring, names = self.figures.seat.wiring, shared_inputs(call)
+        if wiring.shared_tp and not wiring.shared_gather:
+            SharedCut(self.figures.seat).near(call, names)
+        return named(call.everyone if wiring.shared_tp else call.inputs, names)
 
     def collect(self, call: Call, chunk: int | None) -> None:
         seat, slots, piece = self.figures.seat, self.figures.slots, call.pieces.collect

@@ -324,7 +324,7 @@ class ParallelLayer(nn.Module):
             axis = self._own.cut_axis(name)
             cut = None if axis is None else (self._devices[axes if len(axes) > 1 else axes[0]], axis)
             if name in self._own.slotted:
-                first = self._is_first((*self.parallel.routed.ep, *axes))
+                first = self._is_first((*self.parallel.routed.ep, *(axes if cut is not None else ())))
                 written = tuple(e >= 0 and holders[e][0] == self.position and first for e in experts)
                 found[name] = Slots(experts, written, cut)
             elif cut is not None:

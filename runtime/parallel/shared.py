@@ -13,6 +13,8 @@ from moec.runtime.parallel.call import Call
 from moec.runtime.parallel.network import Group, matrix
 from moec.runtime.parallel.seat import Seat
 
+_SUMS = "shared experts' sums"
+
 
 @dataclass(frozen=True)
 class SharedCut:
@@ -59,25 +61,40 @@ class SharedCut:
             group.gather(matrix(out), matrix(block), rows, "shared experts' tokens")
             call.everyone[name] = out
 
-    def reduce(self, call: Call, group: Group) -> None:
-        """Partial sums go to the ranks whose tokens they are of, and are added up there in the order of ranks."""
-        sizes = [self._sizes(each) for each in call.near_tokens]
-        begins = list(accumulate((sum(each) for each in sizes), initial=0))
-        pieces = []
-        for far, near in self._order:
-            begin = begins[far] + sum(sizes[far][:near])
-            pieces.append((begin, begin + sizes[far][near]))
-        mine = call.tokens
-        for name, partial in call.terms.items():
-            sent = torch.cat([partial[begin:end] for begin, end in pieces])
-            parts = call.memory.take(("shared parts", name), (group.size * mine, partial.shape[1]), partial.dtype)
+    def reduce(self, call: Call, group: Group, partial: dict[str, torch.Tensor]) -> None:
+        """Partial sums go to the ranks whose tokens they are of, and are added up there in the order of ranks.
+
+        partial  rows of all tokens that were gathered, by name; in place: sums of the tokens of the rank's share
+        """
+        pieces, mine = self._pieces(call), call.tokens
+        for name, rows in partial.items():
+            sent = torch.cat([rows[begin:end] for begin, end in pieces])
+            parts = call.memory.take(("shared parts", name), (group.size * mine, *rows.shape[1:]), rows.dtype)
             group.all_to_all(
-                parts, sent, [mine] * group.size, [end - begin for begin, end in pieces], "shared experts' sums"
+                matrix(parts), matrix(sent), [mine] * group.size, [end - begin for begin, end in pieces], _SUMS
             )
             total = parts[:mine]
             for position in range(1, group.size):
                 total += parts[position * mine : (position + 1) * mine]
-            call.terms[name] = total
+            partial[name] = total
+
+    def spread(self, call: Call, group: Group, own: torch.Tensor) -> torch.Tensor:
+        """The reverse of `reduce`: rows of the tokens of all these ranks' shares, in the order of what was gathered."""
+        pieces = self._pieces(call)
+        out = torch.empty((sum(end - begin for begin, end in pieces), *own.shape[1:]), dtype=own.dtype, device="cpu")
+        group.gather(matrix(out), matrix(own), [end - begin for begin, end in pieces], "gradients of shared experts")
+        blocks = out.split([end - begin for begin, end in pieces])
+        return torch.cat([blocks[i] for i in sorted(range(len(pieces)), key=pieces.__getitem__)])
+
+    def _pieces(self, call: Call) -> list[tuple[int, int]]:
+        """Begin and end of the share of each rank that shares the experts in what was gathered."""
+        sizes = [self._sizes(each) for each in call.near_tokens]
+        begins = list(accumulate((sum(each) for each in sizes), initial=0))
+        found = []
+        for far, near in self._order:
+            begin = begins[far] + sum(sizes[far][:near])
+            found.append((begin, begin + sizes[far][near]))
+        return found
 
     @cached_property
     def _order(self) -> tuple[tuple[int, int], ...]:

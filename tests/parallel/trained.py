@@ -116,8 +116,9 @@ class Layer(Small):
         found["bias"] = row_by_row((column_by_column(dweight) * x.float()[:, 0])[:, None])
         return {"y": y.to(self.dtype), "x": (dense + dx).to(self.dtype), **found}
 
-    def trained(self, table: Table, position: int, tp: int = 1) -> TrainedPieces:
-        """The pieces of the rank at a position of experts; each of `tp` ranks adds its part to the sum."""
+    def trained(self, table: Table, position: int, tp: int = 1, shared_tp: int = 1) -> TrainedPieces:
+        """The pieces of the rank at a position of experts; each of `tp` ranks adds its part to the sum,
+        and each of `shared_tp` to what shared experts give."""
         f32, i32 = torch.float32, torch.int32
         row, few, one = (self.columns,), (self.slots,), (1,)
         x, choice = Tensor("x", row, self.dtype), Tensor("choice", few, i32)
@@ -163,7 +164,7 @@ class Layer(Small):
             return total.to(self.dtype)
 
         def d_shared(given: Tensors, p: Tensors, seeds: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-            d = seeds["term"].float()
+            d = seeds["term"].float() / shared_tp
             return {"x": p[0] * d, "gain": row_by_row(given[0].float() * d)}
 
         pairs = (Tensor("rows", row, self.dtype), Tensor("source", one, i32), Tensor("slot", one, i32))
@@ -178,7 +179,7 @@ class Layer(Small):
                 (*pairs, Tensor("weight", one, f32)), (Tensor("out", row, f32),), ("scale", "shift"), experts, d_experts
             ),
             collect=Function(returned, (Tensor("y", row, self.dtype),), collect),
-            shared=Trained((x,), term, ("gain",), lambda g, p: (p[0] * g[0].float(),), d_shared)
+            shared=Trained((x,), term, ("gain",), lambda g, p: (p[0] * g[0].float() / shared_tp,), d_shared)
             if self.shared
             else None,
             capacity=Function((index, weight), kept, lambda index, _: self.keep(index))

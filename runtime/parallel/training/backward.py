@@ -76,7 +76,11 @@ class BackwardComputing:
 
     def shared(self, back: Backward) -> None:
         """From the gradients of terms to those of tokens."""
-        back.shared = _gradients(back, "shared", dict.fromkeys(back.call.terms, back.dy))
+        cut = self.figures.seat.wiring.shared_tp
+        seed = back.everyone if cut else back.dy
+        found = _gradients(back, "shared", dict.fromkeys(back.call.terms, seed))
+        # Parts are added up in f32, whatever the dtype of tokens.
+        back.shared = {name: gradient.float() for name, gradient in found.items()} if cut else found
 
     def route(self, back: Backward) -> None:
         """The gradients of tokens: shared experts', then the router's, then the sum over experts in ascending order."""

@@ -74,6 +74,7 @@ class Backward:
     chunks     what travels
     dy         [T, N] the gradient of the result: of all that is added up to it
     encoded    `dy` as it travels
+    everyone   [T', N] `dy` of all tokens of the ranks among which shared experts' hidden dimension is cut
     shared     gradients of the layer's inputs by name, as shared experts give them
     rows       f32 [T * K, d] the gradients of tokens by pair
     weights    f32 [T * K, 1] those of the weights
@@ -87,6 +88,7 @@ class Backward:
     dy: torch.Tensor
     chunks: list[Travelling]
     encoded: torch.Tensor = field(init=False)
+    everyone: torch.Tensor = field(init=False)
     rows: torch.Tensor = field(init=False)
     weights: torch.Tensor = field(init=False)
     shared: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -14,6 +14,7 @@ import torch
 from moec.runtime.parallel.figures import Figures
 from moec.runtime.parallel.messages import Counts
 from moec.runtime.parallel.network import Group, Network
+from moec.runtime.parallel.shared import SharedCut
 from moec.runtime.parallel.training.call import Backward
 from moec.runtime.parallel.training.sums import Sums
 from moec.runtime.parallel.wire import Wire
@@ -39,6 +40,7 @@ class BackwardExchanging:
         """What a step does.  Raises KeyError for one that takes no other ranks."""
         chunk, group = step.chunk or 0, self.network.group(step.axes)
         hops = len(self.figures.seat.schedule.hops)
+        cut = SharedCut(self.figures.seat)
         acts: dict[tuple[str, str | None], Callable[[Backward], None]] = {
             ("exchange", "dispatch"): lambda back: self.send(back, group, chunk, step.hop),
             ("relay", "dispatch"): lambda back: self.relay(back, chunk),
@@ -46,6 +48,8 @@ class BackwardExchanging:
             ("reduce", "combine"): lambda back: self.reduce(back, group, chunk),
             ("exchange", "combine"): lambda back: self.give_back(back, group, chunk, hops - 1 - step.hop),
             ("relay", "combine"): lambda back: self.relay_back(back, chunk),
+            ("gather", "shared"): lambda back: self.spread_shared(back, group),
+            ("reduce", "shared"): lambda back: cut.reduce(back.call, group, back.shared),
             ("gather", "result"): lambda back: self.tokens(back, group),
             ("gradients", None): lambda back: self.parameters(back, group),
         }
@@ -125,9 +129,14 @@ class BackwardExchanging:
         weights = back.chunks[chunk].weights
         back.weights[begin : begin + len(weights)] = weights
 
+    def spread_shared(self, back: Backward, group: Group) -> None:
+        """The ranks among which shared experts' hidden dimension is cut need the gradients of each other's tokens."""
+        back.everyone = SharedCut(self.figures.seat).spread(back.call, group, back.dy)
+
     def parameters(self, back: Backward, group: Group) -> None:
         """Gradients of parameters that several ranks have become sums over those ranks."""
-        Sums.of(self.figures.seat, back.call.table, back.factor).run(back.parameters, group)
+        cut = back.call.trained.cut
+        Sums.of(self.figures.seat, back.call.table, cut, back.factor).run(back.parameters, group)
 
     def tokens(self, back: Backward, group: Group) -> None:
         """Every rank that was given the same tokens gets the gradients of all of them."""

@@ -59,7 +59,7 @@ class TrainedComputing(Computing):
         call = _training(call)
         piece = call.trained.shared
         assert piece is not None, "a schedule with this step is of a layer with shared experts"
-        made = self._run(call, "shared", piece, named(call.inputs, [tensor.name for tensor in piece.inputs]))
+        made = self._run(call, "shared", piece, self._shared_inputs(call))
         call.terms.update(made.outputs)
 
     def _run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,11 +59,14 @@ class TrainedPieces(Pieces):
     """The pieces of a layer that is trained.
 
     A capacity has no derivative, and the gradient of a result is that of all that `collect` adds up.
+
+    cut  names of parameters of which ranks have parts, as their hidden dimension is cut
     """
 
     route: TrainedPiece
     experts: TrainedPiece
     shared: TrainedPiece | None = None
+    cut: frozenset[str] = frozenset()
 
     @property
     def trained(self) -> dict[str, TrainedPiece]:
@@ -142,7 +145,18 @@ def trained_pieces(artifact: Artifact, loaded: Mapping[str, Layer], run: Pieces)
         collect=run.collect if collect is None else Compiled(collect),
         shared=None if shared is None else CompiledTraining(shared),
         capacity=run.capacity,
+        cut=frozenset(_cut(artifact, loaded)),
     )
+
+
+def _cut(artifact: Artifact, loaded: Mapping[str, Layer]) -> Iterator[str]:
+    """Names of parameters that a piece has parts of; that experts in slots are fewer does not count."""
+    whole = {weight.name: weight.shape for weight in artifact.manifest.parameters}
+    for piece, layer in loaded.items():
+        first = int(piece == "experts")
+        for weight in layer.manifest.parameters:
+            if weight.shape[first:] != whole[weight.name][first:]:
+                yield weight.name
 
 
 def code_of(piece: Artifact, training: bool = False) -> Layer:

@@ -19,38 +19,57 @@ Gradients = dict[str, dict[str, torch.Tensor]]
 class Sums:
     """Adds up what the ranks of a mesh have computed, each from its own tokens or its own copy of an expert.
 
+    Where a hidden dimension is cut, ranks that have the same part of a parameter add up its gradients; of a parameter
+    that all of them have whole, all add up, as each has computed a part of the sum.
+
     experts  for each slot of this rank: which expert lies there, -1 for none
     holders  for each expert the positions that have a copy
+    cut      names of the parameters that ranks have parts of
     factor   1 for the gradient of the sum of the ranks' losses; 1 / ranks for that of their mean
     """
 
     seat: Seat
     experts: Sequence[int]
     holders: Sequence[Sequence[int]]
+    cut: frozenset[str] = frozenset()
     factor: float = 1.0
 
     @classmethod
-    def of(cls, seat: Seat, table: Table, factor: float) -> Sums:
+    def of(cls, seat: Seat, table: Table, cut: frozenset[str], factor: float) -> Sums:
         """For the parameters of experts as `table` has them."""
-        return cls(seat, table.held[seat.rules.position].tolist(), table.placement.holders, factor)
+        return cls(seat, table.held[seat.rules.position].tolist(), table.placement.holders, cut, factor)
 
     def run(self, parameters: Gradients, group: Group) -> None:
         """In place.  `group` is that of all ranks."""
         for name, found in parameters.items():
+            parts = {one: gradient for one, gradient in found.items() if one in self.cut}
+            whole = {one: gradient for one, gradient in found.items() if one not in self.cut}
             if name == "experts":
-                self._copies(found, group)
-            elif found:
-                everywhere(found, group)
+                self._copies(parts, self.alike(self.seat.wiring.tp), group)
+                self._copies(whole, self.alike(()), group)
+            else:
+                everywhere(parts, group, self.alike(self.seat.wiring.shared_tp))
+                everywhere(whole, group, self.alike(()))
             if self.factor != 1.0:
                 for gradient in found.values():
                     gradient *= self.factor
 
-    def _copies(self, found: dict[str, torch.Tensor], group: Group) -> None:
-        """Each expert's gradient is the sum over the ranks that have a copy of it."""
-        holders = self.ranks()
-        shared = [slot for slot, ranks in enumerate(holders) if len(ranks) > 1]
-        if not any(len(positions) > 1 for positions in self.holders) and self._replicas() == 1:
+    def alike(self, axes: tuple[str, ...]) -> list[int]:
+        """The ranks at this rank's position along `axes`, ascending."""
+        mesh = self.seat.mesh
+        part = mesh.position(self.seat.rank, axes)
+        return [rank for rank in range(mesh.ranks) if mesh.position(rank, axes) == part]
+
+    def _copies(self, found: dict[str, torch.Tensor], alike: Sequence[int], group: Group) -> None:
+        """Each expert's gradient is the sum over those of the ranks `alike` that have a copy of it."""
+        parallel: Parallel = self.seat.parallel
+        if not any(len(positions) > 1 for positions in self.holders) and len(alike) == parallel.positions:
             return
+        holders = [
+            tuple(rank for rank in alike if expert >= 0 and parallel.position(rank) in self.holders[expert])
+            for expert in self.experts
+        ]
+        shared = [slot for slot, ranks in enumerate(holders) if len(ranks) > 1]
         for gradient in found.values():
             flat = gradient.view(len(gradient), -1)
             # To and from each other holder, by expert: both sides have the same order.
@@ -69,35 +88,25 @@ class Sums:
                 ]
                 flat[slot] = added([part.float() for part in parts]).to(flat.dtype)
 
-    def ranks(self) -> list[tuple[int, ...]]:
-        """For each slot the ranks that have the same part of the same expert, ascending."""
-        mesh, parallel = self.seat.mesh, self.seat.parallel
-        tp = self.seat.wiring.tp
-        part = mesh.position(self.seat.rank, tp)
-        alike = [rank for rank in range(mesh.ranks) if mesh.position(rank, tp) == part]
-        return [
-            tuple(r for r in alike if expert >= 0 and parallel.position(r) in self.holders[expert])
-            for expert in self.experts
-        ]
 
-    def _replicas(self) -> int:
-        """How many ranks have each position of experts."""
-        parallel: Parallel = self.seat.parallel
-        return self.seat.mesh.ranks // (parallel.positions * self.seat.tp)
+def everywhere(found: Mapping[str, torch.Tensor], group: Group, alike: Sequence[int]) -> None:
+    """Each of these becomes its sum over the ranks `alike`, in place: a rank adds up a range and gives it to all.
 
-
-def everywhere(found: Mapping[str, torch.Tensor], group: Group) -> None:
-    """Each of these becomes the sum over the group, in place: a rank adds up one part of it, and gives it to all."""
-    if group.size == 1:
+    alike  positions in the group, ascending, this rank's among them; all ranks of the group take part, and their lists
+           are equal or have nothing in common
+    """
+    if len(alike) == 1 or not found:
         return
     flat = torch.cat([gradient.reshape(-1).float() for gradient in found.values()])
-    bounds = [len(flat) * i // group.size for i in range(group.size + 1)]
-    sizes = [bounds[i + 1] - bounds[i] for i in range(group.size)]
-    mine = sizes[group.position]
-    parts = torch.empty((group.size * mine, 1), dtype=torch.float32, device="cpu")
-    group.all_to_all(parts, flat[:, None], [mine] * group.size, sizes, "gradients of parameters")
-    total = added(list(parts.view(group.size, mine)))
-    group.gather(flat[:, None], total[:, None].contiguous(), sizes, "gradients of parameters")
+    bounds = [len(flat) * i // len(alike) for i in range(len(alike) + 1)]
+    sizes, own = [0] * group.size, [0] * group.size
+    mine = alike.index(group.position)
+    for i, rank in enumerate(alike):
+        sizes[rank], own[rank] = bounds[i + 1] - bounds[i], bounds[mine + 1] - bounds[mine]
+    parts = torch.empty((sum(own), 1), dtype=torch.float32, device="cpu")
+    group.all_to_all(parts, flat[:, None], own, sizes, "gradients of parameters")
+    total = added(list(parts.view(len(alike), own[group.position])))
+    group.all_to_all(flat[:, None], total.repeat(len(alike))[:, None], sizes, own, "gradients of parameters")
     begin = 0
     for gradient in found.values():
         gradient.copy_(flat[begin : begin + gradient.numel()].view(gradient.shape))
