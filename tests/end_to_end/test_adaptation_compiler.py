@@ -38,7 +38,7 @@ def test_a_variant_of_a_range_of_tokens(tmp_path: Path) -> None:
         assert again.source == "cache"
     finally:
         supply.close()
-    (variant,) = (tmp_path / "cache").iterdir()
+    (variant,) = (tmp_path / "cache").glob("*.so")
     special = moec.load(variant)
     special.load_state_dict(layer.unpack().state_dict())
     for tokens in (0, 1, 16, 40):
