@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from bench.parallel.links import SIZES, connected, exchange, measured
+from bench.parallel.links import connected, exchange, measured
 from bench.parallel.loading import loaded
 from bench.parallel.rank import quiet
 from bench.parallel.sizes import Size
@@ -20,10 +20,14 @@ from moec.runtime.parallel.network import Group
 from moec.runtime.parallel.pieces import Compiled
 from moec.schedule.machine import Cost, Link, Machine, fit
 
-TURN = 0.25
+TURN = 0.5
 """Seconds that a piece is run over and over: every rank has had its turns on the processor many times."""
 COPIED = 2**22
-EXCHANGES = 12
+HANDLED = 2**16, 2**20
+"""Bytes of the messages that are sent beside compute, of about the sizes that layers send."""
+EXCHANGED = 8 * 2**20
+"""Bytes that a rank sends to each other beside compute in one turn."""
+TURNS = 3
 STEP = 2e-4
 """Seconds to pack or relay at all."""
 
@@ -44,7 +48,7 @@ def on_a_rank(
     with quiet(alone, lock):
         links = [measured(shape, one, group) for one, group in zip(axes, groups, strict=True)]
         few = [max(1, wanted.tokens // part) for part in (16, 4, 1)]
-        rows = [max(slots, pairs // part) for part in (64, 8, 2, 1)]
+        rows = [max(slots, pairs // part) for part in (64, 8, 4, 2, 1)]
         costs = {
             "route": fit([together(_route(pieces["route"], wanted, count)) for count in few], few, 1),
             "experts": fit(
@@ -53,7 +57,7 @@ def on_a_rank(
             "collect": fit([together(_collect(pieces["collect"], wanted, count)) for count in few], few, 1),
         }
         copy = together(lambda: into.copy_(copied)) / COPIED
-        taken = taken_away(_experts(pieces["experts"], wanted, slots, pairs // 8), groups[-1])
+        byte, handling = taken_away(_experts(pieces["experts"], wanted, slots, max(slots, pairs // 16)), groups[-1])
     single = {link.axes[0]: Link(link.bandwidth, link.latency) for link in links[:-1]}
     every, most = links[-1].latency, max(link.latency for link in links[:-1])
     machine = Machine(
@@ -62,7 +66,8 @@ def on_a_rank(
         copy=copy,
         step=STEP,
         message=max(0.0, every - most) / max(1, shape.ranks - 2),
-        processor=taken,
+        processor=byte,
+        handling=handling,
         links=single,
         measured=True,
     )
@@ -80,37 +85,40 @@ def together(run: Callable[[], object]) -> float:
     return _mean((time.perf_counter() - begun) / times)
 
 
-def taken_away(run: Callable[[], object], group: Group) -> float:
-    """Seconds of compute that a byte takes away, out or in, where processors compute and exchange at once.
+def taken_away(run: Callable[[], object], group: Group) -> tuple[float, float]:
+    """Seconds of compute that exchanges take away where processors compute and exchange at once: a byte, a message.
 
-    What exchanges add to the time of this process on a processor; a rank that has a part of one waits that much longer.
+    What a rank waits longer for its compute while another of its threads exchanges, on ranks that all do so, out and in
+    counted each. Exchanges of two sizes tell bytes from messages.
     """
-    run()
-    dist.barrier()
-    busy, times = time.process_time(), 0
-    begun = time.perf_counter()
-    while time.perf_counter() < begun + TURN:
-        run()
-        times += 1
-    usual = (time.process_time() - busy) / times
-    out = torch.zeros(group.size, SIZES[-1], dtype=torch.uint8)
+    few, many = (_lost(run, group, size) for size in HANDLED)
+    byte = max(0.0, many - few) / (2 * (group.size - 1) * (HANDLED[1] - HANDLED[0]))
+    return byte, max(0.0, few / (2 * (group.size - 1)) - byte * HANDLED[0])
+
+
+def _lost(run: Callable[[], object], group: Group, size: int) -> float:
+    """Seconds that one exchange takes from compute beside it: of `size` bytes from each rank to each other."""
+    out = torch.zeros(group.size, size, dtype=torch.uint8)
     into = torch.empty_like(out)
+    number = max(1, EXCHANGED // size)
 
     def exchanges() -> None:
-        for _ in range(EXCHANGES):
+        for _ in range(number):
             exchange(into, out, group)
 
-    sender = threading.Thread(target=exchanges)
-    dist.barrier()
-    busy, times = time.process_time(), 0
-    sender.start()
-    while sender.is_alive():
-        run()
-        times += 1
-    more = time.process_time() - busy - times * usual
-    sender.join()
-    shared = max(1.0, group.size / len(os.sched_getaffinity(0)))
-    return shared * max(0.0, _mean(more)) / (2 * EXCHANGES * (group.size - 1) * out.shape[1])
+    lost = []
+    for _ in range(TURNS):
+        usual = together(run)
+        sender = threading.Thread(target=exchanges)
+        dist.barrier()
+        begun, times = time.perf_counter(), 0
+        sender.start()
+        while sender.is_alive():
+            run()
+            times += 1
+        lost.append(time.perf_counter() - begun - times * usual)
+        sender.join()
+    return _mean(statistics.median(lost)) / number
 
 
 def _mean(value: float) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from moec.schedule.mesh import Mesh
+from moec.schedule.routing import Array
 
 PAIR_BYTES = 12
 """What travels with a row for each pair: its row, its slot and its weight."""
@@ -68,11 +69,14 @@ class Link:
 class Machine:
     """Seconds that steps take on one rank while all ranks do the same.
 
+    What exchanges take away is by a rank's clock, and so more where several ranks share a processor.
+
     route, experts, shared, collect  of the pieces
     copy       to pack or relay one byte
     step       to pack or relay at all
     message    for each rank that takes part in an exchange, beside the links
     processor  of compute that one byte of an exchange takes away, where the processor itself moves it
+    handling   of compute that one message of an exchange takes away, sent or received, however short
     links      by axis
     measured   were they measured, or guessed from the mesh?
     """
@@ -85,6 +89,7 @@ class Machine:
     step: float
     message: float
     processor: float
+    handling: float
     links: Mapping[str, Link]
     measured: bool = False
 
@@ -99,7 +104,7 @@ class Machine:
         names = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or data.pop("moec_machine", None) != 1 or set(data) != names:
             raise ValueError(f"{path} is no machine file of form 1")
-        plain = _numbers({name: data[name] for name in ("copy", "step", "message", "processor")})
+        plain = _numbers({name: data[name] for name in ("copy", "step", "message", "processor", "handling")})
         return cls(
             route=Cost(**_numbers(data["route"], Cost)),
             experts=Cost(**_numbers(data["experts"], Cost)),
@@ -109,6 +114,7 @@ class Machine:
             step=plain["step"],
             message=plain["message"],
             processor=plain["processor"],
+            handling=plain["handling"],
             links={axis: Link(**_numbers(link, Link)) for axis, link in data["links"].items()},
             measured=data["measured"] is True,
         )
@@ -162,6 +168,7 @@ def guess(layer: Layer, mesh: Mesh, assumed: Assumed = Assumed()) -> Machine:
         step=assumed.step,
         message=assumed.message,
         processor=0.0,
+        handling=0.0,
         links={
             axis.name: Link(
                 axis.bandwidth or assumed.bandwidth, assumed.latency if axis.latency is None else axis.latency
@@ -174,24 +181,30 @@ def guess(layer: Layer, mesh: Mesh, assumed: Assumed = Assumed()) -> Machine:
 def fit(seconds: Sequence[float], rows: Sequence[int], parts: int) -> Cost:
     """The cost that runs with so many rows tell, where each of `parts` experts has an equal part of the rows.
 
-    With few rows the weights of every expert are read and little else is done; with many the rows tell.  The least and
-    the most rows say what weights and a row take, and what is left of them is fixed.
+    With few rows the weights of every expert are read and little else is done; with many the rows tell.  The least rows
+    say what weights take; the line through the others, of the least squared errors beside what they took, says what a
+    row takes and what is fixed.
     """
     order = np.argsort(rows)
     count = np.asarray(rows, np.float64)[order]
     took = np.asarray(seconds, np.float64)[order]
     if len(count) < 2 or count[0] <= 0 or count[0] == count[-1]:
         raise ValueError("it takes runs with at least two numbers of rows above 0")
-    each = float(max((took[-1] - took[-2]) / (count[-1] - count[-2]) if len(count) > 2 else took[-1] / count[-1], 0.0))
-    fixed = float(max(took[-1] - each * count[-1], 0.0))
+    each, fixed = _line(count[1:], took[1:]) if len(count) > 2 else (took[-1] / count[-1], 0.0)
     return Cost(fixed, each, float(max(took[0] - fixed, 0.0)) / parts)
+
+
+def _line(count: Array, took: Array) -> tuple[float, float]:
+    """Slope and height, neither below 0."""
+    weighed = np.stack([count / took, 1 / took], -1)
+    slope, height = np.linalg.lstsq(weighed, np.ones_like(took), rcond=None)[0]
+    if slope < 0:
+        return 0.0, float(1 / np.mean(1 / took))
+    if height < 0:
+        return float(weighed[:, 0].sum() / (weighed[:, 0] ** 2).sum()), 0.0
+    return float(slope), float(height)
 
 
 def measure(run: Callable[[int], float], rows: Sequence[int], parts: int, times: int = 5) -> Cost:
     """The cost of a piece: `run(rows)` runs it once and gives its seconds.  The fastest of `times` runs counts."""
     return fit([min(run(count) for _ in range(times)) for count in rows], rows, parts)
-
-
-def with_links(machine: Machine, links: Mapping[str, Link], message: float, processor: float) -> Machine:
-    """The machine with what was measured of its links."""
-    return replace(machine, links={**machine.links, **links}, message=message, processor=processor)

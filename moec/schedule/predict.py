@@ -73,7 +73,7 @@ def predict(demand: Demand, machine: Machine) -> Prediction:
             flow, together = demand.flow(step), _most(begin, demand, step.axes)
             takes = _most(exchange_seconds(flow, step, demand, machine), demand, step.axes)
             end = np.broadcast_to(together + takes, shape)
-            if machine.processor:
+            if machine.processor or machine.handling:
                 loads.append(_Processor(together, end, _load(flow, takes, machine)))
         else:
             end = begin + demand.seconds(step, machine)
@@ -98,9 +98,14 @@ class _Processor:
 
 
 def _load(flow: Flow, takes: Array, machine: Machine) -> Array:
-    moved = flow.out.sum(0) + flow.into.sum(0)
-    part: Array = np.minimum(moved * machine.processor / np.maximum(takes, _MOMENT), 1 - SLOWEST)
+    taken = taken_away(flow.out.sum(0) + flow.into.sum(0), flow.ranks, machine)
+    part: Array = np.minimum(taken / np.maximum(takes, _MOMENT), 1 - SLOWEST)
     return part
+
+
+def taken_away(moved: Array, ranks: int, machine: Machine) -> Array:
+    """Seconds of compute that an exchange takes from each of so many ranks, `moved` bytes out of and into it."""
+    return moved * machine.processor + 2 * (ranks - 1) * machine.handling
 
 
 def _slowed(begin: Array, end: Array, loads: list[_Processor]) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from moec.schedule.demand import Demand, Flow, Load
 from moec.schedule.links import Links
 from moec.schedule.machine import Machine
-from moec.schedule.predict import SLOWEST, Span, alone, label
+from moec.schedule.predict import SLOWEST, Span, alone, label, taken_away
 from moec.schedule.routing import Choices
 from moec.schedule.steps import COMPUTE
 from moec.trace import Sample, read
@@ -227,11 +227,11 @@ class _Run:
         self, flow: Flow, used: Sequence[tuple[int, float]], ranks: Sequence[int], latency: float
     ) -> list[float]:
         """Which part of each rank's processor an exchange takes if it has its links for itself."""
-        if not self.machine.processor or not used:
+        if not (self.machine.processor or self.machine.handling) or not used:
             return [0.0] * len(ranks)
         takes = latency + max(moved / self.links.bandwidth(link) for link, moved in used)
         moved = flow.out.sum(0).reshape(-1)[list(ranks)] + flow.into.sum(0).reshape(-1)[list(ranks)]
-        return [float(part) for part in moved * self.machine.processor / takes]
+        return [float(part) for part in taken_away(moved, flow.ranks, self.machine) / takes]
 
     def announce(self, link: int) -> None:
         """Say when a link will have carried the next of its flows."""

@@ -23,7 +23,8 @@ LAYER = Layer(4, 1, x=8, y=8, row=88, result=100, sum=100, gradient=100, expert_
 LOAD = Load(40.0, Choices((0.25,) * 4, 1), Held.of([[0], [1], [2], [3]]))
 MACHINE = Machine(
     route=Cost(1.0, 0.0, 0.0), experts=Cost(0.0, 0.5, 0.0), shared=Cost(7.0, 0.0, 0.0), collect=Cost(2.0, 0.0, 0.0),
-    copy=0.0, step=0.25, message=0.0, processor=0.0, links={"node": Link(400.0, 0.5), "gpu": Link(1e9, 0.0)},
+    copy=0.0, step=0.25, message=0.0, processor=0.0, handling=0.0,
+    links={"node": Link(400.0, 0.5), "gpu": Link(1e9, 0.0)},
 )  # fmt: skip
 
 

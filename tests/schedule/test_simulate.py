@@ -25,7 +25,7 @@ LAYER = Layer(16, 3, x=64, y=64, row=64, result=128, sum=128, gradient=128, expe
               route_flops=1.0, route_bytes=64.0, shared_flops=1.0, shared_bytes=64.0)  # fmt: skip
 MACHINE = Machine(
     route=Cost(1e-4, 1e-6, 0.0), experts=Cost(1e-4, 1e-5, 1e-5), shared=Cost(1e-4, 2e-5, 0.0),
-    collect=Cost(1e-5, 1e-6, 0.0), copy=1e-9, step=1e-5, message=1e-6, processor=0.0,
+    collect=Cost(1e-5, 1e-6, 0.0), copy=1e-9, step=1e-5, message=1e-6, processor=0.0, handling=0.0,
     links={"node": Link(1e7, 5e-5), "gpu": Link(1e8, 1e-5)},
 )  # fmt: skip
 
