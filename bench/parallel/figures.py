@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -88,16 +89,17 @@ def together(run: Callable[[], object]) -> float:
 def taken_away(run: Callable[[], object], group: Group) -> tuple[float, float]:
     """Seconds of compute that exchanges take away where processors compute and exchange at once: a byte, a message.
 
-    What a rank waits longer for its compute while another of its threads exchanges, on ranks that all do so, out and in
-    counted each. Exchanges of two sizes tell bytes from messages.
+    Out and in are counted each. Exchanges of two sizes tell bytes from messages. A rank that has a part of a processor
+    waits that much longer.
     """
-    few, many = (_lost(run, group, size) for size in HANDLED)
+    shared = max(1.0, group.size / len(os.sched_getaffinity(0)))
+    few, many = (shared * _busy(run, group, size) for size in HANDLED)
     byte = max(0.0, many - few) / (2 * (group.size - 1) * (HANDLED[1] - HANDLED[0]))
     return byte, max(0.0, few / (2 * (group.size - 1)) - byte * HANDLED[0])
 
 
-def _lost(run: Callable[[], object], group: Group, size: int) -> float:
-    """Seconds that one exchange takes from compute beside it: of `size` bytes from each rank to each other."""
+def _busy(run: Callable[[], object], group: Group, size: int) -> float:
+    """Seconds on processors that one exchange adds for this process: `size` bytes from each rank to each other."""
     out = torch.zeros(group.size, size, dtype=torch.uint8)
     into = torch.empty_like(out)
     number = max(1, EXCHANGED // size)
@@ -106,19 +108,23 @@ def _lost(run: Callable[[], object], group: Group, size: int) -> float:
         for _ in range(number):
             exchange(into, out, group)
 
-    lost = []
-    for _ in range(TURNS):
-        usual = together(run)
-        sender = threading.Thread(target=exchanges)
+    def computed(beside: threading.Thread | None) -> tuple[int, float]:
         dist.barrier()
-        begun, times = time.perf_counter(), 0
-        sender.start()
-        while sender.is_alive():
+        end = time.perf_counter() + TURN
+        busy, times = time.process_time(), 0
+        if beside is not None:
+            beside.start()
+        while beside.is_alive() if beside is not None else time.perf_counter() < end:
             run()
             times += 1
-        lost.append(time.perf_counter() - begun - times * usual)
-        sender.join()
-    return _mean(statistics.median(lost)) / number
+        return times, time.process_time() - busy
+
+    more = []
+    for _ in range(TURNS):
+        alone, usual = computed(None)
+        times, busy = computed(threading.Thread(target=exchanges))
+        more.append(busy - times * usual / alone)
+    return _mean(statistics.median(more)) / number
 
 
 def _mean(value: float) -> float:

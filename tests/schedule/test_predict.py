@@ -164,3 +164,22 @@ def test_costs_are_fitted_to_runs() -> None:
     assert (found.fixed, found.row, found.weights) == pytest.approx((0.1, 0.01, 0.5))
     with pytest.raises(ValueError, match="at least two"):
         fit([1.0], [4], 1)
+
+
+def test_costs_are_fitted_to_all_runs_but_the_shortest() -> None:
+    """A line through what scatters by as much upwards as downwards; neither part of it below 0."""
+    around = fit([9.0, 0.1 + 1.0 * 1.01, 0.1 + 2.0 * 0.98, 0.1 + 4.0 * 1.01], [4, 100, 200, 400], 4)
+    assert (around.fixed, around.row) == pytest.approx((0.1, 0.01), rel=0.2)
+    below = fit([0.1, 0.9, 2.0], [4, 100, 200], 4)
+    assert below.fixed == 0.0
+    assert 0.009 < below.row < 0.01
+    assert fit([0.1, 2.0, 1.0], [4, 100, 200], 4).row == 0.0
+
+
+def test_messages_take_compute_away() -> None:
+    """Of the experts of a chunk while another one's rows travel: 3 messages out and 3 in, of any length."""
+    of = Demand(forward(WIRINGS["two axes"], Options(chunks=2)), WIRINGS["two axes"], POD, LAYER, LOAD)
+    usual, busy = (predict(of, replace(MACHINE, handling=each)) for each in (0.0, 0.125))
+    before, after = ({one.step: one.end - one.begin for one in found.spans} for found in (usual, busy))
+    assert after["experts.0"] == pytest.approx(before["experts.0"] + 2 * 3 * 0.125)
+    assert busy.seconds > usual.seconds
