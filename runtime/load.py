@@ -70,17 +70,26 @@ def load(
 
     Raises NotAnArtifact, TruncatedArtifact, TamperedArtifact, NewerSchema, UnsupportedCpu (all ArtifactError),
     GradientError where `training` is asked of an artifact for inference, AdaptationError where `adapt` is asked of one
-    without a layout, and OSError where the file cannot be read.
+    without a layout, MoecError where `mesh` or what is given beside it does not fit, and OSError where the file cannot
+    be read.
     """
     artifact = read(path)
     if mesh is not None:
+        from torch.distributed.device_mesh import DeviceMesh
+
         from moec.runtime.parallel.layer import ParallelLayer
 
+        if not timeout > 0:
+            raise MoecError(f"`timeout` is a number of seconds above 0, not {timeout!r}")
+        if not isinstance(mesh, DeviceMesh):
+            raise MoecError(f"`mesh` is a DeviceMesh that `init_device_mesh` made, not {mesh!r}")
         if keep_weights or variant is not None or adapt:
             raise MoecError(
                 "`keep_weights`, `variant` and `adapt` are for layers in one process; leave them out with `mesh`"
             )
         return ParallelLayer(artifact, mesh, training, timeout, elastic)
+    if elastic:
+        raise MoecError("`elastic` is for layers on a mesh; give the mesh of all processes as `mesh`")
     code = library(artifact, pinned=True)
     names = [v.name for v in code.manifest.variants]
     if variant is not None and variant not in names:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import moec
 from moec.artifact.container import write
-from moec.errors import ArtifactError, NotAnArtifact, TamperedArtifact, TruncatedArtifact, UnsupportedCpu
+from moec.errors import ArtifactError, MoecError, NotAnArtifact, TamperedArtifact, TruncatedArtifact, UnsupportedCpu
 from moec.runtime import native
 from tests.runtime import double
 
@@ -57,6 +59,19 @@ def test_a_variant_that_cannot_be_used(path: Path) -> None:
         moec.load(path, variant="best")
     with pytest.raises(UnsupportedCpu, match="has no variant 'fast'; it has best, plain"):
         moec.load(path, variant="fast")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mesh": "rank"}, "`mesh` is a DeviceMesh that `init_device_mesh` made, not 'rank'"),
+        ({"mesh": 2, "timeout": -1.0}, "`timeout` is a number of seconds above 0, not -1.0"),
+        ({"elastic": True}, "`elastic` is for layers on a mesh"),
+    ],
+)
+def test_what_is_no_mesh(path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(MoecError, match=re.escape(said)):
+        moec.load(path, **options)
 
 
 def test_no_variant_for_this_cpu(tmp_path: Path) -> None:
