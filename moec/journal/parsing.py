@@ -174,8 +174,8 @@ def _planned(data: Mapping[str, Any], time: float) -> Record:
 
 
 def _travelled(data: Mapping[str, Any], time: float) -> Record:
-    counts = (_count(data, name) for name in ("experts", "sent", "received", "staged"))
-    return Travelled(time, *counts, _positive(data, "seconds"))
+    experts, sent, received, staged = (_count(data, name) for name in ("experts", "sent", "received", "staged"))
+    return Travelled(time, experts, sent, received, staged, _positive(data, "seconds"))
 
 
 _RECORDS: Mapping[str, Callable[[Mapping[str, Any], float], Record]] = {
