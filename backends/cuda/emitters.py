@@ -1,0 +1,19 @@
+"""Which emitter makes the kernels of an operation; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from moec.backends.cuda.kernel import Emitter
+
+# operation -> module:function
+EMITTERS: dict[str, str] = {}
+
+
+def emitter(operation: str) -> Emitter | None:
+    """The emitter of operations of this name; None where there is none."""
+    if operation not in EMITTERS:
+        return None
+    module, _, attribute = EMITTERS[operation].partition(":")
+    found: Emitter = getattr(importlib.import_module(module), attribute)
+    return found
