@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from torch_mlir import ir
 
@@ -13,7 +14,9 @@ from moec.backends.cpu import codegen, entry, isa, layer, link, packed_form, par
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
 from moec.backends.objects import Objects
+from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.dialect.functions import Routed, routed
+from moec.errors import DiagnosticError
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,15 @@ class CpuBackend:
     """Kernel-level modules to a shared library for this machine's architecture, one code path a variant."""
 
     name: str = "cpu"
+
+    @classmethod
+    def of(cls, option: str | None) -> Self:
+        """The backend; the target `cpu` has no options, as the processor is chosen when an artifact is loaded."""
+        if option is not None:
+            said = f"the target `cpu` has no options, so `cpu:{option}` is none"
+            fix = Fix("write `--target cpu`; the best code path is chosen when the artifact is loaded")
+            raise DiagnosticError([Diagnostic("E0702", Severity.ERROR, said, (), (), fix)])
+        return cls()
 
     def variants(self, module: ir.Module) -> tuple[Variant, ...]:
         """The variants of a module's artifact, best first; their places are the numbers that its functions take."""
