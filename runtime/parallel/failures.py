@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
 import torch.distributed as dist
@@ -35,8 +34,18 @@ SLICE = 0.25  # seconds; a waiting thread looks up so often to see whether anoth
 class Watch:
     """Signs for this rank, and waits for others with a limit.  Threads may use it at once; it has one of its own."""
 
-    def __init__(self, store: Store, rank: int, ranks: Sequence[int], timeout: float) -> None:
-        """`ranks` take part, numbered as in the default process group; `store` is theirs and used for nothing else."""
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        ranks: Sequence[int],
+        timeout: float,
+        lasts: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`ranks` take part, numbered as in the default process group; `store` is theirs and used for nothing else.
+
+        lasts  whether there is anything left to watch; else this rank leaves
+        """
         self.rank, self.ranks, self.timeout = rank, tuple(ranks), timeout
         self._store = store
         self._interval = min(SLOWEST, timeout / SIGNS)
@@ -49,8 +58,10 @@ class Watch:
         self._blame: Blame | None = None
         self._wake = threading.Event()
         self._settled = threading.Event()
+        self._lasts = lasts
         self._thread = threading.Thread(target=self._live, name="moec-watch", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread must not be inside of the store's code when the interpreter ends
 
     @contextmanager
     def call(self, what: str) -> Iterator[None]:
@@ -145,18 +156,20 @@ class Watch:
     def _live(self) -> None:
         """The own thread: it alone talks to the store, whose answers may never come."""
         try:
-            while not self._left:
+            while not self._left and self._lasts():
                 self._sign()
                 if self._blame is None:
                     self._settle()
                 self._wake.wait(self._interval)
                 self._wake.clear()
+            self._left = True
             self._sign()
         except (
             RuntimeError
         ) as error:  # the store's errors; one that merely ends with its holder is nobody's trouble yet
             self._blame = _without_store(str(error))
         self._settled.set()
+        atexit.unregister(self.close)
 
     def _sign(self) -> None:
         self._count += 1
@@ -199,20 +212,25 @@ class Watch:
 def watch(ranks: Sequence[int], timeout: float) -> Watch:
     """The watch of `ranks` (numbers in the default process group, this one among them), shared by all that ask alike.
 
-    Every one of `ranks` must ask, in the same order as for other watches.  The group must be initialised.
+    Every one of `ranks` must ask, in the same order as for other watches.  The group must be initialised; the watch
+    leaves when it is destroyed.
     """
-    return _watch(distributed_c10d._get_default_group().group_name, tuple(ranks), timeout)
-
-
-@cache
-def _watch(group: str, ranks: tuple[int, ...], timeout: float) -> Watch:
-    # No public name gives the store that the default group was made with.  The watch has a connection of its own, since
-    # others may block theirs.
-    store: Any = distributed_c10d._get_default_store()
-    name = f"moec/{group}/{'.'.join(map(str, ranks))}/{timeout:g}"
-    found = Watch(PrefixStore(name, store.clone()), dist.get_rank(), ranks, timeout)
-    atexit.register(found.close)  # a thread must not be inside of the store's code when the interpreter ends
+    world = distributed_c10d._get_default_group()
+    key = (tuple(ranks), timeout)
+    made, found = _WATCHES.get(key, (None, None))
+    if found is None or made is not world:
+        # No public name gives the store that the default group was made with.  The watch has a connection of its own,
+        # since others may block theirs.
+        store: Any = distributed_c10d._get_default_store()
+        name = f"moec/{world.group_name}/{'.'.join(map(str, ranks))}/{timeout:g}"
+        found = Watch(
+            PrefixStore(name, store.clone()), dist.get_rank(), ranks, timeout, lambda: dist.group.WORLD is world
+        )
+        _WATCHES[key] = world, found
     return found
+
+
+_WATCHES: dict[tuple[tuple[int, ...], float], tuple[dist.ProcessGroup, Watch]] = {}
 
 
 def _without_store(reason: str) -> Blame:

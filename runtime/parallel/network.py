@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
@@ -140,7 +141,7 @@ class Network:
         _COUNTS[self._name] += 1
         self._name += f"/{_COUNTS[self._name]}"
         self._groups: dict[tuple[str, ...], Group] = {}
-        self._threads: dict[str, Thread] = {}
+        self._threads: WeakValueDictionary[str, Thread] = WeakValueDictionary()
         self._calling = threading.Lock()
 
     def group(self, axes: tuple[str, ...]) -> Group:
@@ -169,11 +170,8 @@ class Network:
             yield
 
     def threads(self, streams: Sequence[str]) -> dict[str, Thread]:
-        """A thread for each stream; layers on one mesh share them."""
-        for name in streams:
-            if name not in self._threads:
-                self._threads[name] = Thread(name)
-        return {name: self._threads[name] for name in streams}
+        """A thread for each stream; layers on one mesh share them, and they end with the last that has them."""
+        return {name: self._threads.setdefault(name, self._threads.get(name) or Thread(name)) for name in streams}
 
 
 def _all_to_all(
@@ -187,14 +185,16 @@ def _all_to_all(
 def network(mesh: Mesh, numbers: Sequence[int], timeout: float) -> Network:
     """The network of a mesh of processes, shared by all layers that ask for the same, with the same timeout (seconds).
 
-    All ranks of the mesh must ask, in the same order as for others.
+    All ranks of the mesh must ask, in the same order as for others.  A network stays for layers to come as long as the
+    default process group does: ranks let go of a layer at different times, and must agree whether there is one already.
     """
     world = distributed_c10d._get_default_group()
+    for old in [key for key, found in _NETWORKS.items() if found.world is not world]:
+        del _NETWORKS[old]
     key = (mesh.names, mesh.shape, tuple(numbers), timeout)
-    found = _NETWORKS.get(key)
-    if found is None or found.world is not world:
-        found = _NETWORKS[key] = Network(mesh, numbers, watch(numbers, timeout), timeout)
-    return found
+    if key not in _NETWORKS:
+        _NETWORKS[key] = Network(mesh, numbers, watch(numbers, timeout), timeout)
+    return _NETWORKS[key]
 
 
 def processes(mesh: Mesh, devices: DeviceMesh, elastic: bool = False) -> tuple[int, ...]:

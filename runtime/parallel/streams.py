@@ -7,6 +7,7 @@ that is opened once.  If a step fails, no other begins, and the caller gets its 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,16 +142,19 @@ class Program(Generic[State]):
 
 
 class Thread:
-    """A thread that runs what it is given, one thing after the other, until the process ends."""
+    """A thread that runs what it is given, one thing after the other, as long as this object is there."""
 
     def __init__(self, name: str) -> None:
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        threading.Thread(target=self._serve, name=f"moec-{name}", daemon=True).start()
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        weakref.finalize(self, self._work.put, None)
+        threading.Thread(target=_serve, args=(self._work,), name=f"moec-{name}", daemon=True).start()
 
     def submit(self, work: Callable[[], None]) -> None:
         self._work.put(work)
 
-    def _serve(self) -> None:
-        with torch.no_grad():
-            while True:
-                self._work.get()()
+
+def _serve(queue: SimpleQueue[Callable[[], None] | None]) -> None:
+    with torch.no_grad():
+        while (work := queue.get()) is not None:
+            work()
+            del work  # it has the layer and its tensors, which are not to live on until the next call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -15,8 +16,6 @@ from moec.runtime.parallel.streams import Program, Thread
 from moec.schedule.build import Options, both
 from moec.schedule.steps import Schedule, Step, Wiring
 
-THREADS: dict[str, Thread] = {}
-
 
 def schedule(options: Options) -> Schedule:
     return both(Wiring(("node", "gpu"), ("node", "gpu"), ("node", "gpu"), shared=True), options, False).forward
@@ -26,7 +25,7 @@ def program(
     made: Schedule, act: Callable[[Step], Callable[[list[str]], None]], check: Callable[[], None] = lambda: None
 ) -> tuple[Program[list[str]], dict[str, Thread]]:
     found: Program[list[str]] = Program(made, act, check)
-    return found, {name: THREADS.setdefault(name, Thread(name)) for name in found.streams}
+    return found, {name: Thread(name) for name in found.streams}
 
 
 def noting(step: Step) -> Callable[[list[str]], None]:
@@ -85,7 +84,33 @@ def test_the_first_error_reaches_the_caller_and_nothing_begins_behind_it(kind: s
                 behind.add(step.name)
             last[step.stream] = step.name
         assert not behind & set(done)
-    assert all(thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("moec-"))
+    done = []
+    Program(made, noting, lambda: None).run(done, threads)
+    assert len(done) == len(made.steps), "threads outlive what fails on them"
+
+
+def test_a_thread_ends_with_what_it_is_given_to_and_keeps_nothing_of_a_run() -> None:
+    class State(list[str]):
+        """A list that can be referred to weakly."""
+
+    one, threads = program(schedule(Options(chunks=2)), noting)
+    names = {f"moec-{name}" for name in threads}
+    state = State()
+    one.run(state, threads)
+    reference = weakref.ref(state)
+    del state
+    assert ends(lambda: reference() is None)
+    assert names <= {thread.name for thread in threading.enumerate()}
+    del threads
+    assert ends(lambda: not names & {thread.name for thread in threading.enumerate()})
+
+
+def ends(gone: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether that comes soon: another thread may be just about to let go."""
+    end = time.monotonic() + seconds
+    while not gone() and time.monotonic() < end:
+        time.sleep(0.001)
+    return gone()
 
 
 def test_who_waits_looks_up() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import torch
 from torch_mlir import ir
@@ -23,17 +23,23 @@ from tests.one_variant import one_variant
 from tests.pieces.spread import spread
 
 
-@cache
 def compiled(source: str, ranks: int = 2, training: bool = False, make: Callable[..., Parallel] = spread) -> Path:
     """The artifact of a layer (the text of a file) that is spread over a mesh."""
-    folder = Path(mkdtemp(prefix="moec-test-"))
-    (folder / "layer.moe").write_text(f"edition 1\n{source}\n")
-    module = Compilation(folder / "layer.moe").graph
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.moe"
+        path.write_text(f"edition 1\n{source}\n")
+        module = Compilation(path).graph
     group = routed(module)
     assert group is not None
     with module.context, ir.Location.unknown():
         module.operation.attributes["moe.parallel"] = to_attribute(parallel_data(make(ranks, group.count, group.name)))
-    (folder / "layer.mlir").write_text(str(module))
+    return _artifact(str(module), training)
+
+
+@cache
+def _artifact(text: str, training: bool) -> Path:
+    folder = Path(mkdtemp(prefix="moec-test-"))
+    (folder / "layer.mlir").write_text(text)
     with one_variant():
         return moec.compile(folder / "layer.mlir", folder / "layer.so", training=training)
 

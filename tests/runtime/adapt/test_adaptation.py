@@ -58,7 +58,9 @@ def calls(layer: Layer, until: Callable[[], object], seconds: float = 60.0) -> N
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("moec")]
+    """Those that adapt layers; in this process there may be others' threads."""
+    own = tuple(f"moec-{what}" for what in ("adapt", "prepare", "supply", "residency"))
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(own)]
 
 
 def test_a_layer_adapts_and_stops(tmp_path: Path) -> None:
