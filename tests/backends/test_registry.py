@@ -11,7 +11,7 @@ def test_a_target_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "target, said", [("cpo", "cpu"), ("fpga", "targets are"), ("cpu:avx2", "no options"), ("cpu:", "no options")]
+    ("target", "said"), [("cpo", "cpu"), ("fpga", "targets are"), ("cpu:avx2", "no options"), ("cpu:", "no options")]
 )
 def test_other_targets_are_refused_with_a_fix(target: str, said: str) -> None:
     with pytest.raises(DiagnosticError) as refused:
