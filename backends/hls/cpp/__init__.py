@@ -1,0 +1,1 @@
+"""The project in HLS C++: sources, test bench, host programs and the files that tools read."""
