@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 
@@ -10,6 +9,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 import moec
+from moec.runtime.parallel.moving.follow import follow
+from tests.parallel.moving.toy import FAST, alive
 from tests.parallel.ranks import run
 from tests.parallel.test_layer import inputs
 from tests.parallel.test_streams import ends
@@ -26,16 +27,18 @@ def on_rank(path: str) -> None:
             if training:
                 y = y[0] if isinstance(y, tuple) else y
                 y.sum().backward()
+            else:
+                follow([layer], FAST)
             assert streams(), "so few tokens take no thread"
             gone = weakref.ref(layer), weakref.ref(layer.pieces["experts"])
             del layer, y
-            gc.collect()
             assert ends(lambda gone=gone: not any(one() is not None for one in gone) and not streams())
+            assert ends(lambda: not alive("moec-moving"))
         assert [thread.name for thread in threading.enumerate()].count("moec-watch") == 1
         store = dist.distributed_c10d._get_default_store()
         rank = dist.get_rank()
         dist.destroy_process_group()
-        assert ends(lambda: not any(thread.name == "moec-watch" for thread in threading.enumerate()))
+        assert ends(lambda: not alive("moec-watch"))
         dist.init_process_group("gloo", store=dist.PrefixStore(f"again {times}", store), rank=rank, world_size=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import weakref
@@ -108,8 +109,8 @@ def test_a_thread_ends_with_what_it_is_given_to_and_keeps_nothing_of_a_run() -> 
 def ends(gone: Callable[[], bool], seconds: float = 10.0) -> bool:
     """Whether that comes soon: another thread may be just about to let go."""
     end = time.monotonic() + seconds
-    while not gone() and time.monotonic() < end:
-        time.sleep(0.001)
+    while gc.collect() >= 0 and not gone() and time.monotonic() < end:
+        time.sleep(0.01)
     return gone()
 
 

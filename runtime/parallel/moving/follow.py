@@ -33,7 +33,7 @@ def follow(
     *,
     journal: str | os.PathLike[str] | None = None,
 ) -> Moving:
-    """Move the experts of `layers` as their load and their layouts ask for, until `Moving.stop`.
+    """Move the experts of `layers` as their load and their layouts ask for, until `Moving.stop`, or they are dropped.
 
     All ranks of the layers' mesh call this, with the same layers; those that serve must have weights.  Experts move
     between steps, and a call of the first layer begins a step of all of them.  On an elastic mesh the program says

@@ -7,9 +7,11 @@ import os
 import platform
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -62,7 +64,7 @@ class Options:
 
 
 class Moving:
-    """Moves the experts of some layers, from its construction, by all ranks at once, to `stop`.
+    """Moves the experts of some layers, from its construction, by all ranks at once, to `stop`, or until it is dropped.
 
     Whatever goes wrong leaves the tables as they are, on all ranks, and reaches nobody's calls: it is logged under
     `moec.moving`, and stands in `decisions`.  The exception is a rank that is lost at the moment of agreement: then the
@@ -81,7 +83,7 @@ class Moving:
         journal: Journal | None = None,
     ) -> None:
         """`ranks`: all that hold experts of the layers now or later.  Every rank of the default group calls this."""
-        self.layers, self._timeout, self._pace, self._journal = tuple(layers), options.timeout, options.pace, journal
+        self.layers, self._timeout, self._journal = tuple(layers), options.timeout, journal
         self.decisions: deque[Mapping[str, Any]] = deque(maxlen=_REMEMBERED)
         self.throttle = Throttle(options.share, options.rate)
         self._group = dist.new_group(ranks, timeout=_PATIENCE, backend="gloo")
@@ -98,7 +100,13 @@ class Moving:
         self._wake, self._ending = threading.Event(), threading.Event()
         process = {"host": platform.node(), "pid": os.getpid()}
         self._report("start", {"layers": [layer.name for layer in layers], "ranks": list(ranks), **process})
-        self._thread = threading.Thread(target=self._work, name="moec-moving", daemon=True)
+        self._thread = threading.Thread(
+            target=_work,
+            args=(weakref.ref(self), self._commands, self._wake, options.pace),
+            name="moec-moving",
+            daemon=True,
+        )
+        weakref.finalize(self, self._wake.set).atexit = False
         self._thread.start()
 
     @property
@@ -168,27 +176,30 @@ class Moving:
     ) -> None:
         self.stop()
 
-    def _work(self) -> None:
-        why = "it was stopped"
+    def _next(self, heard: Command | RuntimeError | None) -> bool:
+        """Do what the leader said, or say it; False where that was the last thing."""
+        going, why = False, "it was stopped"
         try:
-            while self._do(self._commands.hear() if self._leader is None else self._lead(self._leader)):
-                self._tell_swapped()
+            if isinstance(heard, RuntimeError):
+                raise heard
+            going = self._do(self._lead() if heard is None else heard)
         except Exception as error:  # noqa: BLE001  the layers' callers have nothing to do with it
             why = f"{type(error).__name__}: {error}"
             _LOG.warning("experts move no more: %s", why)
             self._report("failed", {"why": why})
-        self.gate.close()
+        if not going:
+            self.gate.close()
         self._tell_swapped()
-        self._report("stop", {})
-        if self._leader is not None:
-            self._leader.refuse(why)
-        if self._journal is not None:
-            self._journal.close()
+        if not going:
+            self._report("stop", {})
+            if self._leader is not None:
+                self._leader.refuse(why)
+            if self._journal is not None:
+                self._journal.close()
+        return going
 
-    def _lead(self, leader: Leader) -> Command:
-        self._wake.wait(self._pace)
-        self._wake.clear()
-        command = STOP if self._ending.is_set() else leader.next()
+    def _lead(self) -> Command:
+        command = STOP if self._ending.is_set() else self._require_leader().next()
         self._commands.tell(command)
         return command
 
@@ -240,3 +251,26 @@ class Moving:
         self.decisions.append(record)
         if self._journal is not None:
             self._journal.write(record)
+
+
+def _work(reference: weakref.ref[Moving], commands: Commands, wake: threading.Event, pace: float) -> None:
+    """The thread: it does not hold on to what it works for while it waits."""
+    while True:
+        heard: Command | RuntimeError | None = None
+        if commands.leads:
+            wake.wait(pace)
+            wake.clear()
+        else:
+            try:
+                heard = commands.hear()
+            except RuntimeError as error:
+                heard = error
+        moving = reference()
+        if moving is None:
+            if commands.leads:
+                with suppress(RuntimeError):  # the others may be gone
+                    commands.tell(STOP)
+            return
+        if not moving._next(heard):
+            return
+        del moving

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from moec.runtime.parallel.moving.rules import Pinned, Rules
 from tests.parallel.moving.tensors import TensorSlots
 from tests.parallel.moving.toy import FAST, Toy, alive, random_table, run_until, start
 from tests.parallel.ranks import run
+from tests.parallel.test_streams import ends
 
 Made = list[tuple[int, int, int]]
 
@@ -51,6 +53,21 @@ def moves_at_random(experts: int, slots: int, moves: int) -> Made:
         assert moving.tables[0] == moving.gate.active.tables[0]
     assert not alive("moec-moving")
     return versions
+
+
+def dropped() -> None:
+    """The handle and the layer go without `stop`, on one rank before the other."""
+    toy = Toy(first_table(4, 2, 2))
+    moving = start([toy])
+    run_until(toy, moving, lambda gate=moving.gate: gate.step > 3)  # type: ignore[misc]
+    left = weakref.ref(moving), weakref.ref(toy)
+    time.sleep(0.1 * toy.rank)
+    del toy, moving
+    assert ends(lambda: not any(one() is not None for one in left) and not alive("moec-moving"))
+
+
+def test_what_is_dropped_takes_its_thread_along() -> None:
+    run(dropped, 2)
 
 
 @pytest.mark.parametrize(("experts", "slots"), [(6, 3), (7, 7), (4, 2)])
