@@ -1,0 +1,28 @@
+// Matrix products of a warpgroup (128 threads) out of shared memory, on a GPU (sm_90a).
+// The products themselves, `wgmma<T, N>`, are printed into the source for the N that it needs (backends/cuda/wgmma.py).
+#pragma once
+
+namespace moec {
+
+// A matrix in shared memory whose lines of 128 bytes are swizzled, for wgmma.
+// K innermost: lines of 64 elements along k, groups of 8 lines `stride` bytes apart; `leading` is not used.
+// K outermost (transposed): lines of 64 elements along m or n, a line for each k; groups of 8 lines `stride` bytes
+// apart, the next 64 elements along m or n `leading` bytes away.
+MOEC_DEVICE u64 matrix_descriptor(const void* at, u32 leading, u32 stride) {
+  return (u64)((shared_address(at) & 0x3ffff) >> 4) | ((u64)(leading >> 4) << 16) | ((u64)(stride >> 4) << 32) |
+         (1ull << 62);
+}
+
+// Before the first product, and whenever registers of a product were touched since: the accumulators are wgmma's now.
+MOEC_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Ends a group of products.
+MOEC_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Waits until at most `pending` of the latest groups are under way; `sums` can be read if its products are complete.
+template <int pending, int count>
+MOEC_DEVICE void wgmma_wait(float (&sums)[count]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+  MOEC_UNROLL
+  for (int i = 0; i < count; i++) asm volatile("" : "+f"(sums[i])::"memory");
+}
+
+}  // namespace moec

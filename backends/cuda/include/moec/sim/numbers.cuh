@@ -1,0 +1,40 @@
+// Conversions between floats, on the simulator.
+#pragma once
+#include <bit>
+
+namespace moec {
+
+inline u32 bits_of(float x) { return std::bit_cast<u32>(x); }
+inline float float_of(u32 x) { return std::bit_cast<float>(x); }
+
+inline float to_float(float x) { return x; }
+inline float to_float(bf16 x) { return float_of((u32)x.bits << 16); }
+inline float to_float(f16 x) { return (float)std::bit_cast<_Float16>(x.bits); }
+
+template <class T>
+T from_float(float x);
+template <>
+inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+inline bf16 from_float<bf16>(float x) {
+  const u32 bits = bits_of(x);
+  if (x != x) return {0x7fff};
+  return {(u16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+template <>
+inline f16 from_float<f16>(float x) {
+  return {std::bit_cast<u16>((_Float16)x)};
+}
+
+template <class T>
+u32 pack(float low, float high) {
+  return from_float<T>(low).bits | (u32)from_float<T>(high).bits << 16;
+}
+
+inline int population_count(u32 x) { return std::popcount(x); }
+inline int lowest_bit(u32 x) { return std::countr_zero(x); }
+inline int leading_zeros(u32 x) { return std::countl_zero(x); }
+
+}  // namespace moec

@@ -1,0 +1,213 @@
+// Products of warps and of warpgroups.
+#include <algorithm>
+#include <cmath>
+
+#include "moec/primitives.cuh"
+
+namespace moec {
+namespace sim {
+
+namespace {
+
+constexpr float UNDER_WAY = -1.5e33f;  // what registers hold while wgmma works on them
+
+float value(u16 bits, bool half) { return half ? to_float(f16{bits}) : to_float(bf16{bits}); }
+
+struct Lane {
+  u32* to;
+  const u8* row;
+};
+struct Fragments {
+  float* d;
+  u32 a[4], b[2];
+};
+
+}  // namespace
+
+void load_matrices(u32* to, const void* row, bool transposed, const char* primitive, Where where) {
+  read(row, 16, primitive, where);
+  Lane lane{to, (const u8*)row};
+  Meeting& meeting = block->warps[warp_index()];
+  if (!meet(meeting, 32, lane_index(), &lane, primitive, where)) return;
+  u16 matrix[4][8][8];
+  for (int i = 0; i < 32; i++) std::memcpy(matrix[i / 8][i % 8], ((Lane*)meeting.given[i])->row, 16);
+  for (int i = 0; i < 32; i++)
+    for (int m = 0; m < 4; m++) {
+      const int r = i / 4, c = i % 4 * 2;
+      const u16 low = transposed ? matrix[m][c][r] : matrix[m][r][c];
+      const u16 high = transposed ? matrix[m][c + 1][r] : matrix[m][r][c + 1];
+      ((Lane*)meeting.given[i])->to[m] = low | (u32)high << 16;
+    }
+  part(meeting);
+}
+
+void multiply(float* d, const u32* a, u32 b0, u32 b1, bool half, Where where) {
+  Fragments mine{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+  Meeting& meeting = block->warps[warp_index()];
+  if (!meet(meeting, 32, lane_index(), &mine, "multiply", where)) return;
+  float A[16][16], B[16][8];
+  for (int i = 0; i < 32; i++) {
+    const Fragments& of = *(Fragments*)meeting.given[i];
+    const int l = i / 4, c = i % 4 * 2;
+    for (int odd = 0; odd < 2; odd++) {
+      for (int w = 0; w < 4; w++) A[l + w % 2 * 8][c + w / 2 * 8 + odd] = value((u16)(of.a[w] >> 16 * odd), half);
+      for (int w = 0; w < 2; w++) B[c + w * 8 + odd][l] = value((u16)(of.b[w] >> 16 * odd), half);
+    }
+  }
+  for (int i = 0; i < 32; i++) {
+    const Fragments& of = *(Fragments*)meeting.given[i];
+    for (int n = 0; n < 4; n++) {
+      const int r = i / 4 + n / 2 * 8, c = i % 4 * 2 + n % 2;
+      for (int k = 0; k < 16; k++) of.d[n] += A[r][k] * B[k][c];
+    }
+  }
+  part(meeting);
+}
+
+namespace {
+
+// The byte of element (i, k) of a matrix that a descriptor tells of; i along m or n.
+u64 element(u64 descriptor, bool transposed, int i, int k) {
+  const u64 at = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
+            stride = (descriptor >> 32 & 0x3fff) << 4;
+  const u64 plain = transposed ? at + i / 64 * leading + i % 64 * 2 + k / 8 * stride + k % 8 * 128
+                               : at + i / 8 * stride + i % 8 * 128 + k * 2;
+  return plain ^ (plain >> 7 & 7) << 4;
+}
+
+// Elements lie by eights along the axis that is innermost; each sixteen bytes are looked at once.
+void check_operand(u64 descriptor, bool transposed, int rows, const Knowledge& knows, int agent, u32 clock, Where where) {
+  if (descriptor >> 62 != 1) fail("wgmma", where, "a descriptor that is not swizzled by 128 bytes");
+  for (int i = 0; i < rows; i += transposed ? 8 : 1)
+    for (int k = 0; k < 16; k += transposed ? 1 : 8) {
+      const u64 at = element(descriptor, transposed, i, k);
+      if (at + 16 > block->shared_bytes) fail("wgmma", where, "a matrix beyond the block's shared memory");
+      check_read(at, 16, knows, true, agent, clock, Use::read, "wgmma", where);
+    }
+}
+
+void load(float* to, u64 descriptor, bool transposed, int rows, bool half) {
+  for (int i = 0; i < rows; i++)
+    for (int k = 0; k < 16; k++) {
+      u16 bits;
+      std::memcpy(&bits, block->shared + element(descriptor, transposed, i, k), 2);
+      to[k * rows + i] = value(bits, half);
+    }
+}
+
+int row_of(int thread, int n) { return thread / 32 * 16 + thread % 32 / 4 + (n % 4) / 2 * 8; }
+int column_of(int thread, int n) { return n / 4 * 8 + thread % 4 * 2 + n % 2; }
+
+void execute(Warpgroup& group, const Product& product) {
+  const int columns = product.columns;
+  std::vector<float> a(16 * 64), b(16 * columns), c(64 * columns);
+  load(a.data(), product.a, product.transposed_a, 64, product.half);
+  load(b.data(), product.b, product.transposed_b, columns, product.half);
+  if (product.accumulate)
+    for (int t = 0; t < 128; t++)
+      for (int n = 0; n < columns / 2; n++) c[row_of(t, n) * columns + column_of(t, n)] = group.shadow[t][n];
+  for (int r = 0; r < 64; r++)
+    for (int k = 0; k < 16; k++) {
+      const float left = a[k * 64 + r];
+      const float* from = b.data() + k * columns;
+      float* to = c.data() + r * columns;
+      for (int n = 0; n < columns; n++) to[n] += left * from[n];
+    }
+  for (int t = 0; t < 128; t++)
+    for (int n = 0; n < columns / 2; n++) group.shadow[t][n] = c[row_of(t, n) * columns + column_of(t, n)];
+}
+
+const Product* under_way(const Warpgroup& group) {
+  for (const auto& products : group.groups)
+    if (!products.empty()) return &products.front();
+  return nullptr;
+}
+
+Warpgroup& mine() { return block->warpgroups[self->index / 128]; }
+
+struct Asked {
+  Product product;
+  const Knowledge* knows;
+};
+
+}  // namespace
+
+void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
+           Where where) {
+  Warpgroup& group = mine();
+  Asked asked{{a, b, columns, half, accumulate, transposed_a, transposed_b, {sums}}, &self->knows};
+  if (!meet(group.meeting, 128, self->index % 128, &asked, "wgmma", where)) return;
+  if (!group.fenced) fail("wgmma", where, "no wgmma_fence since registers were last touched");
+  Product product = asked.product;
+  // What all 128 threads know: the least of each.
+  Knowledge least = *((Asked*)group.meeting.given[0])->knows;
+  for (int t = 0; t < 128; t++) {
+    const Asked& other = *(Asked*)group.meeting.given[t];
+    if (other.product.a != a || other.product.b != b || other.product.accumulate != accumulate)
+      fail("wgmma", where, "threads of a warpgroup give different matrices");
+    product.sums[t] = other.product.sums[0];
+    for (size_t i = 0; i < least.seen.size(); i++) {
+      least.seen[i] = std::min(least.seen[i], other.knows->seen[i]);
+      least.fenced[i] = std::min(least.fenced[i], other.knows->fenced[i]);
+    }
+  }
+  const int agent = block->threads + self->index / 128;
+  least.seen[agent] = ++group.clock;
+  check_operand(a, transposed_a, 64, least, agent, group.clock, where);
+  check_operand(b, transposed_b, columns, least, agent, group.clock, where);
+  if (const Product* before = under_way(group)) {
+    if (before->columns != columns || before->sums[0] != product.sums[0])
+      fail("wgmma", where, "the simulator has one set of sums under way at a time");
+  } else {
+    group.shadow.assign(128, {});
+    for (int t = 0; t < 128; t++) {
+      group.shadow[t].assign(product.sums[t], product.sums[t] + columns / 2);
+      std::fill_n(product.sums[t], columns / 2, UNDER_WAY);
+    }
+  }
+  group.groups.back().push_back(product);
+  part(group.meeting);
+}
+
+void wgmma_commit(Where where) {
+  Warpgroup& group = mine();
+  if (!meet(group.meeting, 128, self->index % 128, nullptr, "wgmma_commit", where)) return;
+  group.groups.emplace_back();
+  group.group_clock.push_back(group.clock);
+  group.fenced = false;
+  part(group.meeting);
+}
+
+void wgmma_wait(int pending, Where where) {
+  Warpgroup& group = mine();
+  if (!meet(group.meeting, 128, self->index % 128, &self->knows, "wgmma_wait", where)) return;
+  const Product* any = under_way(group);
+  const Product last = any ? *any : Product{};
+  while ((int)group.groups.size() - 1 > pending) {
+    for (const Product& product : group.groups.front()) execute(group, product);
+    group.groups.erase(group.groups.begin());
+    const int agent = block->threads + self->index / 128;
+    for (int t = 0; t < 128; t++) ((Knowledge*)group.meeting.given[t])->seen[agent] = group.group_clock.front();
+    group.group_clock.erase(group.group_clock.begin());
+  }
+  if (any && !under_way(group))
+    for (int t = 0; t < 128; t++)
+      for (int n = 0; n < last.columns / 2; n++) {
+        if (last.sums[t][n] != UNDER_WAY) fail("wgmma_wait", where, "sums were touched while wgmma worked on them");
+        last.sums[t][n] = group.shadow[t][n];
+      }
+  group.fenced = false;
+  part(group.meeting);
+}
+
+}  // namespace sim
+
+void wgmma_fence(sim::Where where) {
+  using namespace sim;
+  Warpgroup& group = mine();
+  if (!meet(group.meeting, 128, self->index % 128, nullptr, "wgmma_fence", where)) return;
+  group.fenced = true;
+  part(group.meeting);
+}
+
+}  // namespace moec

@@ -1,0 +1,29 @@
+// Matrix products of a warpgroup out of shared memory, on the simulator: they happen when they are waited for.
+#pragma once
+
+namespace moec {
+namespace sim {
+
+void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
+           Where where);
+void wgmma_commit(Where where);
+void wgmma_wait(int pending, Where where);
+
+}  // namespace sim
+
+inline u64 matrix_descriptor(const void* at, u32 leading, u32 stride) {
+  return (u64)((shared_address(at) & 0x3ffff) >> 4) | ((u64)(leading >> 4) << 16) | ((u64)(stride >> 4) << 32) |
+         (1ull << 62);
+}
+void wgmma_fence(sim::Where where = sim::Where::current());
+inline void wgmma_commit(sim::Where where = sim::Where::current()) { sim::wgmma_commit(where); }
+template <int pending, int count>
+void wgmma_wait(float (&)[count], sim::Where where = sim::Where::current()) {
+  sim::wgmma_wait(pending, where);
+}
+template <class T, int columns, int transposed_a = 0, int transposed_b = 0>
+void wgmma(float (&sums)[columns / 2], u64 a, u64 b, bool accumulate, sim::Where where = sim::Where::current()) {
+  sim::wgmma(sums, columns, a, b, accumulate, sim::is_half<T>, transposed_a, transposed_b, where);
+}
+
+}  // namespace moec

@@ -1,0 +1,37 @@
+// Types of both implementations.  No header of the system is needed, so that NVRTC compiles them too.
+#pragma once
+
+namespace moec {
+
+using i8 = signed char;
+using u8 = unsigned char;
+using u16 = unsigned short;
+using i32 = int;
+using u32 = unsigned int;
+using i64 = long long;
+using u64 = unsigned long long;
+
+// Floats in memory; `to_float` and `from_float` convert.
+struct bf16 {
+  u16 bits;
+};
+struct f16 {
+  u16 bits;
+};
+
+// Sixteen bytes that are moved at once.
+struct alignas(16) Quad {
+  u32 word[4];
+};
+
+// How TMA reads a tensor: a CUtensorMap, which the host encodes.  Kernels take it as MOEC_GRID_CONSTANT TensorMap.
+struct alignas(64) TensorMap {
+  u64 opaque[16];
+};
+
+// A barrier in shared memory that threads and copies arrive at.
+struct alignas(8) Barrier {
+  u64 opaque;
+};
+
+}  // namespace moec

@@ -1,0 +1,116 @@
+"""Kernels of the CUDA backend on the simulator: compiled by g++, called with NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moec.backends.cuda
+
+INCLUDE = Path(moec.backends.cuda.__file__).parent / "include"
+FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{INCLUDE}"]
+UNITS = ("memory", "launch", "barriers", "copies", "products")
+
+
+class SimulatorError(Exception):
+    """What a GPU would punish: a race, a deadlock, a misuse of a primitive."""
+
+
+@cache
+def _compiler() -> str:
+    found = shutil.which("g++")
+    if found is None:
+        pytest.skip("g++ is missing")
+    return found
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="moec-simulator-"))
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{done.stderr}\n{' '.join(map(str, command))}")
+
+
+@cache
+def objects() -> tuple[Path, ...]:
+    """The simulator itself, compiled once."""
+    made = []
+    for unit in UNITS:
+        made.append(_folder() / f"{unit}.o")
+        _run(_compiler(), *FLAGS, "-c", INCLUDE / "moec" / "sim" / f"{unit}.cc", "-o", made[-1])
+    return tuple(made)
+
+
+@cache
+def library(source: str, kernels: tuple[str, ...]) -> Path:
+    """The shared library of a source, which exports `moec_sim_launch_NAME` for each of its kernels."""
+    text = source + "\n" + "".join(f"MOEC_EXPORT({name})\n" for name in kernels)
+    path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.cc"
+    path.write_text(text)
+    _run(_compiler(), *FLAGS, "-shared", "-x", "c++", path, "-x", "none", *objects(), "-o", path.with_suffix(".so"))
+    return path.with_suffix(".so")
+
+
+class TensorMap:
+    """How TMA reads `tensor` [E, N, K], as `kernel.TensorMap` says."""
+
+    def __init__(self, tensor: np.ndarray, box: tuple[int, int, int], swizzle: int) -> None:
+        self.tensor, self.box, self.swizzle = tensor, box, swizzle
+
+
+class Simulated:
+    """Kernels of one source."""
+
+    def __init__(self, source: str, kernels: Sequence[str]) -> None:
+        self._library = ctypes.CDLL(str(library(source, tuple(kernels))))
+        self._library.moec_sim_error.restype = ctypes.c_char_p
+
+    def order(self, seed: int) -> None:
+        """In which order blocks and threads run: 0 ascending, 1 descending, else at random."""
+        self._library.moec_sim_order(ctypes.c_ulonglong(seed))
+
+    def launch(
+        self, name: str, blocks: int, threads: int, shared_bytes: int, *arguments: np.ndarray | TensorMap | int
+    ) -> None:
+        """Raises SimulatorError.  Arrays are given as pointers, numbers as `int`."""
+        values = [self._value(argument) for argument in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        launch = getattr(self._library, f"moec_sim_launch_{name}")
+        if launch(blocks, threads, ctypes.c_ulonglong(shared_bytes), pointers):
+            raise SimulatorError(self._library.moec_sim_error().decode())
+
+    def _value(self, argument: np.ndarray | TensorMap | int) -> ctypes._SimpleCData | ctypes.Array:
+        if isinstance(argument, int):
+            return ctypes.c_int(argument)
+        if isinstance(argument, np.ndarray):
+            assert argument.flags.c_contiguous
+            return ctypes.c_void_p(argument.ctypes.data)
+        tensor = argument.tensor
+        experts, rows, inner = tensor.shape
+        width = tensor.itemsize
+        encoded = (ctypes.c_uint64 * 16)()
+        triple, pair = ctypes.c_longlong * 3, ctypes.c_longlong * 2
+        wrong = self._library.moec_sim_encode_map(
+            encoded,
+            ctypes.c_void_p(tensor.ctypes.data),
+            triple(inner, rows, experts),
+            pair(inner * width, rows * inner * width),
+            triple(*argument.box),
+            argument.swizzle,
+            width,
+        )
+        assert not wrong, f"no tensor map of {tensor.shape} with box {argument.box}"
+        return encoded
