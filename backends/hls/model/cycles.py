@@ -1,0 +1,110 @@
+"""Clock cycles of the compute tile; the generated RTL takes exactly as many (tests/hls/rtl)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from moec.backends.hls.model.geometry import passes, retired, router
+from moec.fixed.design import Design, Order
+from moec.fixed.layout import layout
+from moec.fixed.spec import Expert
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Weights that cross the ports once, and how they are used.
+
+    beats   cycles in which they come in, one beat each
+    busy    cycles in which the array works with them
+    """
+
+    beats: int
+    busy: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Cycles of a call, one part after another.
+
+    rows, table, result   memory traffic that nothing hides
+    route    the gates' weights and all logits
+    experts  from the first beat of an expert's weights until the last expert is done
+    waits    those of `experts` in which the array waits for weights
+    """
+
+    rows: int
+    table: int
+    route: int
+    experts: int
+    result: int
+    waits: int
+
+    @property
+    def total(self) -> int:
+        return self.rows + self.table + self.route + self.experts + self.result
+
+
+def expert(design: Design, shape: Expert, tokens: int) -> int:
+    """Cycles in which the array works on `tokens` rows of one expert."""
+    return tokens * passes(design, shape).cycles
+
+
+def load_expert(design: Design, shape: Expert) -> int:
+    """Cycles in which one expert's weights come in through all ports."""
+    where = layout(design)
+    if shape == design.layer.routed or where.common is None:
+        return where.expert.beats
+    return where.common.beats
+
+
+def overlapped(design: Design, visits: Sequence[Visit]) -> int:
+    """Cycles of visits one after another, with two weight buffers: the next weights come in while the array works.
+
+    A buffer is free again when the records of the last channels have been read.
+    """
+    free = [0, 0]
+    loaded = ended = 0
+    for number, visit in enumerate(visits):
+        loaded = max(loaded, free[number % 2]) + visit.beats
+        ended = max(loaded, ended) + 1 + visit.busy
+        free[number % 2] = ended + retired(design)
+    return ended
+
+
+def visits(design: Design, counts: Sequence[int]) -> list[Visit]:
+    """The visits of a call whose routed experts get `counts` tokens; an expert without tokens is not visited.
+
+    In token-major order each token of an expert is a visit.  Shared experts see all tokens, which are as many as all
+    counts together divided by the router's slots.
+    """
+    layer = design.layer
+    tokens = ceil(sum(counts) / layer.router.slots)
+    shapes = [(layer.routed, count) for count in counts if count]
+    if layer.common is not None and tokens:
+        shapes += [(layer.common, tokens)] * layer.shared
+    if design.order is Order.TOKEN:
+        shapes = [(shape, 1) for shape, count in shapes for _ in range(count)]
+    return [Visit(load_expert(design, shape), expert(design, shape, count)) for shape, count in shapes]
+
+
+def route(design: Design, tokens: int) -> int:
+    """Cycles of the gates' weights and of all tokens' logits."""
+    return layout(design).gate.beats * design.layer.router.tasks + tokens * router(design).cycles
+
+
+def call(design: Design, counts: Sequence[int]) -> Latency:
+    """The cycles of a call whose routed experts get `counts` tokens."""
+    where = layout(design)
+    tokens = ceil(sum(counts) / design.layer.router.slots)
+    planned = visits(design, counts)
+    taken = overlapped(design, planned)
+    return Latency(
+        rows=tokens * where.input_words,
+        table=where.table.beats,
+        route=route(design, tokens),
+        experts=taken,
+        result=tokens * where.output_words,
+        waits=taken - sum(visit.busy for visit in planned),
+    )
