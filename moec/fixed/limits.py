@@ -13,7 +13,7 @@ MOST_SLOTS = 64
 
 def longest(weights: Weights) -> int:
     """How many products an accumulator holds beside the bias, whatever the codes are; a router's weights among them."""
-    room = (1 << (ACCUMULATOR_BITS[weights] - 1)) - 1 - (1 << (BIAS_BITS[weights] - 1))
+    room = (1 << (ACCUMULATOR_BITS[weights] - 1)) - (1 << (BIAS_BITS[weights] - 1))
     rows, codes = (16, 16) if weights is Weights.FIXED16 else (8, 8)
     return room // (((1 << (rows - 1)) - 1) << (codes - 1))
 

@@ -20,7 +20,8 @@ def codes_to_bytes(codes: Integers, bits: int) -> Bytes:
     if bits >= 8:
         return flat.astype(f"<i{bits // 8}").view(np.uint8)
     many = 8 // bits
-    fields = (flat & ((1 << bits) - 1)).reshape(-1, many) << (bits * np.arange(many))
+    full = np.pad(flat, (0, -len(flat) % many))
+    fields = (full & ((1 << bits) - 1)).reshape(-1, many) << (bits * np.arange(many))
     return fields.sum(axis=1).astype(np.uint8)
 
 

@@ -112,7 +112,7 @@ def _extreme(layer: Layer, plain: Parameters, rng: np.random.Generator) -> Param
         factors = rng.choice([0, 1, 1 << 16, (1 << 17) - 1], n)
         low = -1 if layer.weights is Weights.TERNARY and bits == 2 else -(1 << (bits - 1))
         codes = rng.choice([low, (1 << (bits - 1)) - 1], old.codes.shape)
-        bias = rng.choice([-1, 1], n) * (1 << (BIAS_BITS[layer.weights] - 1))
+        bias = rng.choice([-1, 1], n) * ((1 << (BIAS_BITS[layer.weights] - 1)) - 1)
         return Linear(codes, factors, rng.integers(1, arithmetic.MOST_SHIFT, n, endpoint=True), bias)
 
     def expert(old: Expert) -> Expert:
