@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch_mlir import ir
 
 from moec.artifact import manifest
+from moec.artifact.cuda import Cuda
 from moec.backends.objects import Objects
 from moec.diagnostics import Diagnostic, Severity
 from moec.dialect.places import place
@@ -44,10 +45,14 @@ class Library:
     """A shared library, without the artifact's archive.
 
     variants  what the manifest says of its variants, best first
+    cuda      what it says of the code for CUDA devices; None where there is none
+    texts     what else belongs into the artifact's archive, by name
     """
 
     data: bytes
     variants: tuple[manifest.Variant, ...]
+    cuda: Cuda | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):

@@ -11,6 +11,7 @@ from moec.errors import DiagnosticError
 # name -> module:class
 BACKENDS = {
     "cpu": "moec.backends.cpu.backend:CpuBackend",
+    "cuda": "moec.backends.cuda.backend:CudaBackend",
 }
 
 

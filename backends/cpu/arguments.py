@@ -19,7 +19,7 @@ _NONE, _INT, _BOOL, _DLTENSOR, _TENSOR = 0, 1, 2, 7, 70
 _OBJECT_HEADER = 24  # a Tensor object is a TVMFFIObject with a DLTensor behind it
 # DLTensor
 _DATA, _DEVICE, _NDIM, _DTYPE, _SHAPE, _STRIDES, _OFFSET = 0, 8, 16, 20, 24, 32, 40
-_CPU = 1
+_CPU, _CUDA = 1, 2
 
 DTYPES = {
     "f32": (2, 32), "bf16": (4, 16), "f64": (2, 64),
@@ -56,13 +56,14 @@ class Expected:
     per_token: int = 1
     align: int = 1
     optional: bool = False
+    where: str = "on the CPU"
 
     @property
     def description(self) -> str:
         dims = ", ".join(self.length if n == TOKENS else str(n) for n in self.dims)
         aligned = f", aligned to {self.align} bytes" if self.align > 8 else ""
         other = ", or None" if self.optional else ""
-        return f"{self.name} must be a contiguous {self.dtype} tensor of shape [{dims}] on the CPU{aligned}{other}"
+        return f"{self.name} must be a contiguous {self.dtype} tensor of shape [{dims}] {self.where}{aligned}{other}"
 
 
 class Arguments:
@@ -112,10 +113,16 @@ class Arguments:
         self.require(sound, "RangeError", f"{name} must be {expectation}")
         return self._guarded(lambda: [(slot + 8).load(b.i64)], [b.i64], lambda: [b.index(0)])[0]
 
-    def tensor(self, number: int, expected: Expected, tokens: Value | None = None) -> Pointer:
+    def word(self, number: int, name: str) -> Value:
+        """An integer argument of 64 bits, such as an address; 0 if a check has failed."""
+        slot = self.arguments + number * ANY_BYTES
+        self.require(lambda: slot.load(self.b.i32).equals(_INT), "TypeError", f"{name} must be an integer")
+        return self._guarded(lambda: [(slot + 8).load(self.b.i64)], [self.b.i64], lambda: [self.b.index(0)])[0]
+
+    def tensor(self, number: int, expected: Expected, tokens: Value | None = None, gpu: Value | None = None) -> Pointer:
         """The DLTensor of a tensor argument; null if it is None or a check has failed.
 
-        `tokens` is T, any number if None.
+        `tokens` is T, any number if None.  `gpu` is the number of the CUDA device that it must be on; None: on the CPU.
         """
         b = self.b
         slot = self.arguments + number * ANY_BYTES
@@ -128,7 +135,9 @@ class Arguments:
             code, bits = DTYPES[expected.dtype]
             dtype = b.constant(b.i32, code | bits << 8 | 1 << 16)
             rank, align = b.constant(b.i32, len(expected.dims)), b.index(max(expected.align, bits // 8))
-            return b.result(_checked_function(b), tensor, dtype, rank, dims, align, b.string(expected.description))
+            device = b.index(-1) if gpu is None else gpu
+            text = b.string(expected.description)
+            return b.result(_checked_function(b), tensor, dtype, rank, dims, align, device, text)
 
         if expected.optional:
             given = self._guarded(lambda: [slot.load(b.i32).differs(_NONE)], [b.i1], lambda: [b.constant(b.i1, 0)])[0]
@@ -177,21 +186,21 @@ def _tensor_of(b: Builder, slot: Pointer) -> Value:
 
 
 def _checked_function(b: Builder) -> Function:
-    """`i32 checked(ptr tensor, i32 dtype, i32 rank, ptr dims, i64 align, ptr description)`: a status.
+    """`i32 checked(ptr tensor, i32 dtype, i32 rank, ptr dims, i64 align, i64 gpu, ptr description)`: a status.
 
-    A dimension of -1 may be anything.
+    A dimension of -1 may be anything; a `gpu` of -1 is the CPU.
     """
     known = b.known("checked")
     if known is not None:
         return known
-    function = b.declare("checked", [b.ptr, b.i32, b.i32, b.ptr, b.i64, b.ptr], b.i32)
-    with b.define(function) as (tensor, dtype, rank, dims, align, description):
+    function = b.declare("checked", [b.ptr, b.i32, b.i32, b.ptr, b.i64, b.i64, b.ptr], b.i32)
+    with b.define(function) as (tensor, dtype, rank, dims, align, gpu, description):
         checks: list[Callable[[], Value]] = [
             lambda: ~b.is_null(tensor),
             lambda: (tensor + _DTYPE).load(b.i32).equals(dtype),
             lambda: (tensor + _NDIM).load(b.i32).equals(rank),
             lambda: _same_shape(b, tensor, b.convert(rank, b.i64), dims),
-            lambda: (tensor + _DEVICE).load(b.i32).equals(_CPU),
+            lambda: _on_device(b, tensor, gpu),
             lambda: _contiguous(b, tensor, b.convert(rank, b.i64)),
             lambda: _aligned(b, tensor, align),
         ]
@@ -222,6 +231,13 @@ def fail(b: Builder, kind: str, *parts: Pointer) -> Value:
         (list_ + 8 * n).store(part)
     b.call(raise_, b.string(kind), list_, b.constant(b.i32, len(parts)))
     return b.constant(b.i32, -1)
+
+
+def _on_device(b: Builder, tensor: Pointer, gpu: Value) -> Value:
+    """DLPack's device: its type, then its number, which says nothing of the CPU."""
+    type_, number = (tensor + _DEVICE).load(b.i32), (tensor + _DEVICE + 4).load(b.i32)
+    on_gpu = type_.equals(_CUDA) & b.convert(number, b.i64).equals(gpu)
+    return b.select(gpu < 0, type_.equals(_CPU), on_gpu)
 
 
 def _same_shape(b: Builder, tensor: Pointer, rank: Value, dims: Pointer) -> Value:

@@ -56,12 +56,19 @@ class CpuBackend:
         self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
     ) -> Library:
         """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker."""
+        objects, described = self.object_files(module, variants, known)
+        return Library(link.link(objects), described)
+
+    def object_files(
+        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
+    ) -> tuple[Sequence[bytes], tuple[manifest.Variant, ...]]:
+        """What `compile` links, and what is to be said of the variants."""
         chosen = [v for v in self.variants(module) if variants is None or v.name in variants]
         made, described = kernels(module, chosen)
         if known is not None:
-            return Library(link.link(parts.object_files(made, known)), described)
+            return parts.object_files(made, known), described
         codegen.lower_to_llvm(made)
-        return Library(link.link([codegen.object_file(made)]), described)
+        return [codegen.object_file(made)], described
 
 
 def kernels(module: ir.Module, variants: Sequence[Variant]) -> tuple[ir.Module, tuple[manifest.Variant, ...]]:

@@ -118,6 +118,10 @@ class Builder:
         """An address as an i64."""
         return Value(llvm.PtrToIntOp(self.i64, address.raw).result)
 
+    def at_address(self, integer: Value) -> Pointer:
+        """The inverse of `integer`."""
+        return Pointer(llvm.IntToPtrOp(self.ptr, integer.raw).result)
+
     def is_null(self, address: Pointer) -> Value:
         return Value(llvm.ICmpOp(0, address.raw, self.null.raw).result)
 

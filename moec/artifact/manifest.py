@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from moec.artifact.cuda import Cuda, check_stacks, read_cuda
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.parallel import Parallel, parallel_data, read_parallel
 from moec.artifact.policy import Policy, policy_data, read_policy
@@ -200,6 +201,7 @@ class Manifest:
     training        None where the layer was compiled for inference only
     quantised       None where no weights are quantised
     policy          None where no layout says how the layer may follow its load
+    cuda            None where it runs on CPUs only
     parallel        None where it runs in one process only
     schedule        in which order its pieces and exchanges run; None where it runs in one process only
     specialisation  what it is specialised to; None where it is made from the file alone
@@ -220,6 +222,7 @@ class Manifest:
     training: Training | None = None
     quantised: Quantised | None = None
     policy: Policy | None = None
+    cuda: Cuda | None = None
     parallel: Parallel | None = None
     schedule: Schedules | None = None
     specialisation: Specialisation | None = None
@@ -258,7 +261,7 @@ class Manifest:
         data["parallel"] = parallel_data(self.parallel) if self.parallel else None
         data["schedule"] = schedules_data(self.schedule) if self.schedule else None
         data["specialisation"] = self.specialisation.to_data() if self.specialisation else None
-        for optional in ("training", "quantised", "policy", "parallel", "schedule", "specialisation", "base"):
+        for optional in ("training", "quantised", "policy", "cuda", "parallel", "schedule", "specialisation", "base"):
             if data[optional] is None:
                 del data[optional]
         return json.dumps(data, indent=1).encode()
@@ -299,6 +302,7 @@ def _manifest(fields: Fields) -> Manifest:
         training=_training(fields.record("training")) if fields.has("training") else None,
         quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
         policy=read_policy(fields.record("policy")) if fields.has("policy") else None,
+        cuda=read_cuda(fields.record("cuda")) if fields.has("cuda") else None,
         parallel=read_parallel(fields.record("parallel")) if fields.has("parallel") else None,
         schedule=read_schedules(fields.record("schedule")) if fields.has("schedule") else None,
         specialisation=read_specialisation(fields.record("specialisation")) if fields.has("specialisation") else None,
@@ -423,6 +427,8 @@ def _check_names(manifest: Manifest) -> None:
     _check_specialisation(manifest)
     _check_parallel(manifest)
     _check_schedule(manifest)
+    if manifest.cuda is not None:
+        check_stacks(manifest.cuda, manifest.parameters)
     check_weights(manifest.quantised, {w.name: (w.shape, w.dtype) for w in manifest.parameters})
     weights = set(groups["parameters"])
     for name in weights:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch_mlir import ir
 
 from moec.artifact import container
+from moec.artifact.cuda import Cuda
 from moec.artifact.elf import is_library
 from moec.artifact.manifest import Manifest, Source, Variant
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
@@ -151,8 +152,8 @@ class Compilation:
             return ir_text.show(self.kernels)
         return self.backend.lower(self.kernels, stage)
 
-    def manifest(self, variants: Sequence[Variant]) -> Manifest:
-        """The manifest of a library that has these variants."""
+    def manifest(self, variants: Sequence[Variant], cuda: Cuda | None = None) -> Manifest:
+        """The manifest of a library that has these variants, and this code for CUDA devices."""
         from moec.passes.parallel import parallel
 
         _, sources, options = self._read
@@ -172,6 +173,7 @@ class Compilation:
             training=describe_training.training(self.kernels),
             quantised=quantised(layer_function(self.kernels)),
             policy=describe_policy.policy(self.kernels),
+            cuda=cuda,
             parallel=parallel(self.kernels),
         )
 
@@ -191,7 +193,8 @@ class Compilation:
             library = self.backend.compile(kernels)
         texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
         texts |= {f"source/{name}": text for name, text in self._read[1].items()}
-        manifest = self.manifest(library.variants)
+        texts |= library.texts
+        manifest = self.manifest(library.variants, library.cuda)
         ahead: Mapping[str, bytes] = {}
         if self.variants:
             from moec.pipeline.prebuild import prebuild

@@ -1,0 +1,96 @@
+"""What a manifest says of the code for CUDA devices that an artifact holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moec.artifact.fields import Fields, InvalidManifest
+
+if TYPE_CHECKING:
+    from moec.artifact.manifest import Weight
+
+_NAME = re.compile(r"sm_[0-9]{2,3}[a-z]?")
+_MAX_ARCHITECTURES = 16
+_MAX_STACKS = 4096
+_MAX_PARAMETERS = 4096
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture that there are kernels for.
+
+    name        as the compiler knows it, such as "sm_90a"
+    capability  compute capability: 10 * major + minor
+    exact       only devices of this capability run it; else later ones of the same major number do, too
+    """
+
+    name: str
+    capability: int
+    exact: bool
+
+    def runs_on(self, capability: int) -> bool:
+        """Whether a device of this compute capability (10 * major + minor) runs the kernels."""
+        if self.exact:
+            return capability == self.capability
+        return self.capability <= capability < (self.capability // 10 + 1) * 10
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Numbers of parameters that kernels read as one tensor: they lie behind each other along their first dimension."""
+
+    parameters: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """The code for CUDA devices.
+
+    architectures  in the order of the numbers that `cuda_architecture` gives
+    stacks         what `cuda_bind` takes, in order; a parameter that is in none is not read
+    """
+
+    architectures: tuple[Architecture, ...]
+    stacks: tuple[Stack, ...]
+
+
+def read_cuda(fields: Fields) -> Cuda:
+    """Raises InvalidManifest for what is malformed."""
+    found = Cuda(
+        tuple(_architecture(f) for f in fields.records("architectures", 1, _MAX_ARCHITECTURES)),
+        tuple(_stack(f) for f in fields.records("stacks", 0, _MAX_STACKS)),
+    )
+    fields.finish()
+    return found
+
+
+def check_stacks(cuda: Cuda, weights: Sequence[Weight]) -> None:
+    """Raises InvalidManifest unless every stack is of different parameters that fit behind each other."""
+    seen: set[int] = set()
+    for number, stack in enumerate(cuda.stacks):
+        where = f"cuda.stacks[{number}]"
+        if seen & set(stack.parameters) or len(set(stack.parameters)) < len(stack.parameters):
+            raise InvalidManifest(f"{where} holds a parameter that is in a stack already")
+        seen |= set(stack.parameters)
+        if any(one >= len(weights) for one in stack.parameters):
+            raise InvalidManifest(f"{where} names a parameter that there is none of")
+        rows = {(weights[one].shape[1:], len(weights[one].shape), weights[one].dtype) for one in stack.parameters}
+        if len(rows) > 1 or (len(stack.parameters) > 1 and not weights[stack.parameters[0]].shape):
+            raise InvalidManifest(f"{where} holds parameters that cannot lie behind each other")
+
+
+def _architecture(fields: Fields) -> Architecture:
+    found = Architecture(fields.string("name", _NAME), fields.integer("capability", 10, 999), fields.boolean("exact"))
+    fields.finish()
+    return found
+
+
+def _stack(fields: Fields) -> Stack:
+    found = Stack(fields.integers("parameters", 0, _MAX_PARAMETERS, _MAX_PARAMETERS))
+    fields.finish()
+    if not found.parameters:
+        raise InvalidManifest(f"{fields.path}.parameters is empty")
+    return found
