@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from moec.backends.objects import Objects
 from moec.diagnostics import Diagnostic, Severity
 from moec.dialect.places import place
 from moec.errors import DiagnosticError
+from moec.fixed.design import Design
 
 
 class Unsupported(DiagnosticError):
@@ -53,6 +55,50 @@ class Library:
     variants: tuple[manifest.Variant, ...]
     cuda: Cuda | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class ProjectBackend(ABC):
+    """Turns layers into folders of files that other tools build; graph-level modules, by a pipeline of its own."""
+
+    name: str
+
+    @abstractmethod
+    def prepare(self, module: ir.Module) -> None:
+        """Write into a graph-level module what passes must know of the target.  Raises Unsupported.
+
+        Does nothing to a module that says it already; raises DiagnosticError where that is for another machine.
+        """
+
+    @abstractmethod
+    def pipeline(self) -> Sequence[str]:
+        """The passes that decide what the project is like, as on the command line."""
+
+    @abstractmethod
+    def stages(self) -> Sequence[str]:
+        """Names of the textual forms behind the passes, in order."""
+
+    @abstractmethod
+    def lower(self, module: ir.Module, stage: str) -> str:
+        """The text of a stage.  Raises Unsupported with a reason for everything that cannot be compiled."""
+
+    @abstractmethod
+    def project(self, module: ir.Module, decided: Sequence[str]) -> Project:
+        """The project of a module that the passes went over.  Raises Unsupported as `lower` does.
+
+        decided: what the passes said that they decided and why
+        """
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a project's folder holds, beside its manifest.
+
+    design  what the hardware is
+    files   contents by path below the folder, with `/`
+    """
+
+    design: Design
+    files: Mapping[str, bytes]
 
 
 class Backend(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from moec.backends.base import Backend
+from moec.backends.base import Backend, ProjectBackend
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.errors import DiagnosticError
 
@@ -16,6 +16,15 @@ BACKENDS = {
 
 
 def backend(target: str) -> Backend:
+    """`backend_of` where an artifact is wanted.  Raises DiagnosticError for a target that projects are written for."""
+    found = backend_of(target)
+    if isinstance(found, ProjectBackend):
+        said = f"the target `{target}` makes projects for other tools, which is not possible here"
+        raise DiagnosticError([Diagnostic("E0745", Severity.ERROR, said, (), (), Fix("write `--target cpu`"))])
+    return found
+
+
+def backend_of(target: str) -> Backend | ProjectBackend:
     """The backend of a target, `NAME` or `NAME:OPTION`; the option is handed to the backend, which checks it.
 
     Raises DiagnosticError with a suggestion when there is none of this name, or when it does not take the option.
@@ -26,5 +35,5 @@ def backend(target: str) -> Backend:
         hint = f"did you mean `{near}`?" if near else f"the targets are: {', '.join(BACKENDS)}"
         raise DiagnosticError([Diagnostic("E0702", Severity.ERROR, f"there is no target `{name}`", (), (), Fix(hint))])
     module, _, attribute = BACKENDS[name].partition(":")
-    found: Backend = getattr(importlib.import_module(module), attribute).of(option if colon else None)
+    found: Backend | ProjectBackend = getattr(importlib.import_module(module), attribute).of(option if colon else None)
     return found

@@ -281,23 +281,19 @@ def _manifest(fields: Fields) -> Manifest:
             f"the artifact was written by {compiler} (schema {schema}, abi {abi}); this moec reads schema {SCHEMA}, "
             f"abi {ABI}. Compile the layer again with the moec that is installed here."
         )
-    source, guarantees = fields.record("source"), fields.record("guarantees")
     manifest = Manifest(
         schema=schema,
         abi=abi,
         compiler=compiler,
         layer=fields.string("layer", _NAME),
-        source=Source(source.string("name"), source.string("sha256", _SHA256)),
+        source=read_source(fields.record("source")),
         options=fields.mapping("options"),
         target=fields.string("target"),
         variants=tuple(_variant(f) for f in fields.records("variants", 1, 62)),
-        inputs=tuple(_token_tensor(f) for f in fields.records("inputs", 1, 64)),
-        outputs=tuple(_token_tensor(f) for f in fields.records("outputs", 1, 64)),
-        parameters=tuple(_weight(f) for f in fields.records("parameters", 0, _MAX_TENSORS)),
-        guarantees=Guarantees(
-            **{n: guarantees.boolean(n) for n in ("deterministic", "batch_invariant", "thread_invariant", "isolated")},
-            accumulation=guarantees.string("accumulation"),
-        ),
+        inputs=tuple(read_token_tensor(f) for f in fields.records("inputs", 1, 64)),
+        outputs=tuple(read_token_tensor(f) for f in fields.records("outputs", 1, 64)),
+        parameters=tuple(read_weight(f) for f in fields.records("parameters", 0, _MAX_TENSORS)),
+        guarantees=read_guarantees(fields.record("guarantees")),
         statistics=tuple(_statistic(f) for f in fields.records("statistics", 0, len(STATISTICS))),
         training=_training(fields.record("training")) if fields.has("training") else None,
         quantised=read_quantised(fields.record("quantised")) if fields.has("quantised") else None,
@@ -308,10 +304,24 @@ def _manifest(fields: Fields) -> Manifest:
         specialisation=read_specialisation(fields.record("specialisation")) if fields.has("specialisation") else None,
         base=fields.string("base", _SHA256) if fields.has("base") else None,
     )
-    for rest in (source, guarantees, fields):
-        rest.finish()
+    fields.finish()
     _check_names(manifest)
     return manifest
+
+
+def read_source(fields: Fields) -> Source:
+    """The file that was compiled.  Raises InvalidManifest, as those below do."""
+    source = Source(fields.string("name"), fields.string("sha256", _SHA256))
+    fields.finish()
+    return source
+
+
+def read_guarantees(fields: Fields) -> Guarantees:
+    """What holds for the bits of results."""
+    names = ("deterministic", "batch_invariant", "thread_invariant", "isolated")
+    made = Guarantees(**{n: fields.boolean(n) for n in names}, accumulation=fields.string("accumulation"))
+    fields.finish()
+    return made
 
 
 def _variant(fields: Fields) -> Variant:
@@ -350,14 +360,16 @@ def _statistic(fields: Fields) -> Statistic:
     return statistic
 
 
-def _token_tensor(fields: Fields) -> TokenTensor:
+def read_token_tensor(fields: Fields) -> TokenTensor:
+    """An input or output."""
     shape = fields.shape("shape", _MAX_RANK, _MAX_DIMENSION, leading=TOKENS)
     tensor = TokenTensor(fields.string("name", _NAME), shape, fields.choice("dtype", CALL_DTYPES))
     fields.finish()
     return tensor
 
 
-def _weight(fields: Fields) -> Weight:
+def read_weight(fields: Fields) -> Weight:
+    """A weight."""
     shape = fields.shape("shape", _MAX_RANK, _MAX_DIMENSION)
     weight = Weight(
         fields.string("name", _DOTTED),

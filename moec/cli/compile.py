@@ -25,7 +25,7 @@ def command(
         list[str] | None, typer.Option("--define", "-D", metavar="NAME=VALUE", help="Set a parameter of the layer.")
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Which layout of the layer, where it has several.")] = None,
-    target: Annotated[str, typer.Option(help="What to compile for.")] = "cpu",
+    target: Annotated[str, typer.Option(help="What to compile for: cpu, or a board such as hls:zcu102.")] = "cpu",
     emit: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Print a stage instead: graph, kernels, cpu, llvm.")
     ] = None,
@@ -44,7 +44,7 @@ def command(
     timing: Annotated[bool, typer.Option("--timing", help="Say how long every stage and pass took.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
-    """Compile a layer to one file that PyTorch calls."""
+    """Compile a layer to one file that PyTorch calls, or to a project that makes hardware of it."""
     from moec.cli.defines import parse_defines
     from moec.diagnostics import render_text
     from moec.pipeline import Compilation
@@ -56,16 +56,22 @@ def command(
         if emit is not None:
             _write_text(compilation.emit(emit), output)
         else:
-            path = output or file.with_suffix(".so")
+            path = output or compilation.default_output
             compilation.write(path)
     if not quiet and compilation.warnings:
         typer.echo(render_text(compilation.warnings, color=error_console().is_terminal) + "\n", err=True, color=True)
     if not quiet and emit is None:
-        error_console().print(f"wrote {path}: {path.stat().st_size:,} bytes in {sum(seconds.values()):.2f} s")
+        error_console().print(f"wrote {path}: {_size(path)} in {sum(seconds.values()):.2f} s")
     if remarks:
         _print_remarks(compilation)
     if timing:
         _print_timing(compilation, seconds)
+
+
+def _size(path: Path) -> str:
+    if path.is_dir():
+        return f"{sum(one.is_file() for one in path.rglob('*')):,} files"
+    return f"{path.stat().st_size:,} bytes"
 
 
 def _write_text(text: str, output: Path | None) -> None:

@@ -17,6 +17,7 @@ from moec.artifact import container
 from moec.artifact.cuda import Cuda
 from moec.artifact.elf import is_library
 from moec.artifact.manifest import Manifest, Source, Variant
+from moec.backends.base import ProjectBackend
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
 from moec.dialect.functions import has_training, layer_function
@@ -66,15 +67,15 @@ class Compilation:
     _warnings: list[Diagnostic] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
-    def backend(self) -> "Backend":
-        from moec.backends.registry import backend
+    def backend(self) -> "Backend | ProjectBackend":
+        from moec.backends.registry import backend_of
 
-        return backend(self.target)
+        return backend_of(self.target)
 
     @cached_property
     def _read(self) -> tuple[ir.Module, dict[str, str], dict[str, Any]]:
         """The graph-level module, the sources by name (the main one first), the resolved options."""
-        with self._stage("graph"):
+        with self.stage("graph"):
             if self.path.suffix == ".mlir":
                 self._refuse_layout("IR")
                 text = self.path.read_text()
@@ -98,6 +99,16 @@ class Compilation:
             raise DiagnosticError([Diagnostic("E0452", Severity.ERROR, said, (), (), fix)])
 
     @property
+    def sources(self) -> Mapping[str, str]:
+        """The texts that the layer was read from, the main one first."""
+        return self._read[1]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The layer's parameters."""
+        return self._read[2]
+
+    @property
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What is odd in the file, though it can be compiled."""
         self._read  # noqa: B018 - it is read when it is needed
@@ -118,8 +129,12 @@ class Compilation:
 
         module, _, _ = self._read
         self.graph_text  # noqa: B018 - passes work in place, so the graph is printed before they run
-        with self._stage("kernels"):
-            specs = passes.DEFAULT_PIPELINE if self.passes is None else self.passes
+        with self.stage("kernels"):
+            default: Sequence[str] = passes.DEFAULT_PIPELINE
+            if isinstance(self.backend, ProjectBackend):
+                self.backend.prepare(module)
+                default = self.backend.pipeline()
+            specs = default if self.passes is None else self.passes
             if self.training and not has_training(module):
                 specs = ("differentiate", *specs)
             return module, passes.run(module, passes.parse_pipeline(specs))
@@ -156,13 +171,12 @@ class Compilation:
         """The manifest of a library that has these variants, and this code for CUDA devices."""
         from moec.passes.parallel import parallel
 
-        _, sources, options = self._read
-        name, text = next(iter(sources.items()))
+        name, text = next(iter(self.sources.items()))
         return Manifest(
             compiler=f"moec {version('moec')}",
             layer=describe.layer_name(self.kernels),
             source=Source(name, hashlib.sha256(text.encode()).hexdigest()),
-            options=options,
+            options=self.options,
             target=self.target,
             variants=tuple(variants),
             inputs=describe.inputs(self.kernels),
@@ -177,8 +191,13 @@ class Compilation:
             parallel=parallel(self.kernels),
         )
 
+    @property
+    def default_output(self) -> Path:
+        """Where the result goes if nobody says: an artifact beside the file, a project in a folder of its name."""
+        return self.path.with_suffix("" if isinstance(self.backend, ProjectBackend) else ".so")
+
     def write(self, output: Path) -> None:
-        """Compile to machine code and write the artifact.
+        """Compile to machine code and write the artifact, or the folder of a project.
 
         Raises DiagnosticError for what is wrong with the file or with `output`, ToolchainError without a linker.
         """
@@ -187,12 +206,17 @@ class Compilation:
             raise DiagnosticError(
                 [Diagnostic("E0108", Severity.ERROR, f"`{self.path}` is compiled already", (), (), fix)]
             )
+        if isinstance(self.backend, ProjectBackend):
+            from moec.pipeline.folder import write_project
+
+            write_project(self, self.backend, output)
+            return
         _require_writable(output)
         kernels = self.kernels
-        with self._stage("machine code"):
+        with self.stage("machine code"):
             library = self.backend.compile(kernels)
         texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
-        texts |= {f"source/{name}": text for name, text in self._read[1].items()}
+        texts |= {f"source/{name}": text for name, text in self.sources.items()}
         texts |= library.texts
         manifest = self.manifest(library.variants, library.cuda)
         ahead: Mapping[str, bytes] = {}
@@ -200,7 +224,7 @@ class Compilation:
             from moec.pipeline.prebuild import prebuild
 
             base = container.Artifact(str(output), "", manifest, library.data, texts)
-            ahead = prebuild(base, lambda one: self._stage(f"variant {one.name}"))
+            ahead = prebuild(base, lambda one: self.stage(f"variant {one.name}"))
         pieces: Mapping[str, bytes] = {}
         if manifest.parallel is not None:
             from moec.pipeline.pieces import compile_pieces
@@ -209,14 +233,15 @@ class Compilation:
             pieces, texts[container.PIECES_IR] = made.artifacts, made.text
             manifest = replace(manifest, schedule=made.schedule)
             self.report.remarks.entries.extend(made.remarks.entries)
-        with self._stage("artifact"):
+        with self.stage("artifact"):
             container.write(output, library.data, manifest, texts, ahead, pieces)
 
     def _piece_stage(self, name: str) -> AbstractContextManager[None]:
-        return self._stage(f"piece {name}")
+        return self.stage(f"piece {name}")
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
+        """Tell the observer that a stage begins and, at the end, how long it took."""
         self.observe(name, 0.0)
         start = time.perf_counter()
         yield
@@ -253,18 +278,18 @@ def compile(
 ) -> Path:
     """Compile a layer of a `.moe` (or `.mlir`) file to an artifact; returns where it was written.
 
-    `output` defaults to the file's name with the suffix `.so`, beside it.  With `training` the artifact can also be
-    trained (`moec.load(path, training=True)`).  `layout` says by which of its layouts the layer follows its load; it
-    may be left out where the layer has one or none.  With `variants` the artifact also holds what its layout allows it
-    to become, compiled ahead for machines without the compiler.  `machine` is a file of measured figures by which the
-    schedule of a layer on a mesh is chosen; without one it is chosen by what the mesh says.
+    `output` defaults to the file's name with the suffix `.so`, beside it; for a `target` such as `hls:zcu102`, which
+    makes a project, it is a folder and defaults to the file's name without a suffix.  With `training` the artifact can
+    also be trained (`moec.load(path, training=True)`).  `layout` says by which of its layouts the layer follows its
+    load; it may be left out where the layer has one or none.  With `variants` the artifact also holds what its layout
+    allows it to become, compiled ahead for machines without the compiler.  `machine` is a file of measured figures by
+    which the schedule of a layer on a mesh is chosen; without one it is chosen by what the mesh says.
 
     Raises DiagnosticError for what is wrong with the file, ToolchainError where no linker is found.
     """
-    path = Path(path)
-    target_path = Path(output) if output is not None else path.with_suffix(".so")
     given = dict(defines or {})
     file = Path(machine) if machine is not None else None
-    made = Compilation(path, layer, given, target, passes, observe, training, layout, variants, file)
+    made = Compilation(Path(path), layer, given, target, passes, observe, training, layout, variants, file)
+    target_path = Path(output) if output is not None else made.default_output
     made.write(target_path)
     return target_path
