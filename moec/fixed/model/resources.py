@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moec.backends.hls.model.geometry import gated, lanes
 from moec.fixed.design import Design
+from moec.fixed.model.geometry import gated, lanes
 from moec.fixed.spec import Activation, Weights
 
 

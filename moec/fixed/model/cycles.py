@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from moec.backends.hls.model.geometry import passes, retired, router
 from moec.fixed.design import Design, Order
 from moec.fixed.layout import layout
+from moec.fixed.model.geometry import passes, retired, router
 from moec.fixed.spec import Expert
 
 
