@@ -7,7 +7,10 @@ import importlib
 from moec.backends.cuda.kernel import Emitter
 
 # operation -> module:function
-EMITTERS: dict[str, str] = {}
+EMITTERS: dict[str, str] = {
+    "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
+    "moe.matmul": "moec.backends.cuda.matmul.emit:matmul",
+}
 
 
 def emitter(operation: str) -> Emitter | None:

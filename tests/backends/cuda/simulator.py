@@ -17,7 +17,7 @@ import pytest
 import moec.backends.cuda
 
 INCLUDE = Path(moec.backends.cuda.__file__).parent / "include"
-FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{INCLUDE}"]
+FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-psabi", f"-I{INCLUDE}"]
 UNITS = ("memory", "launch", "barriers", "copies", "products")
 
 

@@ -1,5 +1,6 @@
 // Matrix products of a warpgroup (128 threads) out of shared memory, on a GPU (sm_90a).
-// The products themselves, `wgmma<T, N>`, are printed into the source for the N that it needs (backends/cuda/wgmma.py).
+// `wgmma` is defined in the source for the columns that it needs, as its registers have to be named one by one
+// (backends/cuda/wgmma.py).
 #pragma once
 
 namespace moec {
@@ -12,6 +13,11 @@ MOEC_DEVICE u64 matrix_descriptor(const void* at, u32 leading, u32 stride) {
   return (u64)((shared_address(at) & 0x3ffff) >> 4) | ((u64)(leading >> 4) << 16) | ((u64)(stride >> 4) << 32) |
          (1ull << 62);
 }
+
+// sums (+)= a * b, 64 x columns x 16 elements of T; with `accumulate` added to what is there.  Thread 32 w + 4 l + c holds
+// of rows 16 w + l (0, 1) and 16 w + l + 8 (2, 3) columns 8 j + 2 c, 8 j + 2 c + 1 in sums[4 j..].
+template <class T, int columns, int transposed_a = 0, int transposed_b = 0>
+MOEC_DEVICE void wgmma(float (&sums)[columns / 2], u64 a, u64 b, bool accumulate);
 
 // Before the first product, and whenever registers of a product were touched since: the accumulators are wgmma's now.
 MOEC_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

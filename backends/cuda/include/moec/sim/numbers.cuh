@@ -1,6 +1,7 @@
 // Conversions between floats, on the simulator.
 #pragma once
 #include <bit>
+#include <cmath>
 
 namespace moec {
 

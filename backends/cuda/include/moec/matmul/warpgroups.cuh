@@ -1,0 +1,138 @@
+// A grouped matmul of warpgroups (sm_90a): rows are gathered by cp.async, weights come by TMA, products are wgmma's.
+//
+// Three warpgroups: the first brings lines of 64 elements into a ring of stages, the others multiply 64 rows each by
+// all columns of the part, `width` of each weight beside each other, so that a thread holds the sums of the same
+// element of all weights.
+#pragma once
+#include "moec/matmul/results.cuh"
+#include "moec/matmul/work.cuh"
+
+namespace moec {
+
+template <class T_, int inner_, int columns_, int products_, int width_, int stages_>
+struct WarpgroupTile {
+  using T = T_;
+  static constexpr int inner = inner_, columns = columns_, products = products_, width = width_, stages = stages_;
+  static constexpr int rows = 128, depth = 64, lag = stages - 2;
+  static constexpr int steps = (inner + depth - 1) / depth;
+  static constexpr int wide = width * products;
+  static constexpr int lhs_bytes = rows * 128, rhs_bytes = wide * 128, stage_bytes = lhs_bytes + rhs_bytes;
+  static_assert(inner % 8 == 0 && width % 8 == 0 && wide <= 256 && stages >= 3);
+};
+
+// Brings the stages of all parts of this block.  128 threads.
+template <class Tile, class W, class Maps>
+MOEC_DEVICE void bring_parts(const W& work, const typename Tile::T* lhs, const Maps& maps, u8* stages, Barrier* full,
+                             Barrier* empty) {
+  constexpr int each = Tile::rows / 16;
+  const int thread = thread_index(), unit = thread & 7;
+  const int parts = work.parts();
+  int step = 0;
+  for (int number = block_index(); number < parts; number += grid_blocks()) {
+    const Part part = work.part(number);
+    int source[each];
+    MOEC_UNROLL
+    for (int i = 0; i < each; i++) {
+      const int row = (thread >> 3) + i * 16;
+      source[i] = row < part.count ? work.plan.source(part.first + row) : -1;
+    }
+    for (int k = 0; k < Tile::steps; k++, step++) {
+      const int slot = step % Tile::stages;
+      u8* const stage = stages + slot * Tile::stage_bytes;
+      barrier_wait(empty + slot, (step / Tile::stages & 1) ^ 1);
+      if (thread == 0) {
+        barrier_arrive_expect(full + slot, Tile::rhs_bytes);
+        MOEC_UNROLL
+        for (int p = 0; p < Tile::products; p++)
+          copy_box(stage + Tile::lhs_bytes + p * Tile::width * 128, maps[p], full + slot, k * Tile::depth, part.column,
+                   part.expert);
+      }
+      const int at = k * Tile::depth + unit * 8;
+      const bool within = Tile::inner % Tile::depth == 0 || at < Tile::inner;
+      MOEC_UNROLL
+      for (int i = 0; i < each; i++) {
+        const bool real = within && source[i] >= 0;
+        copy_async(stage + swizzled((thread >> 3) + i * 16, unit), lhs + (real ? (i64)source[i] * Tile::inner + at : 0),
+                   real ? 16 : 0);
+      }
+      copies_commit();
+      if (step >= Tile::lag) {
+        copies_wait<Tile::lag>();
+        fence_async_proxy();
+        barrier_arrive(full + (step - Tile::lag) % Tile::stages);
+      }
+    }
+  }
+  copies_wait<0>();
+  fence_async_proxy();
+  for (int late = step < Tile::lag ? 0 : step - Tile::lag; late < step; late++) barrier_arrive(full + late % Tile::stages);
+}
+
+// Multiplies the stages of all parts of this block.  Warpgroup `group` (0, 1) of the two that multiply.
+template <class Tile, class W, class Epilogue>
+MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilogue, u8* stages, Barrier* full,
+                                Barrier* empty) {
+  const int thread = thread_index() & 127, lane = lane_index();
+  const int parts = work.parts();
+  float sums[Tile::wide / 2];
+  int step = 0;
+  for (int number = block_index(); number < parts; number += grid_blocks()) {
+    const Part part = work.part(number);
+    for (int k = 0; k < Tile::steps; k++, step++) {
+      const int slot = step % Tile::stages;
+      const u8* const stage = stages + slot * Tile::stage_bytes;
+      barrier_wait(full + slot, step / Tile::stages & 1);
+      wgmma_fence();
+      MOEC_UNROLL
+      for (int n = 0; n < Tile::depth / 16; n++)
+        wgmma<typename Tile::T, Tile::wide>(sums, matrix_descriptor(stage + group * 64 * 128 + n * 32, 16, 1024),
+                                            matrix_descriptor(stage + Tile::lhs_bytes + n * 32, 16, 1024), (k | n) != 0);
+      wgmma_commit();
+      if (k > 0) {
+        wgmma_wait<1>(sums);
+        if (thread == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+      }
+    }
+    wgmma_wait<0>(sums);
+    if (thread == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    MOEC_UNROLL
+    for (int half = 0; half < 2; half++) {
+      const int row = group * 64 + thread / 32 * 16 + lane / 4 + half * 8;
+      const bool real = row < part.count;
+      const int line = part.first + (real ? row : 0);
+      emit_row<Tile::columns, Tile::products, Tile::width / 8>(
+          epilogue, epilogue.row(line, part.expert, work.plan.slot(line)), line, real, part.column, Tile::columns,
+          [&](int p, int block, int odd) { return sums[p * (Tile::width / 2) + block * 4 + half * 2 + odd]; });
+    }
+  }
+}
+
+// The whole kernel: 384 threads, stages * stage_bytes + 1024 + 4 * experts bytes of shared memory.
+template <class Tile, class P, class Epilogue, class Maps>
+MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* lhs, const P& plan, const Maps& maps,
+                                        const Epilogue& epilogue) {
+  Barrier* const full = (Barrier*)(shared + Tile::stages * Tile::stage_bytes);
+  Barrier* const empty = full + Tile::stages;
+  const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(empty + Tile::stages)};
+  const int thread = thread_index();
+  if (thread == 0) {
+    for (int i = 0; i < Tile::stages; i++) {
+      barrier_init(full + i, 128 + 1);
+      barrier_init(empty + i, 2);
+    }
+    fence_barrier_init();
+    MOEC_UNROLL
+    for (int p = 0; p < Tile::products; p++) prefetch_map(maps[p]);
+  }
+  if (warp_index() == 1) work.count();
+  sync_block();
+  if (thread < 128) {
+    lower_registers<40>();
+    bring_parts<Tile>(work, lhs, maps, shared, full, empty);
+  } else {
+    raise_registers<232>();
+    multiply_parts<Tile>(work, thread / 128 - 1, epilogue, shared, full, empty);
+  }
+}
+
+}  // namespace moec

@@ -1,0 +1,78 @@
+// The work of a grouped matmul: blocks of rows of one expert times blocks of columns, which thread blocks share out.
+#pragma once
+#include "moec/tiles.cuh"
+
+namespace moec {
+
+// Rows first..first + count, all of one expert, and columns from `column` on, of each weight.
+struct Part {
+  int expert;
+  int first;
+  int count;
+  int column;
+};
+
+// The rows of `experts` experts; 0: no plan, the rows are the tokens, and all of them belong to expert 0.
+// With `gathered`, row r of the product reads row slots[r] / slots_per_token of its operand, else row r.
+template <int experts_, int slots_per_token_, bool gathered_>
+struct Plan {
+  static constexpr int experts = experts_;
+  static constexpr int slots_per_token = slots_per_token_;
+  static constexpr bool gathered = gathered_;
+  const int* offsets;
+  const int* slots;
+  int tokens;
+
+  MOEC_DEVICE int slot(int row) const {
+    if constexpr (experts == 0) return row;
+    else return slots[row];
+  }
+  MOEC_DEVICE int source(int row) const {
+    if constexpr (gathered) return slots[row] / slots_per_token;
+    else return row;
+  }
+};
+
+// Parts of `rows` rows by `width` of `columns` columns.  Blocks of rows are taken together by eights, and then one
+// block of columns after the other: what runs at a time shares both rows and weights, and finds them in the L2 cache.
+template <class P, int rows, int columns, int width>
+struct Work {
+  static constexpr int together = 8;
+  static constexpr int blocks = (columns + width - 1) / width;
+  static constexpr int shared_ints = P::experts;
+  P plan;
+  Shared<int> ends;
+
+  // One warp counts; a barrier of the block must follow.
+  MOEC_DEVICE void count() const {
+    if constexpr (P::experts != 0) count_tiles(plan.offsets, P::experts, rows, ends);
+  }
+  MOEC_DEVICE int parts() const {
+    if constexpr (P::experts != 0) return (int)ends[P::experts - 1] * blocks;
+    else return (plan.tokens + rows - 1) / rows * blocks;
+  }
+  MOEC_DEVICE Part part(int number) const {
+    int expert = 0, before = 0, end, begin, stop;
+    if constexpr (P::experts != 0) {
+      const Tile tile = find_tile(ends, plan.offsets, P::experts, rows, number / blocks);
+      expert = tile.expert;
+      before = expert > 0 ? (int)ends[expert - 1] : 0;
+      end = ends[expert];
+      begin = plan.offsets[expert];
+      stop = plan.offsets[expert + 1];
+    } else {
+      end = (plan.tokens + rows - 1) / rows;
+      begin = 0;
+      stop = plan.tokens;
+    }
+    const int within = number - before * blocks;
+    const int group = within / (together * blocks);
+    const int left = end - before - group * together;
+    const int size = left < together ? left : together;
+    const int place = within - group * together * blocks;
+    const int first = begin + (group * together + place % size) * rows;
+    return {expert, first, stop - first < rows ? stop - first : rows, place / size * width};
+  }
+};
+
+}  // namespace moec

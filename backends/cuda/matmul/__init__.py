@@ -1,0 +1,1 @@
+"""Grouped and dense matmuls with epilogues as CUDA kernels."""

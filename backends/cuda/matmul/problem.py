@@ -1,0 +1,183 @@
+"""What a matmul of the IR asks for, and how its epilogue is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.base import unsupported
+from moec.backends.cuda import expressions, regions
+from moec.backends.cuda.kernel import Argument, Buffer, BufferPointer, Scope, TensorPointer
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A product of rows [R, inner] with one matrix [columns, inner] of each weight for their expert.
+
+    op          the operation
+    lhs         its rows
+    offsets     of the plan; None: a dense product, whose rows are the tokens
+    slots       of the plan
+    weights     tensors [E, N, K], or [E, K, N] if `transposed`
+    experts     E, of a dense product 1
+    per_token   slots that a token has
+    gathered    whether rows are found through `slots`
+    lhs_type    element type of the rows; `type` that of the weights
+    results     values that the epilogue's results are stored in; None: the rows that are combined afterwards
+    """
+
+    op: ir.Operation
+    lhs: ir.Value
+    offsets: ir.Value | None
+    slots: ir.Value | None
+    weights: tuple[ir.Value, ...]
+    experts: int
+    columns: int
+    inner: int
+    per_token: int
+    gathered: bool
+    transposed: bool
+    lhs_type: str
+    type: str
+    results: tuple[ir.Value, ...] | None
+
+    @property
+    def plan_type(self) -> str:
+        """The C++ type of its plan."""
+        experts = self.experts if self.offsets is not None else 0
+        return f"moec::Plan<{experts}, {self.per_token}, {str(self.gathered).lower()}>"
+
+    @property
+    def counters(self) -> int:
+        """How many experts have a counter of tiles in shared memory."""
+        return self.experts if self.offsets is not None else 0
+
+    def operands(self) -> tuple[tuple[str, ...], tuple[Argument, ...], str]:
+        """Rows and plan: parameters of a kernel, their arguments, and the values of an object of `plan_type`.
+
+        The kernel's last parameter is `int tokens`.
+        """
+        memory = f"const {expressions.MEMORY[self.lhs_type]}*"
+        parameters, arguments = [f"{memory} lhs"], [TensorPointer(self.lhs, memory)]
+        if self.offsets is None or self.slots is None:
+            return tuple(parameters), tuple(arguments), "nullptr, nullptr, tokens"
+        parameters += ["const int* offsets", "const int* slots"]
+        arguments += [TensorPointer(self.offsets, "const int*"), TensorPointer(self.slots, "const int*")]
+        return tuple(parameters), tuple(arguments), "offsets, slots, tokens"
+
+
+def problem(op: ir.Operation) -> Problem:
+    """What `moe.matmul`, `moe.grouped_matmul` or `moe.grouped_matmul_combine` asks for.
+
+    Raises Unsupported where weights are no floats as they lie in memory.
+    """
+    view: Any = op.opview
+    weights = tuple(view.weights)
+    for weight in weights:
+        owner = weight.owner
+        if not isinstance(owner, ir.Block) and owner.operation.name == "moe.dequantize":
+            raise unsupported("cuda", op, "quantised weights")
+    experts, *sides = ir.RankedTensorType(weights[0].type).shape
+    columns, inner = reversed(sides) if view.transposed else sides
+    grouped = op.name != "moe.matmul"
+    return Problem(
+        op=op,
+        lhs=view.lhs,
+        offsets=view.offsets if grouped else None,
+        slots=view.slots if grouped else None,
+        weights=weights,
+        experts=experts,
+        columns=columns,
+        inner=inner,
+        per_token=ir.IntegerAttr(view.slots_per_token).value if grouped else 1,
+        gathered=grouped and bool(ir.IntegerAttr(view.gather).value),
+        transposed=view.transposed,
+        lhs_type=expressions.element_of(view.lhs.type),
+        type=expressions.element_of(weights[0].type),
+        results=None if op.name == "moe.grouped_matmul_combine" else tuple(op.results),
+    )
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """An epilogue as a C++ class, and the arguments of the kernel that it is made of.
+
+    source      the class and the region's function
+    parameters  C++ declarations of the kernel's parameters
+    initial     the initialiser of an object: `{e0, out0}`
+    """
+
+    name: str
+    source: str
+    parameters: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    initial: str
+
+
+def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, rows_type: str) -> Epilogue:
+    """The epilogue of a product.
+
+    rows  where it stores what is combined afterwards, as elements of `rows_type`
+    """
+    function = regions.scalar_function(problem.op.regions[0], scope.name(f"{name}_value"))
+    if rows is None:
+        outs = [TensorPointer(value, f"{expressions.MEMORY[function.results[0]]}*") for value in problem.results or ()]
+        memory = expressions.MEMORY[function.results[0]]
+    else:
+        memory = expressions.MEMORY[rows_type]
+        outs = [BufferPointer(rows, f"{memory}*")]
+    elements = function.elements
+    class_name = scope.name(f"{name}_epilogue")
+    fixed = [n for n, element in enumerate(elements) if not element.varies_by_column]
+    moving = [n for n, element in enumerate(elements) if element.varies_by_column]
+    placed = {"row": "row", "token": f"slot / {problem.per_token}", "slot": "slot", "expert": "expert"}
+    first = [f"moec::load(p{n} + {elements[n].place(**placed, column='0')})" for n in fixed]
+    lines_of = [_line(elements[n], placed) for n in moving]
+    held = [f"    {expressions.REGISTER[elements[n].dtype]} e{n};" for n in fixed]
+    held += [f"    const {elements[n].memory}* e{n};" for n in moving]
+    given = [f"row.e{n}" if n in fixed else f"moec::load(row.e{n} + column)" for n in range(len(elements))]
+    sums = [f"sums[{n}]" for n in range(function.arguments)]
+    lines = [
+        function.source.rstrip("\n"),
+        f"struct {class_name} {{",
+        f"  using Out = {memory};",
+        f"  static constexpr int results = {len(outs)};",
+        *(f"  const {element.memory}* p{n};" for n, element in enumerate(elements)),
+        *(f"  Out* out{n};" for n in range(len(outs))),
+        "  struct Row {",
+        *held,
+        "  };",
+        "  MOEC_DEVICE Row row(int row, int expert, int slot) const {",
+        f"    return {{{', '.join((*first, *(f'p{n} + {at}' for n, at in zip(moving, lines_of, strict=True))))}}};",
+        "  }",
+        f"  MOEC_DEVICE void value(const Row& row, int column, const float (&sums)[{function.arguments}],",
+        f"                         float (&out)[{len(outs)}]) const {{",
+        f"    {function.name}({', '.join((*sums, *given, 'out'))});",
+        "  }",
+        "  MOEC_DEVICE Out* to(int n) const {",
+        f"    return {_chosen(len(outs))};",
+        "  }",
+        "};",
+    ]
+    parameters = [f"const {element.memory}* p{n}" for n, element in enumerate(elements)]
+    parameters += [f"{memory}* out{n}" for n in range(len(outs))]
+    arguments = [TensorPointer(element.tensor, f"const {element.memory}*") for element in elements]
+    names = [text.rpartition(" ")[2] for text in parameters]
+    return Epilogue(
+        class_name, "\n".join(lines) + "\n", tuple(parameters), (*arguments, *outs), f"{{{', '.join(names)}}}"
+    )  # fmt: skip
+
+
+def _line(element: regions.Element, placed: dict[str, str]) -> str:
+    """Where the row of a captured tensor begins."""
+    return element.place(**placed, column="0")
+
+
+def _chosen(count: int) -> str:
+    """Number n of the outs."""
+    text = f"out{count - 1}"
+    for n in reversed(range(count - 1)):
+        text = f"n == {n} ? out{n} : {text}"
+    return text

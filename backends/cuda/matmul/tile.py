@@ -1,0 +1,58 @@
+"""How a product is cut into what a block of threads computes at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WarpgroupTile:
+    """For wgmma (sm_90a): 128 rows by `width` columns of each weight, 64 elements of the inner dimension a stage.
+
+    `width * products` is a multiple of 8, at most 256.
+    """
+
+    products: int
+    width: int
+    stages: int
+
+    rows = 128
+    depth = 64
+    threads = 384
+
+    @property
+    def stage_bytes(self) -> int:
+        return (self.rows + self.width * self.products) * 128
+
+    def shared_bytes(self, experts: int) -> int:
+        """Of a block: the stages, two barriers for each, and the counters of tiles."""
+        return self.stages * (self.stage_bytes + 16) + 4 * experts
+
+
+@dataclass(frozen=True)
+class WarpTile:
+    """For mma.sync: `rows` rows by `width` columns of each weight, shared out to `down * across` warps.
+
+    A warp has rows / down (a multiple of 16) by width / across (8, or a multiple of 16).
+    """
+
+    products: int
+    rows: int
+    width: int
+    stages: int
+    down: int
+    across: int
+
+    depth = 64
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.down * self.across
+
+    @property
+    def stage_bytes(self) -> int:
+        return (self.rows + self.width * self.products) * 128
+
+    def shared_bytes(self, experts: int) -> int:
+        """Of a block: the stages and the counters of tiles."""
+        return self.stages * self.stage_bytes + 4 * experts

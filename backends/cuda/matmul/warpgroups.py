@@ -1,0 +1,71 @@
+"""Matmuls for wgmma: the kernel of `moec/matmul/warpgroups.cuh`."""
+
+from __future__ import annotations
+
+from moec.backends.cuda import wgmma
+from moec.backends.cuda.kernel import Argument, Buffer, DeviceGrid, Kernel, Scope, TensorMap, Tokens
+from moec.backends.cuda.matmul.problem import Problem, epilogue
+from moec.backends.cuda.matmul.tile import WarpgroupTile
+
+_TEMPLATE = """{wgmma}
+{epilogue}
+MOEC_KERNEL({threads}, 1) {name}({parameters}) {{
+  MOEC_SHARED(shared);
+  using Tile = moec::WarpgroupTile<moec::{type}, {inner}, {columns}, {products}, {width}, {stages}>;
+  const moec::TensorMap* const maps[] = {{{maps}}};
+  moec::multiply_by_warpgroups<Tile>(shared, lhs, {plan}{{{plan_values}}}, maps, {epilogue_name}{initial});
+}}
+"""
+
+
+def kernel(
+    problem: Problem,
+    tile: WarpgroupTile,
+    scope: Scope,
+    wish: str,
+    rows: Buffer | None,
+    rows_type: str,
+    tokens: tuple[int, int | None],
+) -> Kernel:
+    """The kernel of a product whose weights are bf16 or f16, [E, N, K]."""
+    name = scope.name(wish)
+    after = epilogue(problem, scope, wish, rows, rows_type)
+    maps = [f"map{n}" for n in range(tile.products)]
+    lhs, given, plan_values = problem.operands()
+    source = _TEMPLATE.format(
+        wgmma=wgmma.definition(problem.type, tile.width * tile.products),
+        epilogue=after.source,
+        threads=tile.threads,
+        name=name,
+        parameters=", ".join(
+            (*lhs, *(f"MOEC_GRID_CONSTANT moec::TensorMap {map_}" for map_ in maps), *after.parameters, "int tokens")
+        ),
+        type=problem.type,
+        inner=problem.inner,
+        columns=problem.columns,
+        products=tile.products,
+        width=tile.width,
+        stages=tile.stages,
+        maps=", ".join(f"&{map_}" for map_ in maps),
+        plan=problem.plan_type,
+        plan_values=plan_values,
+        epilogue_name=after.name,
+        initial=after.initial,
+    )
+    box = (tile.depth, tile.width, 1)
+    arguments: tuple[Argument, ...] = (
+        *given,
+        *(TensorMap(weight, box, 128) for weight in problem.weights),
+        *after.arguments,
+        Tokens(),
+    )
+    return Kernel(
+        name=name,
+        source=source,
+        includes=("moec/matmul/warpgroups.cuh",),
+        threads=tile.threads,
+        shared_bytes=tile.shared_bytes(problem.counters),
+        grid=DeviceGrid(1),
+        arguments=arguments,
+        tokens=tokens,
+    )
