@@ -9,7 +9,9 @@ from moec.backends.cuda.kernel import Emitter
 # operation -> module:function
 EMITTERS: dict[str, str] = {
     "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
+    "moe.map": "moec.backends.cuda.route:map_rows",
     "moe.matmul": "moec.backends.cuda.matmul.emit:matmul",
+    "moe.route": "moec.backends.cuda.route:route",
 }
 
 

@@ -1,6 +1,9 @@
 // What printed regions call beside the primitives.  Floats are `float` in registers, integers below 32 bits `int`.
 #pragma once
 #include "moec/primitives.cuh"
+#ifndef __CUDACC__
+#include <cmath>
+#endif
 
 namespace moec {
 
