@@ -29,8 +29,9 @@ from moec.artifact.manifest import (
     read_weight,
 )
 from moec.errors import ArtifactError, NewerSchema, NotAnArtifact, TamperedArtifact
-from moec.fixed.data import as_data, read_design
+from moec.fixed.data import as_data, read_design, read_interface
 from moec.fixed.design import Design
+from moec.fixed.interface import Interface, agrees, shapes
 
 SCHEMA = 1
 """The newest form of the manifest that this moec writes and reads."""
@@ -53,6 +54,7 @@ class Project:
     options     parameters that it was compiled with
     inputs, outputs, parameters   as PyTorch sees them: rows of `[T, ...]`, and the weights before they are quantised
     design      what the hardware is
+    interface   which of the parameters its numbers come from
     files       SHA-256 of every file but the manifest, by its path below the folder, with `/`
     """
 
@@ -66,6 +68,7 @@ class Project:
     parameters: tuple[Weight, ...]
     guarantees: Guarantees
     design: Design
+    interface: Interface
     files: Mapping[str, str]
     schema: int = SCHEMA
 
@@ -176,11 +179,25 @@ def _project(fields: Fields, schema: int, compiler: str) -> Project:
         parameters=tuple(read_weight(one) for one in fields.records("parameters", 0, 4096)),
         guarantees=read_guarantees(fields.record("guarantees")),
         design=read_design(fields.mapping("design")),
+        interface=read_interface(fields.mapping("interface")),
         files=_files(fields.mapping("files")),
         schema=schema,
     )
     fields.finish()
+    _check_interface(project)
     return project
+
+
+def _check_interface(project: Project) -> None:
+    """Raises InvalidManifest where the layer's numbers come from other parameters than PyTorch is told of."""
+    layer = project.design.layer
+    given = {weight.name: weight.shape for weight in project.parameters}
+    if not agrees(layer, project.interface) or given != shapes(layer, project.interface):
+        raise InvalidManifest("interface does not fit the layer and its parameters")
+    row, names = (layer.width,), [tensor.name for tensor in project.inputs]
+    rows = [tensor.row for tensor in (project.inputs[0], *project.outputs)]
+    if rows != [row, row] or names[1:] != [name for name in (project.interface.task,) if name is not None]:
+        raise InvalidManifest("inputs and outputs do not fit the layer")
 
 
 def _files(given: Mapping[str, Any]) -> Mapping[str, str]:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from enum import StrEnum
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from moec.fixed.design import Board, Design
+from moec.fixed.interface import Interface
+from moec.fixed.limits import reasons
 from moec.fixed.spec import Expert, Layer
 
 _Record = TypeVar("_Record")
@@ -25,7 +27,7 @@ _MOST = 2**31 - 1
 _PORT_BITS = (64, 128, 256, 512, 1024)
 
 
-def as_data(record: Layer | Board | Design) -> dict[str, Any]:
+def as_data(record: Layer | Board | Design | Interface) -> dict[str, Any]:
     """Objects, lists, strings and numbers that say what the record says."""
     return asdict(record)
 
@@ -60,6 +62,11 @@ def read_design(data: object) -> Design:
     return design
 
 
+def read_interface(data: object) -> Interface:
+    """The interface of its data.  Raises ValueError that names what is wrong."""
+    return _record(Interface, data, "interface")
+
+
 def _check_layer(layer: Layer) -> None:
     if not _IDENTIFIER.fullmatch(layer.name):
         raise ValueError(f"layer.name is no identifier: {layer.name!r}")
@@ -77,6 +84,8 @@ def _check_layer(layer: Layer) -> None:
     _check_expert("layer.routed", layer.routed)
     if layer.common is not None:
         _check_expert("layer.common", layer.common)
+    for why in reasons(layer):
+        raise ValueError(f"layer cannot be: {why}")
 
 
 def _check_expert(path: str, expert: Expert) -> None:
@@ -124,6 +133,10 @@ def _value(kind: Any, value: object, path: str) -> Any:
         (kind,) = (option for option in options if option is not NoneType)
         if value is None:
             return None
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or len(value) > _WIDEST:
+            raise ValueError(f"{path} must be a list of at most {_WIDEST} entries")
+        return tuple(_value(options[0], one, f"{path}[{number}]") for number, one in enumerate(value))
     if is_dataclass(kind):
         return _record(kind, value, path)  # type: ignore[arg-type]
     if issubclass(kind, StrEnum):

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from moec.artifact import hls
+from moec.artifact.manifest import TokenTensor, Weight
 from moec.errors import ArtifactError, NewerSchema, NotAnArtifact, TamperedArtifact
+from moec.fixed.interface import shapes
 from tests.artifact.samples import manifest
-from tests.fixed.samples import DESIGN
+from tests.fixed.samples import DESIGN, EDGE, INTERFACE
 
 FILES = {"src/moe_layer.cpp": b"int x;\n", "README.md": b"hello\n"}
 
@@ -26,11 +28,12 @@ def project(**changes: Any) -> hls.Project:
         source=sample.source,
         options={"d": 192},
         target="hls:zcu102",
-        inputs=sample.inputs,
-        outputs=sample.outputs,
-        parameters=sample.parameters,
+        inputs=(TokenTensor("x", (192,), "bf16"), TokenTensor("task", (), "i32")),
+        outputs=(TokenTensor("y", (192,), "bf16"),),
+        parameters=tuple(Weight(name, shape, "f32", "parameter") for name, shape in shapes(EDGE, INTERFACE).items()),
         guarantees=sample.guarantees,
         design=DESIGN,
+        interface=INTERFACE,
         files={name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()},
     )
     return replace(made, **changes)
@@ -107,3 +110,21 @@ def test_a_newer_manifest_is_told_apart() -> None:
     data = json.loads(project().to_json())
     with pytest.raises(NewerSchema):
         hls.Project.from_json(json.dumps(data | {"schema": 2}).encode())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"interface": replace(INTERFACE, task=None)},
+        {"interface": replace(INTERFACE, selection="router.bias")},
+        {"interface": replace(INTERFACE, routed=replace(INTERFACE.routed, count=15))},
+        {"interface": replace(INTERFACE, routed=replace(INTERFACE.routed, gate=INTERFACE.routed.up))},
+        {"interface": replace(INTERFACE, shared=(INTERFACE.routed,))},
+        {"parameters": ()},
+        {"inputs": (TokenTensor("x", (192,), "bf16"),)},
+        {"outputs": (TokenTensor("y", (191,), "bf16"),)},
+    ],
+)
+def test_an_interface_that_does_not_fit_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match="fit the layer"):
+        hls.Project.from_json(project(**changes).to_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moec.fixed.design import Board, Design, Memory, Order
+from moec.fixed.interface import Group, Interface, Source
 from moec.fixed.spec import Activation, Expert, Layer, Router, Score, Weights
 
 EDGE = Layer(
@@ -19,3 +20,16 @@ EDGE = Layer(
 BOARD = Board("bench", "xczu9eg-ffvb1156-2-e", 2520, 912, 0, 274080, 548160, 4, 128, 17.07e9, 300e6, None, False)
 
 DESIGN = Design(EDGE, BOARD, 16, 16, 2, 128, 256, Order.EXPERT, Memory.BRAM, Memory.BRAM, Memory.BRAM)
+
+INTERFACE = Interface(
+    task="task",
+    router=Source("router.gates.weight", None, None),
+    selection=None,
+    routed=Group(
+        16,
+        None,
+        Source("routed.up.weight", None, "routed.up.bias"),
+        Source("routed.down.weight", None, "routed.down.bias"),
+    ),
+    shared=(),
+)

@@ -14,7 +14,7 @@ from tests.fixed.samples import BOARD, DESIGN, EDGE
 
 
 def test_what_is_written_is_read_again() -> None:
-    shared = replace(EDGE, shared=2, common=Expert(64, Activation.SILU, True, False))
+    shared = replace(EDGE, shared=2, common=Expert(64, Activation.GELU, True, False))
     assert read_layer(json.loads(json.dumps(as_data(EDGE)))) == EDGE
     assert read_layer(json.loads(json.dumps(as_data(shared)))) == shared
     assert read_board(json.loads(json.dumps(as_data(BOARD)))) == BOARD

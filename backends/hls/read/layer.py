@@ -11,7 +11,7 @@ from moec.backends.hls.read.experts import Experts, read_experts
 from moec.backends.hls.read.router import read_router
 from moec.backends.hls.read.terms import Terms
 from moec.dialect.functions import layer_function
-from moec.fixed.interface import Group, Interface, Tensor
+from moec.fixed.interface import Interface
 from moec.fixed.limits import reasons
 from moec.fixed.spec import Layer
 
@@ -21,7 +21,7 @@ _AROUND = ("arith.addf", "arith.truncf", "arith.extf", "tensor.expand_shape", "t
 
 @dataclass(frozen=True)
 class Read:
-    """A layer in fixed-point arithmetic, and what it is to PyTorch."""
+    """A layer in fixed-point arithmetic, and the parameters that its numbers come from."""
 
     layer: Layer
     interface: Interface
@@ -41,8 +41,8 @@ def read(module: ir.Module) -> Read:
             )
     chain = _chain(function)
     terms = Terms()
-    tensors = _bind(terms, function)
-    return _Reader(terms, function, chain, tensors).read(str(ir.StringAttr(attributes["moe.layer"]).value))
+    _bind(terms, function)
+    return _Reader(terms, function, chain).read(str(ir.StringAttr(attributes["moe.layer"]).value))
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,14 @@ def _chain(function: ir.Operation) -> _Chain:
     return _Chain(route, experts, combine, tuple(found["moe.shared"]))
 
 
-def _bind(terms: Terms, function: ir.Operation) -> tuple[Tensor, ...]:
-    """Terms of the function's arguments by name; returns its parameters and buffers."""
-    tensors = []
+def _bind(terms: Terms, function: ir.Operation) -> None:
+    """Terms of the function's arguments by name, and the shapes of its parameters and buffers."""
     block = function.regions[0].blocks[0]
     for value, given in zip(block.arguments, function.attributes["arg_attrs"], strict=True):
         name, role = (str(ir.StringAttr(given[key]).value) for key in ("moe.name", "moe.role"))
-        type_ = ir.RankedTensorType(value.type)
         terms.bind(value, "argument", name)
         if role != "input":
-            tensors.append(Tensor(name, tuple(type_.shape), str(type_.element_type), role))
-            terms.shapes[name] = tuple(type_.shape)
-    return tuple(tensors)
+            terms.shapes[name] = tuple(ir.RankedTensorType(value.type).shape)
 
 
 @dataclass(frozen=True)
@@ -104,12 +100,11 @@ class _Reader:
     terms: Terms
     function: ir.Operation
     chain: _Chain
-    tensors: tuple[Tensor, ...]
 
     def read(self, name: str) -> Read:
         block = self.function.regions[0].blocks[0]
         self.terms.prepare(block)
-        x, y, dtype = self._ends()
+        self._require_result()
         count = int(ir.RankedTensorType(self.chain.experts.operands[1].type).shape[0]) - 1
         router = read_router(self.terms, self.chain.route, count)
         routed = read_experts(self.terms, self.chain.experts, count)
@@ -128,27 +123,19 @@ class _Reader:
         why = reasons(layer)
         if why:
             raise unsupported("hls", self.function, "; ".join(why))
-        groups: tuple[Group, ...] = tuple(s.group for s in shared)
-        interface = Interface(
-            x, y, dtype, router.task, router.source, router.selection, routed.group, groups, self.tensors
-        )
-        return Read(layer, interface)
+        groups = tuple(s.group for s in shared)
+        return Read(layer, Interface(router.task, router.source, router.selection, routed.group, groups))
 
-    def _ends(self) -> tuple[str, str, str]:
-        """The names of the input and the result, and the dtype of both."""
+    def _require_result(self) -> None:
+        """The layer gives its result and nothing else, in the dtype of its input."""
         block = self.function.regions[0].blocks[0]
-        x = block.arguments[0]
         results = list(list(block.operations)[-1].operation.operands)
         if len(results) != 1:
             raise unsupported("hls", self.function, "the layer gives more than its result")
         self._require_sum(results[0])
-        names = [
-            str(ir.StringAttr(self.function.attributes[key][0]["moe.name"]).value) for key in ("arg_attrs", "res_attrs")
-        ]
-        kinds = [str(ir.RankedTensorType(v.type).element_type) for v in (x, results[0])]
+        kinds = [str(ir.RankedTensorType(v.type).element_type) for v in (block.arguments[0], results[0])]
         if kinds[0] != kinds[1]:
             raise unsupported("hls", self.function, f"x is {kinds[0]} and the result {kinds[1]}")
-        return names[0], names[1], kinds[0]
 
     def _require_sum(self, result: ir.Value) -> None:
         """The result is the sum of what the routed experts and all shared ones give, and nothing else."""
