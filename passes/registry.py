@@ -18,6 +18,9 @@ PASSES = {
     "expand-experts": "moec.passes.expand_experts:ExpandExperts",
     "fuse-permutation": "moec.passes.fuse_permutation:FusePermutation",
     "fuse-shared-experts": "moec.passes.fuse_shared_experts:FuseSharedExperts",
+    "hls-array": "moec.passes.hls.array:HlsArray",
+    "hls-memories": "moec.passes.hls.memories:HlsMemories",
+    "hls-order": "moec.passes.hls.order:HlsOrder",
     "hoist-router": "moec.passes.hoist_router:HoistRouter",
     "interleave-weights": "moec.passes.interleave_weights:InterleaveWeights",
     "place": "moec.passes.place:Place",
@@ -39,6 +42,9 @@ DEFAULT_PIPELINE = (
     "hoist-router",
     "canonicalize",
 )
+
+HLS_PIPELINE = ("drop-losses", "canonicalize", "hls-order", "hls-array", "hls-memories")
+"""Of targets such as `hls:zcu102`, whose modules stay at graph level."""
 
 _SPEC = re.compile(r"(?P<name>[\w-]+)(?:\{(?P<options>[^{}]*)\})?")
 

@@ -62,7 +62,7 @@ def write_decisions(module: ir.Module, made: Decisions) -> None:
     """Puts the attribute in place of the one that there was, if any."""
     data: dict[str, Any] = {name: value for name, value in asdict(made).items() if value is not None}
     data |= {"layer": as_data(made.layer), "board": as_data(made.board)}
-    with module.context:
+    with module.context, ir.Location.unknown():
         module.operation.attributes[HLS] = to_attribute(data)
 
 

@@ -1,0 +1,127 @@
+"""What the kernel in HLS C++ takes of a board: its buffers, and multipliers as a tool makes them that packs nothing.
+
+Estimates: they say whether a design fits, and were not compared with what a vendor's tool makes of the sources.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from moec.fixed.arithmetic import WIDE
+from moec.fixed.design import Board, Design, Memory, Order
+from moec.fixed.layout import RECORD_BITS, padded
+from moec.fixed.model.blocks import blocks
+from moec.fixed.model.geometry import experts, gated, lanes
+from moec.fixed.model.resources import Resources, lane_multipliers
+from moec.fixed.spec import Activation, Weights
+from moec.fixed.tables import ENTRIES
+
+SHARE = {"dsp": 0.8, "bram": 0.8, "uram": 0.8, "lut": 0.7}
+"""How much of a board a design may take; what is filled further is hard to route at the clock that is asked for."""
+
+TOTAL_BITS = 48
+LOGIT_BITS = 24
+FACTOR_BITS = 18
+LUTS_A_PRODUCT = {Weights.INT8: 0, Weights.INT4: 0, Weights.FIXED16: 0, Weights.TERNARY: 16}
+LUTS_A_LANE = 900
+LUTS_OF_CONTROL = 12000
+"""State machines, streams, and an AXI master for each bundle."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A memory on the chip: `depth` words of `width` bits, `count` times.
+
+    kind  which of the design's choices says what it is made of: "queues", "weights_in" or "rows_in"
+    """
+
+    name: str
+    kind: str
+    width: int
+    depth: int
+    count: int = 1
+
+    @property
+    def bits(self) -> int:
+        return self.width * self.depth * self.count
+
+
+def buffers(design: Design) -> tuple[Buffer, ...]:
+    """Every buffer of the kernel that has more than a few words."""
+    layer, side = design.layer, lanes(design)
+    widest = max(expert.hidden for expert in experts(design))
+    row, hidden = padded(layer.width, design.inputs), padded(widest, design.inputs)
+    tiles = max(row, hidden) // design.inputs
+    at_once = 1 if design.order is Order.TOKEN and not layer.shared else design.tokens
+    token_bits = max(1, (design.tokens - 1).bit_length())
+    found = [
+        Buffer("rows", "rows_in", design.inputs * layer.rows, design.tokens * row // design.inputs),
+        Buffer("hidden", "rows_in", design.inputs * layer.rows, at_once * hidden // design.inputs),
+        Buffer("totals", "rows_in", side * TOTAL_BITS, design.tokens * padded(layer.width, design.outputs) // side),
+        Buffer("queues", "queues", token_bits + FACTOR_BITS, design.tokens * layer.router.slots),
+        Buffer("logits", "queues", side * LOGIT_BITS, design.tokens * padded(layer.experts, design.outputs) // side),
+        Buffer("panels", "weights_in", design.inputs * design.outputs * layer.weights.bits, tiles, 2),
+        Buffer("channels", "weights_in", design.outputs * RECORD_BITS, 1, 2),
+    ]
+    if gated(design):
+        found.append(Buffer("held", "rows_in", side * WIDE, at_once * design.outputs // side))
+    if layer.routed.activation is not Activation.RELU:
+        found.append(Buffer("table", "queues", RECORD_BITS, ENTRIES, side))
+    return tuple(found)
+
+
+def memory(design: Design, buffer: Buffer) -> Memory:
+    """What a buffer is made of; one of a few words is of look-up tables, whatever the others of its kind are."""
+    chosen: Memory = getattr(design, buffer.kind)
+    return Memory.LUTRAM if buffer.depth <= 64 else chosen
+
+
+def buffer_parts(design: Design) -> dict[str, Resources]:
+    """What each buffer takes."""
+    made = {}
+    for buffer in buffers(design):
+        one = blocks(memory(design, buffer), buffer.width, buffer.depth)
+        total = Resources(0, 0, 0, 0, 0)
+        for _ in range(buffer.count):
+            total += one
+        made[buffer.name] = total
+    return made
+
+
+def multipliers(design: Design) -> int:
+    """DSP blocks: one a product (none for ternary weights), and those of the lanes."""
+    products = 0 if design.layer.weights is Weights.TERNARY else design.inputs * design.outputs
+    return products + lanes(design) * lane_multipliers(design)
+
+
+def resources(design: Design) -> Resources:
+    """What the kernel takes in all."""
+    logic = design.inputs * design.outputs * LUTS_A_PRODUCT[design.layer.weights] + lanes(design) * LUTS_A_LANE
+    accumulators = design.outputs * 64
+    lut = logic + accumulators + LUTS_OF_CONTROL + design.ports * 1500
+    total = Resources(multipliers(design), 0, 0, lut, ceil(1.5 * lut))
+    for part in buffer_parts(design).values():
+        total += part
+    return total
+
+
+def room(board: Board) -> Resources:
+    """What a design may take of a board."""
+    return Resources(
+        int(board.dsp * SHARE["dsp"]),
+        int(board.bram * SHARE["bram"]),
+        int(board.uram * SHARE["uram"]),
+        int(board.lut * SHARE["lut"]),
+        board.ff,
+    )
+
+
+def excess(design: Design) -> list[str]:
+    """What the kernel would take more of than it may; nothing where it fits."""
+    taken, most = resources(design), room(design.board)
+    return [
+        f"{getattr(taken, name):,g} {what} of {getattr(most, name):,g}"
+        for name, what in (("dsp", "DSP blocks"), ("bram", "block RAMs"), ("uram", "UltraRAMs"), ("lut", "LUTs"))
+        if getattr(taken, name) > getattr(most, name)
+    ]
