@@ -7,9 +7,8 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Buffer, Kernel, Scope
-from moec.backends.cuda.matmul import warpgroups
+from moec.backends.cuda.matmul import lanes, tiles, warpgroups, warps
 from moec.backends.cuda.matmul.problem import Problem, problem
-from moec.backends.cuda.matmul.tile import WarpgroupTile
 
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
@@ -26,7 +25,21 @@ def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type:
 
 
 def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
-    if of.type in ("bf16", "f16") and of.lhs_type == of.type and of.inner % 8 == 0 and arch.wgmma:
-        tile = WarpgroupTile(len(of.weights), 256 // len(of.weights) // 8 * 8, 4)
-        return (warpgroups.kernel(of, tile, scope, "matmul", rows, rows_type, (0, None)),)
-    raise unsupported("cuda", of.op, f"rows of {of.lhs_type} and weights of {of.type}")
+    if "f32" in (of.type, of.lhs_type):
+        # Nothing on a tensor core multiplies f32 exactly.
+        return (lanes.kernel(of, scope, "product_f32", rows, rows_type),)
+    if of.type != of.lhs_type or of.type not in ("bf16", "f16"):
+        raise unsupported("cuda", of.op, f"rows of {of.lhs_type} and weights of {of.type}")
+    if of.inner % 8 or (of.transposed and of.columns % 8):
+        raise unsupported(
+            "cuda", of.op, f"rows of {of.columns if of.inner % 8 == 0 else of.inner} elements: no multiple of 16 bytes"
+        )
+    few = tiles.few_rows(of)
+    limit = tiles.most_tokens_of_few_rows(of)
+    made = [warps.kernel(of, few, 2, scope, "product_few", rows, rows_type, (0, limit))]
+    if arch.wgmma and not of.transposed:
+        tile = tiles.warpgroup_tile(of)
+        made.append(warpgroups.kernel(of, tile, scope, "product", rows, rows_type, (limit, None)))
+    else:
+        made.append(warps.kernel(of, tiles.many_rows(of), 1, scope, "product", rows, rows_type, (limit, None)))
+    return tuple(made)

@@ -1,0 +1,191 @@
+// A grouped matmul of warps (sm_80 and later): rows and weights come by cp.async, products are mma.sync's.
+//
+// Every thread brings lines of 64 elements into a ring of stages and multiplies; a warp has rows / down rows by
+// width / across columns of each weight, so that a thread holds the sums of the same element of all weights.
+#pragma once
+#include "moec/matmul/results.cuh"
+#include "moec/matmul/work.cuh"
+
+namespace moec {
+
+// `transposed`: weights are [E, inner, columns] and stand in shared memory as they lie, lines along the columns.
+template <class T_, int inner_, int columns_, int products_, int rows_, int width_, int stages_, int down_, int across_,
+          bool transposed_>
+struct WarpTile {
+  using T = T_;
+  static constexpr int inner = inner_, columns = columns_, products = products_, rows = rows_, width = width_;
+  static constexpr int stages = stages_, down = down_, across = across_;
+  static constexpr bool transposed = transposed_;
+  static constexpr int depth = 64, steps = (inner + depth - 1) / depth, threads = 32 * down * across;
+  static constexpr int lhs_bytes = rows * 128, rhs_bytes = width * products * 128, stage_bytes = lhs_bytes + rhs_bytes;
+  static constexpr int high = rows / down / 16, wide = width / across / 8;  // of a warp, in products of 16 by 8
+  static_assert(inner % 8 == 0 && rows % (16 * down) == 0 && width % (8 * across) == 0 && stages >= 2);
+  static_assert(wide == 1 || wide % 2 == 0);
+  static_assert(!transposed || (columns % 8 == 0 && width % 64 == 0 && wide % 2 == 0));
+};
+
+// Brings one stage after the other of all parts of this block; each thread its share.
+template <class Tile, class W>
+struct Loader {
+  using T = typename Tile::T;
+  static constexpr int lines = Tile::threads / 8;  // that the block brings at once
+  static constexpr int each = (Tile::rows + lines - 1) / lines;
+
+  const W& work;
+  const T* lhs;
+  const T* const* rhs;
+  int parts, number, step;
+  Part part;
+  int source[each];
+
+  MOEC_DEVICE Loader(const W& work, const T* lhs, const T* const* rhs)
+      : work(work), lhs(lhs), rhs(rhs), parts(work.parts()), number(block_index()), step(0) {
+    begin();
+  }
+
+  MOEC_DEVICE void begin() {
+    if (number >= parts) return;
+    part = work.part(number);
+    MOEC_UNROLL
+    for (int i = 0; i < each; i++) {
+      const int row = (thread_index() >> 3) + i * lines;
+      source[i] = row < part.count ? work.plan.source(part.first + row) : -1;
+    }
+  }
+
+  // Starts the copies of the next stage and ends their group, which is empty behind the last stage.
+  MOEC_DEVICE void bring(u8* stage) {
+    if (number < parts) {
+      copy_lhs(stage);
+      copy_rhs(stage + Tile::lhs_bytes);
+      if (++step == Tile::steps) {
+        step = 0;
+        number += grid_blocks();
+        begin();
+      }
+    }
+    copies_commit();
+  }
+
+  MOEC_DEVICE void copy_lhs(u8* stage) const {
+    const int unit = thread_index() & 7, at = step * Tile::depth + unit * 8;
+    MOEC_UNROLL
+    for (int i = 0; i < each; i++) {
+      const int row = (thread_index() >> 3) + i * lines;
+      const bool real = source[i] >= 0 && at < Tile::inner;
+      if (Tile::rows % lines == 0 || row < Tile::rows)
+        copy_async(stage + swizzled(row, unit), lhs + (real ? (i64)source[i] * Tile::inner + at : 0), real ? 16 : 0);
+    }
+  }
+
+  MOEC_DEVICE void copy_rhs(u8* stage) const {
+    const int unit = thread_index() & 7;
+    constexpr int count = (Tile::width + lines - 1) / lines;
+    MOEC_UNROLL
+    for (int p = 0; p < Tile::products; p++) {
+      MOEC_UNROLL
+      for (int i = 0; i < count; i++) {
+        const int line = (thread_index() >> 3) + i * lines;
+        if (Tile::width % lines != 0 && line >= Tile::width) continue;
+        int column, k;
+        i64 at;
+        if constexpr (Tile::transposed) {
+          k = step * Tile::depth + line % 64;
+          column = part.column + line / 64 * 64 + unit * 8;
+          at = ((i64)part.expert * Tile::inner + k) * Tile::columns + column;
+        } else {
+          k = step * Tile::depth + unit * 8;
+          column = part.column + line;
+          at = ((i64)part.expert * Tile::columns + column) * Tile::inner + k;
+        }
+        const bool real = column < Tile::columns && k < Tile::inner;
+        copy_async(stage + p * Tile::width * 128 + swizzled(line, unit), rhs[p] + (real ? at : 0), real ? 16 : 0);
+      }
+    }
+  }
+};
+
+template <class Tile>
+using WarpSums = float[Tile::products][Tile::high][Tile::wide][4];
+
+// Adds what one stage gives to the sums of this warp.
+template <class Tile>
+MOEC_DEVICE void multiply_stage(const u8* stage, WarpSums<Tile>& sums) {
+  const int lane = lane_index(), warp = warp_index();
+  const int row = warp / Tile::across * (Tile::high * 16) + (lane & 15);
+  const int column = warp % Tile::across * (Tile::wide * 8);
+  MOEC_UNROLL
+  for (int k = 0; k < 4; k++) {
+    u32 a[Tile::high][4];
+    MOEC_UNROLL
+    for (int i = 0; i < Tile::high; i++) load_matrices(a[i], stage + swizzled(row + i * 16, k * 2 + (lane >> 4)));
+    MOEC_UNROLL
+    for (int p = 0; p < Tile::products; p++) {
+      const u8* const rhs = stage + Tile::lhs_bytes + p * Tile::width * 128;
+      MOEC_UNROLL
+      for (int j = 0; j < Tile::wide; j += 2) {
+        u32 b[4];
+        if constexpr (Tile::transposed) {
+          const int at = column + j * 8 + (lane >> 4) * 8;
+          load_matrices_transposed(b, rhs + swizzled(at / 64 * 64 + k * 16 + (lane & 15), at / 8 & 7));
+        } else if constexpr (Tile::wide == 1) {
+          // Four matrices along k are for two steps of k.
+          load_matrices(b, rhs + swizzled(column + (lane & 7), k / 2 * 4 + (lane >> 3)));
+          if (k & 1) {
+            b[0] = b[2];
+            b[1] = b[3];
+          }
+        } else {
+          const int at = column + j * 8 + (lane >> 4) * 8 + (lane & 7);
+          load_matrices(b, rhs + swizzled(at, k * 2 + (lane >> 3 & 1)));
+        }
+        MOEC_UNROLL
+        for (int i = 0; i < Tile::high; i++) {
+          multiply<typename Tile::T>(sums[p][i][j], a[i], b[0], b[1]);
+          if constexpr (Tile::wide > 1) multiply<typename Tile::T>(sums[p][i][j + 1], a[i], b[2], b[3]);
+        }
+      }
+    }
+  }
+}
+
+// The whole kernel: Tile::threads threads, stages * stage_bytes + 4 * experts bytes of shared memory.
+template <class Tile, class P, class Epilogue>
+MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* lhs, const P& plan,
+                                   const typename Tile::T* const (&rhs)[Tile::products], const Epilogue& epilogue) {
+  const Work<P, Tile::rows, Tile::columns, Tile::width> work{
+      plan, shared_array<int>(shared + Tile::stages * Tile::stage_bytes)};
+  if (warp_index() == 0) work.count();
+  sync_block();
+  Loader<Tile, decltype(work)> loader(work, lhs, rhs);
+  for (int i = 0; i < Tile::stages - 1; i++) loader.bring(shared + i * Tile::stage_bytes);
+  const int lane = lane_index(), warp = warp_index();
+  const int parts = work.parts();
+  int step = 0;
+  for (int number = block_index(); number < parts; number += grid_blocks()) {
+    WarpSums<Tile> sums = {};
+    for (int k = 0; k < Tile::steps; k++, step++) {
+      copies_wait<Tile::stages - 2>();
+      sync_block();
+      loader.bring(shared + (step + Tile::stages - 1) % Tile::stages * Tile::stage_bytes);
+      multiply_stage<Tile>(shared + step % Tile::stages * Tile::stage_bytes, sums);
+    }
+    const Part part = work.part(number);
+    MOEC_UNROLL
+    for (int i = 0; i < Tile::high; i++) {
+      MOEC_UNROLL
+      for (int half = 0; half < 2; half++) {
+        const int row = (warp / Tile::across * Tile::high + i) * 16 + half * 8 + lane / 4;
+        const bool real = row < part.count;
+        const int line = part.first + (real ? row : 0);
+        emit_row<Tile::columns, Tile::products, Tile::wide>(
+            epilogue, epilogue.row(line, part.expert, work.plan.slot(line)), line, real,
+            part.column + warp % Tile::across * (Tile::wide * 8), Tile::columns,
+            [&](int p, int block, int odd) { return sums[p][i][block][half * 2 + odd]; });
+      }
+    }
+  }
+  copies_wait<0>();
+}
+
+}  // namespace moec
