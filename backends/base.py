@@ -16,6 +16,7 @@ from moec.diagnostics import Diagnostic, Severity
 from moec.dialect.places import place
 from moec.errors import DiagnosticError
 from moec.fixed.design import Design
+from moec.fixed.interface import Interface
 
 
 class Unsupported(DiagnosticError):
@@ -64,7 +65,7 @@ class ProjectBackend(ABC):
 
     @abstractmethod
     def prepare(self, module: ir.Module) -> None:
-        """Write into a graph-level module what passes must know of the target.  Raises Unsupported.
+        """Write into a graph-level module without losses what passes must know of the target.  Raises Unsupported.
 
         Does nothing to a module that says it already; raises DiagnosticError where that is for another machine.
         """
@@ -93,11 +94,13 @@ class ProjectBackend(ABC):
 class Project:
     """What a project's folder holds, beside its manifest.
 
-    design  what the hardware is
-    files   contents by path below the folder, with `/`
+    design     what the hardware is
+    interface  which of the layer's parameters its numbers come from
+    files      contents by path below the folder, with `/`
     """
 
     design: Design
+    interface: Interface
     files: Mapping[str, bytes]
 
 

@@ -43,9 +43,6 @@ DEFAULT_PIPELINE = (
     "canonicalize",
 )
 
-HLS_PIPELINE = ("drop-losses", "canonicalize", "hls-order", "hls-array", "hls-memories")
-"""Of targets such as `hls:zcu102`, whose modules stay at graph level."""
-
 _SPEC = re.compile(r"(?P<name>[\w-]+)(?:\{(?P<options>[^{}]*)\})?")
 
 

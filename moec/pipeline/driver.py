@@ -132,6 +132,7 @@ class Compilation:
         with self.stage("kernels"):
             default: Sequence[str] = passes.DEFAULT_PIPELINE
             if isinstance(self.backend, ProjectBackend):
+                passes.run(module, passes.parse_pipeline(["drop-losses"]))
                 self.backend.prepare(module)
                 default = self.backend.pipeline()
             specs = default if self.passes is None else self.passes

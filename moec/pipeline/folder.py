@@ -54,6 +54,7 @@ def write_project(compilation: "Compilation", backend: ProjectBackend, output: P
         parameters=describe.weights(kernels),
         guarantees=replace(describe.guarantees(kernels), accumulation="exact integers"),
         design=made.design,
+        interface=made.interface,
         files={path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())},
     )
     with compilation.stage("folder"):

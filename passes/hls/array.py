@@ -6,9 +6,10 @@ from typing import ClassVar
 from torch_mlir import ir
 
 from moec.dialect.hls import write_decisions
+from moec.errors import DiagnosticError
 from moec.fixed.design import Design
 from moec.fixed.model.kernel import SHARE, excess
-from moec.fixed.model.search import LARGEST, Candidate, candidates, choose
+from moec.fixed.model.search import LARGEST, SMALLEST, Candidate, candidates, choose
 from moec.fixed.model.traffic import balance, port_bytes, tokens_an_expert
 from moec.passes.base import Pass, Remarks
 from moec.passes.hls.undecided import decided, provisional
@@ -44,7 +45,8 @@ class HlsArray(Pass):
         start = provisional(found)
         fitting = list(candidates(start, *asked))
         if not fitting:
-            raise nothing_fits(replace(start, **smallest(asked)))
+            smallest = (number or least for number, least in zip(asked, (SMALLEST, SMALLEST, 1), strict=True))
+            raise nothing_fits(provisional(found), *smallest)
         best = choose(fitting)
         made = best.design
         write_decisions(
@@ -56,14 +58,9 @@ class HlsArray(Pass):
             remarks.add(self, text, where)
 
 
-def smallest(asked: tuple[int, int, int]) -> dict[str, int]:
-    return {name: number or 4 for name, number in zip(("inputs", "outputs"), asked, strict=False)} | {
-        "ports": asked[2] or 1
-    }
-
-
-def nothing_fits(design: Design) -> Exception:
-    """The refusal of a layer for which there is no array on this board, and what would help."""
+def nothing_fits(start: Design, inputs: int, outputs: int, ports: int) -> DiagnosticError:
+    """The refusal of a layer for which there is no array, this one being the smallest, and what would help."""
+    design = replace(start, inputs=inputs, outputs=outputs, ports=ports)
     layer, board = design.layer, design.board
     tokens = design.tokens
     while tokens > 1 and excess(replace(design, tokens=tokens)):
@@ -71,7 +68,7 @@ def nothing_fits(design: Design) -> Exception:
     helps = not excess(replace(design, tokens=tokens))
     return error(
         "E0743",
-        f"`{layer.name}` does not fit on `{board.name}`: the smallest array would take {'; '.join(excess(design))}",
+        f"`{layer.name}` does not fit on `{board.name}`: an array of {inputs} x {outputs} would take {'; '.join(excess(design))}",
         notes=[f"at most {share:.0%} of a board's {name} are used" for name, share in SHARE.items()],
         fix=f"compile for calls of fewer tokens: `tokens={tokens}`" if helps else "choose a larger board",
     )

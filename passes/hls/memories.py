@@ -34,7 +34,8 @@ class HlsMemories(Pass):
             return
         design = bind(provisional(found))
         if design is None:
-            raise nothing_fits(provisional(found))
+            start = provisional(found)
+            raise nothing_fits(start, start.inputs, start.outputs, start.ports)
         write_decisions(
             module,
             replace(found, queues=design.queues, weights_in=design.weights_in, rows_in=design.rows_in),

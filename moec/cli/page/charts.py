@@ -9,11 +9,11 @@ from itertools import groupby
 from moec.cli import wording
 from moec.cli.page import scales
 from moec.cli.page.bins import Bin
-from moec.cli.page.element import Element, element
 from moec.cli.page.heat import Heat, heat, legend, picture
 from moec.cli.page.timeline import Timeline
 from moec.cli.wording import Tone
 from moec.journal import Record, Rollback, Swap
+from moec.markup import Element, element
 
 _HEIGHT = 100
 """Of a curve, in the units of its drawing."""

@@ -10,11 +10,11 @@ from importlib import resources
 
 from moec.cli import wording
 from moec.cli.page import charts, tables
-from moec.cli.page.element import Element, document, element
 from moec.cli.page.heat import Heat
 from moec.cli.page.scales import local
 from moec.cli.page.timeline import Timeline
 from moec.journal import Decision, Failed, Liveness, Reading, Rollback, Start, Tables, Travelled, liveness
+from moec.markup import Element, document, element
 
 _DIGITS = 4
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moec.cli.page.element import Element, element
 from moec.cli.page.png import Colour, data_uri, indexed, ramp
+from moec.markup import Element, element
 
 LIGHT: tuple[Colour, ...] = ((240, 245, 251), (176, 210, 244), (86, 152, 224), (28, 92, 171), (9, 35, 77))
 DARK: tuple[Colour, ...] = ((24, 33, 46), (22, 62, 117), (42, 120, 214), (134, 182, 239), (238, 246, 255))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from moec.cli.page.element import Element, element
+from moec.markup import Element, element
 
 WIDTH, LEFT, RIGHT = 1180, 136, 20
 _LANE, _GAP, _HEAD, _RANK_GAP, _LEGEND_LINE = 20, 4, 20, 14, 18

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from moec.cli import wording
 from moec.cli.page.charts import clock, coarse, mark_events
-from moec.cli.page.element import Child, Element, element
 from moec.cli.page.scales import local
 from moec.cli.page.timeline import Timeline, Variant
 from moec.journal import Decision, Evicted, Failed, Planned, Record, Rollback, Swap
+from moec.markup import Child, Element, element
 
 _ROWS = 60
 """Of the table that has the curves in figures."""

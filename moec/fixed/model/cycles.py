@@ -86,7 +86,8 @@ def visits(design: Design, counts: Sequence[int]) -> list[Visit]:
         shapes += [(layer.common, tokens)] * layer.shared
     if design.order is Order.TOKEN:
         shapes = [(shape, 1) for shape, count in shapes for _ in range(count)]
-    return [Visit(load_expert(design, shape), expert(design, shape, count)) for shape, count in shapes]
+    known = {one: Visit(load_expert(design, one[0]), expert(design, *one)) for one in set(shapes)}
+    return [known[one] for one in shapes]
 
 
 def route(design: Design, tokens: int) -> int:

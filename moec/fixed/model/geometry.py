@@ -108,10 +108,10 @@ def passes(design: Design, expert: Expert) -> Passes:
     down = linear(design, expert.hidden, design.layer.width)
     first = Linear(up.steps, up.tiles * (2 if expert.gated else 1))
     period = first.cycles // up.tiles
-    gap = 0
+    gap, behind, side = 0, hidden(design), lanes(design)
     for step in range(down.steps):
         channel = min((step + 1) * design.inputs, up.tiles * design.outputs) - 1
         tile, place = divmod(channel, design.outputs)
-        ready = (tile + 1) * period - 1 + hidden(design) + place // lanes(design)
+        ready = (tile + 1) * period - 1 + behind + place // side
         gap = max(gap, ready - first.cycles - step)
     return Passes(first, gap, down)
