@@ -68,7 +68,8 @@ def nothing_fits(start: Design, inputs: int, outputs: int, ports: int) -> Diagno
     helps = not excess(replace(design, tokens=tokens))
     return error(
         "E0743",
-        f"`{layer.name}` does not fit on `{board.name}`: an array of {inputs} x {outputs} would take {'; '.join(excess(design))}",
+        f"`{layer.name}` does not fit on `{board.name}`: an array of {inputs} x {outputs} would take "
+        + "; ".join(excess(design)),
         notes=[f"at most {share:.0%} of a board's {name} are used" for name, share in SHARE.items()],
         fix=f"compile for calls of fewer tokens: `tokens={tokens}`" if helps else "choose a larger board",
     )
