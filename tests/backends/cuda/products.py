@@ -13,7 +13,7 @@ from moec.backends.cuda import kernel as k
 from moec.backends.cuda.arch import Arch
 from moec.dialect import context
 from moec.oracle import routing
-from tests.backends.cuda.simulator import Simulated, TensorMap
+from tests.backends.cuda.simulator import Fault, Simulated, TensorMap
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 MULTIPROCESSORS = 3
@@ -92,8 +92,8 @@ Emit = Callable[[ir.Operation, k.Scope, Arch], tuple[k.Kernel, ...]]
 class Emitted:
     """The kernels of a product."""
 
-    def __init__(self, product: Product, arch: Arch, emit: Emit) -> None:
-        self.product, self.arch = product, arch
+    def __init__(self, product: Product, arch: Arch, emit: Emit, fault: Fault | None = None) -> None:
+        self.product, self.arch, self.fault = product, arch, fault
         with context(), ir.Location.unknown():
             self.module = ir.Module.parse(product.text)
             (function,) = self.module.body.operations
@@ -111,7 +111,7 @@ class Emitted:
     @property
     def simulated(self) -> Simulated:
         if self._simulated is None:
-            self._simulated = Simulated(self.source, [one.name for one in self.kernels])
+            self._simulated = Simulated(self.source, [one.name for one in self.kernels], self.fault)
         return self._simulated
 
     def run(self, inputs: dict[str, torch.Tensor], seed: int = 0) -> torch.Tensor:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -54,13 +55,30 @@ def objects() -> tuple[Path, ...]:
     return tuple(made)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A header below `include` in which `right` stands once, and what is planted there instead."""
+
+    header: str
+    right: str
+    wrong: str
+
+
 @cache
-def library(source: str, kernels: tuple[str, ...]) -> Path:
+def library(source: str, kernels: tuple[str, ...], fault: Fault | None = None) -> Path:
     """The shared library of a source, which exports `moec_sim_launch_NAME` for each of its kernels."""
     text = source + "\n" + "".join(f"MOEC_EXPORT({name})\n" for name in kernels)
-    path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.cc"
+    path = _folder() / f"{hashlib.sha256(f'{text}{fault}'.encode()).hexdigest()[:24]}.cc"
     path.write_text(text)
-    _run(_compiler(), *FLAGS, "-shared", "-x", "c++", path, "-x", "none", *objects(), "-o", path.with_suffix(".so"))
+    flags = [*FLAGS, "-shared"]
+    if fault is not None:
+        sound = (INCLUDE / fault.header).read_text()
+        assert sound.count(fault.right) == 1, f"{fault.right!r} stands {sound.count(fault.right)} times"
+        planted = path.with_suffix("") / fault.header
+        planted.parent.mkdir(parents=True)
+        planted.write_text(sound.replace(fault.right, fault.wrong))
+        flags.insert(0, f"-I{path.with_suffix('')}")
+    _run(_compiler(), *flags, "-x", "c++", path, "-x", "none", *objects(), "-o", path.with_suffix(".so"))
     return path.with_suffix(".so")
 
 
@@ -74,8 +92,8 @@ class TensorMap:
 class Simulated:
     """Kernels of one source."""
 
-    def __init__(self, source: str, kernels: Sequence[str]) -> None:
-        self._library = ctypes.CDLL(str(library(source, tuple(kernels))))
+    def __init__(self, source: str, kernels: Sequence[str], fault: Fault | None = None) -> None:
+        self._library = ctypes.CDLL(str(library(source, tuple(kernels), fault)))
         self._library.moec_sim_error.restype = ctypes.c_char_p
 
     def order(self, seed: int) -> None:

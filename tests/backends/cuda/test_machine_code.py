@@ -1,0 +1,49 @@
+"""What nvcc makes of the kernels: code for every architecture, without spilled registers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from moec.backends.cuda.arch import ARCHITECTURES
+from moec.backends.cuda.matmul import emit
+from tests.backends.cuda.products import SWIGLU, Emitted, Product
+from tests.backends.cuda.simulator import INCLUDE
+
+WEIGHTED = """%e = "moe.element"(%w) {kind = "slot"} : (tensor<?x8xf32>) -> f32
+      %v = arith.mulf %a0, %e : f32"""
+PRODUCTS = {
+    "up": Product(inner=2048, columns=768, experts=128, per_token=8, products=2, body=SWIGLU),
+    "down": Product(inner=768, columns=2048, experts=128, per_token=8, gather=False, body=WEIGHTED),
+    "transposed": Product(inner=2048, columns=768, experts=128, per_token=8, gather=False, transposed=True),
+    "f16": Product(inner=1000, columns=104, experts=8, per_token=2, type="f16", products=3),
+    "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
+}
+CASES = [("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmaxnreg.inc", "cp.async.cg"))] + [
+    pytest.param(name, arch, ("fma.rn.f32",) if name == "logits" else ("mma.sync",), marks=pytest.mark.slow)
+    for arch in ARCHITECTURES
+    for name in PRODUCTS
+    if (name, arch) != ("up", "sm_90a")
+]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
+@pytest.mark.parametrize(("name", "arch", "instructions"), CASES)
+def test_no_register_is_spilled(name: str, arch: str, instructions: tuple[str, ...], tmp_path: Path) -> None:
+    emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)
+    source = tmp_path / "kernels.cu"
+    source.write_text(emitted.source)
+    command = ["nvcc", f"-arch={arch}", "-std=c++17", f"-I{INCLUDE}", "-cubin", "-Xptxas", "-v", "--keep"]
+    command += ["--keep-dir", str(tmp_path), "-o", str(tmp_path / "kernels.cubin"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spilled = re.findall(r"(\d+) bytes spill stores", done.stderr)
+    assert spilled == ["0"] * len(emitted.kernels), done.stderr
+    assert "serialized" not in done.stderr, done.stderr
+    ptx = (tmp_path / "kernels.ptx").read_text()
+    for instruction in instructions:
+        assert instruction in ptx
