@@ -54,6 +54,22 @@ class UnsupportedCpu(ArtifactError):
     """None of the file's variants can run on this processor."""
 
 
+class UnsupportedGpu(ArtifactError):
+    """The file has no code for the architecture of a CUDA device."""
+
+
+class CudaError(MoecError):
+    """The driver of a CUDA device refuses something, or a kernel failed there."""
+
+
+class CudaOutOfMemory(CudaError):
+    """A CUDA device has no memory for what the driver was asked for."""
+
+
+class NoCudaDriver(CudaError):
+    """This machine has no driver for CUDA devices."""
+
+
 class PlacementError(MoecError):
     """Experts cannot be placed on ranks as it was asked."""
 

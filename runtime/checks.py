@@ -14,6 +14,7 @@ from moec.errors import DeviceError, DtypeError, InputError, LayoutError, RangeE
 from moec.runtime.dtypes import TORCH_DTYPES
 
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,13 @@ class Signature:
 
     layer: str
     inputs: tuple[Input, ...]
+    on_cuda: bool
+    """Whether there is code for CUDA devices."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Signature:
-        return cls(manifest.layer, tuple(Input.of(tensor) for tensor in manifest.inputs))
+        inputs = tuple(Input.of(tensor) for tensor in manifest.inputs)
+        return cls(manifest.layer, inputs, manifest.cuda is not None)
 
     def bind(self, positional: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
         """The arguments of a call in the order of the inputs."""
@@ -71,8 +75,8 @@ class Signature:
             for spec, value in zip(self.inputs, values, strict=True)
         ]
 
-    def flatten(self, values: Sequence[Any]) -> tuple[list[torch.Tensor], tuple[int, ...]]:
-        """Check every value and give it the shape `(T, *row)`; also the shape that the tokens had.
+    def flatten(self, values: Sequence[Any], device: torch.device = _CPU) -> tuple[list[torch.Tensor], tuple[int, ...]]:
+        """Check every value, all on `device`, and give it the shape `(T, *row)`; also the shape that the tokens had.
 
         An input of integers, one a token, may be given as an int or a 0-d integer tensor: the same for every token.
         """
@@ -85,8 +89,8 @@ class Signature:
                 shared = True
                 flat.append(value)
                 continue
-            if not _acceptable(spec, value):
-                raise _objection(self.layer, spec, value)
+            if not _acceptable(spec, value, device):
+                raise _objection(self.layer, spec, value, device, self.on_cuda)
             rank = len(spec.row)
             shape = value.shape[: value.ndim - rank]
             if leading is None:
@@ -102,17 +106,17 @@ class Signature:
             tokens = math.prod(leading)
             for index, spec in enumerate(self.inputs):
                 if spec.may_be_shared and _is_scalar(values[index]):
-                    flat[index] = self._shared(spec, values[index], tokens)
+                    flat[index] = self._shared(spec, values[index], tokens, device)
         return flat, leading
 
-    def _shared(self, spec: Input, value: Any, tokens: int) -> torch.Tensor:
+    def _shared(self, spec: Input, value: Any, tokens: int, device: torch.device) -> torch.Tensor:
         if isinstance(value, torch.Tensor):
-            if value.device.type != "cpu" or value.dtype not in (torch.int32, torch.int64):
-                raise _objection(self.layer, spec, value)
+            if value.device != device or value.dtype not in (torch.int32, torch.int64):
+                raise _objection(self.layer, spec, value, device, self.on_cuda)
             return value.to(torch.int32).expand(tokens).contiguous()
         if not _INT32_MIN <= value <= _INT32_MAX:
             raise RangeError(f"{self.layer}: {spec.name!r} must fit 32 bits; {value} does not")
-        return torch.full((tokens,), value, dtype=torch.int32, device="cpu")
+        return torch.full((tokens,), value, dtype=torch.int32, device=device)
 
 
 def _is_scalar(value: object) -> bool:
@@ -121,21 +125,21 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
 
 
-def _acceptable(spec: Input, value: Any) -> bool:
+def _acceptable(spec: Input, value: Any, device: torch.device) -> bool:
     if not isinstance(value, torch.Tensor):
         return False
     rank = len(spec.row)
     return (
         value.dtype is spec.dtype
         and value.layout is torch.strided
-        and (value.is_cpu or value.device.type == "cpu")  # a fake tensor knows its device only by the latter
+        and value.device == device
         and value.ndim >= rank
         and value.shape[value.ndim - rank :] == spec.row
         and value.is_contiguous()
     )
 
 
-def _objection(layer: str, spec: Input, value: Any) -> InputError:
+def _objection(layer: str, spec: Input, value: Any, device: torch.device, on_cuda: bool) -> InputError:
     """Why `value` was not acceptable: the first reason in the order in which a person would want to know."""
     name = f"{layer}: input {spec.name!r}"
     shape = ", ".join(["…", *map(str, spec.row)])
@@ -148,8 +152,13 @@ def _objection(layer: str, spec: Input, value: Any) -> InputError:
         return LayoutError(f"{name} is a {value.layout} tensor; call `.to_dense()`")
     if value.device.type == "meta":
         return DeviceError(f"{name} is on the meta device and holds no values")
-    if value.device.type != "cpu":
-        return DeviceError(f"{name} is on {value.device}; this layer is compiled for the CPU: call `.cpu()`")
+    if value.device != device:
+        if not on_cuda:
+            return DeviceError(f"{name} is on {value.device}; this layer is compiled for the CPU: call `.cpu()`")
+        return DeviceError(
+            f"{name} is on {value.device}, and the layer is on {device}: move one of them, with `.to({str(device)!r})` "
+            f"or `layer.to({str(value.device)!r})`"
+        )
     if value.dtype is not spec.dtype:
         return DtypeError(f"{name} must be {spec.dtype}, not {value.dtype}; call `.to({spec.dtype})`")
     if tuple(value.shape[max(value.ndim - len(spec.row), 0) :]) != spec.row:

@@ -81,8 +81,14 @@ class Weights(nn.Module):
         index = self._indices[name]
         weight = self._store.weights[index]
         if self._casting and isinstance(value, torch.Tensor):
-            value = value.detach().to(device="cpu", dtype=TORCH_DTYPES[weight.dtype])
-        if self._store.keep:
+            value = value.detach().to(device=self._store.device, dtype=TORCH_DTYPES[weight.dtype])
+        if self._store.device.type != "cpu":
+            # Kernels read it where it is, perhaps together with its neighbours.
+            check_weight(weight, value, self._store.device)
+            with torch.no_grad():
+                self.get(name).copy_(value)
+            self._store.missing.pop(weight.name, None)
+        elif self._store.keep:
             check_weight(weight, value)
             self._put(name, value)
             self._store.reserve()
@@ -132,21 +138,28 @@ class Weights(nn.Module):
             self.__dict__["_casting"] = False
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """`.to`, `.half`, `.cuda`, `.share_memory` …: fine where they change nothing, an error where they would."""
+        """`.to`, `.half`, `.cuda`, `.share_memory` …: fine where they change nothing, or only the device of the whole
+        layer to one that it has code for; an error otherwise."""
+        layer = self._store.kernel.library.manifest.layer
+        target = self._store.device
         for dtype in dict.fromkeys(TORCH_DTYPES[weight.dtype] for weight in self._store.weights):
-            probe = torch.empty(0, dtype=dtype, device="cpu")
+            probe = torch.empty(0, dtype=dtype, device=self._store.device)
             result = fn(probe)
-            layer = self._store.kernel.library.manifest.layer
-            if result.device != probe.device:
-                raise DeviceError(f"{layer} is compiled for the CPU and cannot be moved to {result.device}")
+            target = result.device
             if result.dtype != dtype:
                 raise DtypeError(
                     f"{layer} cannot be converted: its weights of {dtype} are {dtype} in the machine code. Compile it "
                     "for another dtype, or convert the model before the layer is put into it."
                 )
-            if result.is_shared():
+            if result.device.type == "cpu" and result.is_shared():
                 raise WeightsError(f"the packed weights of {layer} cannot be moved to shared memory")
+        if target != self._store.device:
+            self._move(target)
         return self
+
+    def _move(self, device: torch.device) -> None:
+        """Bring the weights to another device."""
+        raise DeviceError(f"weights of {self._store.kernel.library.manifest.layer} are moved all at once, by the layer")
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         if not requires_grad or (self._store.keep and self._store.kernel.step is not None):

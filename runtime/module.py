@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 
 from moec.artifact.manifest import Manifest
-from moec.errors import GradientError, WeightsError
+from moec.errors import DeviceError, GradientError, WeightsError
 from moec.runtime import gradients, losses
 from moec.runtime.checks import Signature
 from moec.runtime.containers import TABLES, Weights, stands_in
+from moec.runtime.cuda.moving import places, settle
+from moec.runtime.cuda.opened import compiled_for_cpu, opened
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
 from moec.runtime.native import Kernel
@@ -144,8 +146,8 @@ class Layer(Weights):
         """Run the layer on tokens of any leading shape.
 
         inputs: one for each input of the manifest, in order or by name: `(..., *row)` of its dtype, contiguous, on the
-        CPU, the leading shape the same for all.  An input of i32 a token may be an int: the same for every token.
-        Under `torch.autocast("cpu")` inputs of floats are converted.
+        device that the layer is on, the leading shape the same for all.  An input of i32 a token may be an int: the
+        same for every token.  Under `torch.autocast` for that device inputs of floats are converted.
         Returns `(..., *row)` for each output: a tensor, or a tuple where the layer has several.  In training mode a
         layer with auxiliary losses returns a pair: that, and the sum of the losses (f32, no dimensions), to be added to
         the model's loss.
@@ -154,14 +156,19 @@ class Layer(Weights):
         WeightsError while weights are missing.
         """
         values = self._signature.bind(inputs, named)
-        if torch.is_autocast_enabled("cpu"):
+        device = self._store.device
+        if torch.is_autocast_enabled(device.type):
             values = self._signature.cast(values)
-        flat, leading = self._signature.flatten(values)
+        flat, leading = self._signature.flatten(values, device)
         if (self.training or torch.is_grad_enabled()) and not torch.compiler.is_exporting():
             ordinary = self._ordinary()
             if self._takes_a_step(flat, ordinary):
                 return self._take_step(flat, ordinary, leading)
         variant = self._variant
+        if device.type != "cpu":
+            self._require_weights()
+            weights = self._named_tensors() if torch.compiler.is_compiling() else self._tensors()
+            return _shaped(self._operator(None, weights, flat, self._artifact, ""), leading)
         if not torch.compiler.is_compiling():
             packed, weights = self._current()
         elif torch.compiler.is_exporting():
@@ -191,10 +198,13 @@ class Layer(Weights):
         for weight, (level, _, name) in zip(self._store.weights, self._places, strict=True):
             present = level.get(name)
             packed = stands_in(present)
-            value = empty(weight.shape, TORCH_DTYPES[weight.dtype]) if packed else present.detach()
+            here = not packed and present.device.type == "cpu"
+            value = present.detach() if here else empty(weight.shape, TORCH_DTYPES[weight.dtype])
             values.fill(weight, value)
             if packed:
                 setattr(level, name, value)
+            elif not here:
+                present.detach().copy_(value)
         return self
 
     def unpack(self) -> Self:
@@ -213,7 +223,7 @@ class Layer(Weights):
 
     def pack(self) -> Self:
         """Pack what has changed and let go of the ordinary tensors."""
-        if self._store.keep:
+        if self._store.keep and self._store.device.type == "cpu":
             for index, tensor in enumerate(self._tensors()):
                 if self._store.weights[index].name not in self._store.missing:
                     self._store.pack(index, tensor)
@@ -233,6 +243,32 @@ class Layer(Weights):
             if not kept:
                 self.pack()
 
+    def _move(self, device: torch.device) -> None:
+        """Bring the weights to another device, where they are ordinary tensors.
+
+        Raises DeviceError for a device that there is no code for, or of a layer that adapts; and what opening the
+        device raises (UnsupportedGpu, CudaError).
+        """
+        manifest, store = self.manifest, self._store
+        if device.type not in ("cpu", "cuda") or manifest.cuda is None:
+            raise DeviceError(f"{manifest.layer} cannot be moved to {device}: {compiled_for_cpu(manifest.layer)}")
+        if store.adaptation is not None and store.adaptation.running:
+            raise DeviceError(f"{manifest.layer} adapts to its load on the CPU: call `stop()` on its adaptation first")
+        if device.type == "cuda":
+            opened(self._artifact, device.index)
+        for index, tensor in enumerate(self._tensors()):
+            if stands_in(tensor) and store.weights[index].name not in store.missing:
+                store.require_exact(index)
+        for index, place in enumerate(places(manifest, device)):
+            level, table, name = self._places[index]
+            present = level.get(name)
+            given = store.weights[index].name not in store.missing_now()
+            value = (lambda index=index: store.value(index)) if stands_in(present) else present.detach
+            moved = settle(present, place, value if given else None, store.weights[index].role)
+            level.__dict__[table][name] = moved
+        store.settle(device)
+        store.mark_blank(self._tensors())
+
     def repack(self) -> None:
         """Pack every kept weight again: for changes made behind torch's back (NumPy views, `param.data[...] = …`)."""
         self._store.forget()
@@ -243,6 +279,13 @@ class Layer(Weights):
 
     def extra_repr(self) -> str:
         manifest = self.manifest
+        device = self._store.device
+        if device.type != "cpu":
+            code = opened(self._artifact, device.index).architecture
+            state = (
+                f"{len(self._store.missing_now())} weights missing" if self._store.missing else f"weights on {device}"
+            )
+            return f"{manifest.layer}, {code}, {state}"
         state = f"{len(self._store.missing)} weights missing" if self._store.missing else "weights packed"
         return f"{manifest.layer}, {self._variant}, {state}{' and kept' if self._store.keep else ''}"
 
@@ -270,6 +313,10 @@ class Layer(Weights):
         if step is None:
             if needed:
                 raise GradientError(gradients.for_inference_only(self.manifest.layer))
+            return False
+        if self._store.device.type != "cpu":
+            if needed or (self.training and step.losses):
+                raise GradientError(gradients.not_on(self._store.device, self.manifest.layer))
             return False
         if len(ordinary) == len(self._places):
             return needed or self.training

@@ -31,6 +31,9 @@ from moec.runtime.step import Step
 
 _FUNCTIONS = ("supports", "packed_bytes", "pack", "unpack", "workspace_bytes", "run")
 _TRAINING_FUNCTIONS = ("forward", "backward", "forward_workspace_bytes", "backward_workspace_bytes")
+_CUDA_FUNCTIONS = (
+    "cuda_open", "cuda_close", "cuda_architecture", "cuda_bound_bytes", "cuda_bind", "cuda_workspace_bytes", "cuda_run",
+)  # fmt: skip
 _ERRORS: Mapping[str, type[InputError]] = {
     error.__name__: error for error in (ShapeError, DtypeError, DeviceError, LayoutError, RangeError)
 }
@@ -141,14 +144,20 @@ def kernel(sha256: str, variant: str) -> Kernel:
     """
     found = _KERNELS.get((sha256, variant))
     if found is None:
-        library = _PINNED.get(sha256)
-        if library is None:
-            raise ArtifactError(
-                f"a program calls the compiled layer {sha256[:12]}…, which is not loaded in this process. "
-                "Call `moec.load` on its artifact once, before the program runs."
-            )
+        library = pinned(sha256)
         found = kernel(sha256, library.supported[0]) if not variant else bind(library, variant)
         _KERNELS[sha256, variant] = found
+    return found
+
+
+def pinned(sha256: str) -> Library:
+    """The code of a pinned artifact.  Raises ArtifactError when it is not loaded."""
+    found = _PINNED.get(sha256)
+    if found is None:
+        raise ArtifactError(
+            f"a program calls the compiled layer {sha256[:12]}…, which is not loaded in this process. "
+            "Call `moec.load` on its artifact once, before the program runs."
+        )
     return found
 
 
@@ -172,7 +181,8 @@ def _load(artifact: Artifact) -> Library:
             "Compile the layer for it."
         )
     training = _TRAINING_FUNCTIONS if artifact.manifest.training is not None else ()
-    functions = _linked(artifact, (*_FUNCTIONS, *training))
+    cuda = _CUDA_FUNCTIONS if artifact.manifest.cuda is not None else ()
+    functions = _linked(artifact, (*_FUNCTIONS, *training, *cuda))
     mask = functions["supports"]()
     supported = tuple(v.name for i, v in enumerate(artifact.manifest.variants) if mask >> i & 1)
     if not supported:

@@ -2,7 +2,8 @@
 
     run(Tensor? packed, Tensor[] weights, Tensor[] inputs, str artifact, str variant) -> Tensor[]
 
-packed    the packed weights (u8) of `variant`; or None: `weights` are packed when they come for the first time
+packed    the packed weights (u8) of `variant`; or None: `weights` are packed when they come for the first time, or
+          read as they are where they and the inputs are on a CUDA device
 weights   nothing, or ordinary weights in the manifest's order: those that changed are packed again first
 inputs    one tensor for each input of the manifest, `(T, *row)`
 artifact  the SHA-256 that names the artifact; it must be loaded in the process that runs the operator
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from moec.errors import InputError
+from moec.runtime.cuda import operator as cuda
 from moec.runtime.native import kernel
 from moec.runtime.packing.weights import PackedWeights, adopted, owner
 from moec.runtime.workspace import WORKSPACES
@@ -38,6 +40,7 @@ def _registration() -> torch.library.Library:
     library = torch.library.Library("moec", "FRAGMENT")
     library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
     library.impl("run", _run, "CPU")
+    library.impl("run", cuda.run, "CUDA")
     torch.library.register_fake("moec::run", _fake, lib=library)
     return library
 
@@ -95,6 +98,6 @@ def _fake(
     artifact: str,
     variant: str,
 ) -> list[torch.Tensor]:
-    tokens = inputs[0].shape[0]
+    tokens, device = inputs[0].shape[0], inputs[0].device
     code = kernel(artifact, variant)
-    return [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
+    return [torch.empty((tokens, *row), dtype=dtype, device=device) for row, dtype in code.outputs]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # loaded only by a layer that adapts
     from moec.runtime.adapt.statistics import LoadStatistics
 
 _Stamp = tuple[int, int]
+_CPU = torch.device("cpu")
 
 
 class PackedWeights:
@@ -34,6 +35,7 @@ class PackedWeights:
     missing     names of the weights that were never given
     blank       ordinary tensors that were made without values, by number, each as it was then
     keep        whether the layer keeps ordinary tensors beside the packed ones
+    device      where ordinary tensors are; on another than the CPU there are no packed ones
     published   what calls run instead of `kernel`; None: nothing else
     mapped      the file in which `buffer` lies; None: none
     statistics  where calls leave what they count; None: nobody asks
@@ -44,6 +46,7 @@ class PackedWeights:
     def __init__(self, kernel: Kernel, keep: bool) -> None:
         self.kernel = kernel
         self.keep = keep
+        self.device = torch.device("cpu")
         self.weights = kernel.library.manifest.parameters
         quantised = kernel.library.manifest.quantised
         self._made_while_packing = quantised.made_while_packing if quantised else frozenset()
@@ -64,6 +67,7 @@ class PackedWeights:
 
     def __deepcopy__(self, memo: dict[int, object]) -> PackedWeights:
         twin = PackedWeights(self.kernel, self.keep)
+        twin.device = self.device
         if self.buffer.numel():
             twin.reserve()
             twin.buffer.copy_(self.buffer)
@@ -75,6 +79,17 @@ class PackedWeights:
         if not self.buffer.numel():
             self.buffer = allocate(int(self.kernel.call("packed_bytes")))
             _OWNERS[self.buffer.data_ptr()] = self
+
+    def settle(self, device: torch.device) -> None:
+        """Ordinary tensors are on `device` from now on; the packed ones are dropped, and made anew by the next call on
+        the CPU."""
+        with self._publishing:
+            self.generation += 1
+            self.published = None
+            self.buffer = torch.empty(0, dtype=torch.uint8, device="cpu")
+            self.mapped = None
+        self.keep, self.device = True, device
+        self.forget()
 
     def move(self, memory: MappedMemory) -> None:
         """Keep the packed weights in `memory` from now on; calls that run end as they began.
@@ -237,8 +252,8 @@ def adopted(kernel: Kernel, weights: Sequence[torch.Tensor]) -> PackedWeights:
     return store
 
 
-def check_weight(weight: Weight, tensor: torch.Tensor) -> None:
-    """Raise a subclass of InputError unless `tensor` can be packed as `weight`."""
+def check_weight(weight: Weight, tensor: torch.Tensor, device: torch.device = _CPU) -> None:
+    """Raise a subclass of InputError unless `tensor` can be `weight` of a layer whose weights are on `device`."""
     name = f"weight {weight.name!r}"
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}")
@@ -253,8 +268,10 @@ def check_weight(weight: Weight, tensor: torch.Tensor) -> None:
         raise DtypeError(f"{name} must be {TORCH_DTYPES[weight.dtype]}, not {tensor.dtype}")
     if tensor.device.type == "meta":
         raise DeviceError(f"{name} is on the meta device and holds no values; take them from a state_dict")
-    if tensor.device.type != "cpu":
-        raise DeviceError(f"{name} is on {tensor.device}; this layer runs on the CPU: call `.cpu()` first")
+    if tensor.device != device:
+        if device.type == "cpu":
+            raise DeviceError(f"{name} is on {tensor.device}; this layer runs on the CPU: call `.cpu()` first")
+        raise DeviceError(f"{name} is on {tensor.device}; this layer is on {device}: call `.to({str(device)!r})` first")
 
 
 def _stamp(tensor: torch.Tensor) -> _Stamp:

@@ -1,0 +1,1 @@
+"""Layers on CUDA devices: opening devices, moving weights to them, and the operator's way there."""

@@ -1,0 +1,137 @@
+"""`nn.Module`s whose tensors are on CUDA devices, on a driver without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import moec
+from moec.backends.cuda import emitters
+from moec.backends.cuda.backend import CudaBackend
+from moec.backends.cuda.targets import architectures
+from moec.errors import CudaError, DeviceError, DtypeError, UnsupportedGpu, WeightsError
+from moec.pipeline import Compilation
+from moec.runtime.module import Layer
+from tests.backends.cuda.host import toy
+from tests.backends.cuda.host.driver import Simulator
+from tests.backends.cuda.host.tensors import STREAM, CudaTensor, cuda
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy layer as an artifact."""
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "toy.mlir").write_text(toy.MODULE)
+    patch = pytest.MonkeyPatch()
+    patch.setitem(emitters.EMITTERS, "moe.matmul", f"{toy.__name__}:emit")
+    compilation = Compilation(folder / "toy.mlir", target="cuda:sm_80,sm_90a", passes=())
+    compilation.__dict__["backend"] = CudaBackend(architectures("sm_80,sm_90a"), Simulator())
+    compilation.write(folder / "toy.so")
+    patch.undo()
+    return folder / "toy.so"
+
+
+@pytest.fixture
+def layer(path: Path) -> Layer:
+    return moec.load(path).reset_parameters(1)
+
+
+def test_the_manifest_says_what_there_is(layer: Layer) -> None:
+    found = layer.manifest.cuda
+    assert found is not None
+    assert [(one.name, one.capability, one.exact) for one in found.architectures] == [
+        ("sm_80", 80, False),
+        ("sm_90a", 90, True),
+    ]
+    assert [one.parameters for one in found.stacks] == [(0,), (1,)]
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (0,)])
+def test_a_layer_gives_the_same_on_both_devices(layer: Layer, shape: tuple[int, ...]) -> None:
+    x = torch.randn(*shape, 8)
+    expected = layer(x)
+    with cuda(90) as fake:
+        moved = layer.to("cuda:0")
+        assert moved is layer
+        assert all(parameter.device == torch.device("cuda:0") for parameter in layer.parameters())
+        y = layer(x.to("cuda:0"))
+        assert isinstance(y, CudaTensor)
+        assert y.shape == (*shape, 3)
+        assert fake.record[-1] == f"run_second stream {STREAM} blocks 4"
+        torch.testing.assert_close(y.cpu(), expected)
+        layer.cpu()
+        torch.testing.assert_close(layer(x), expected)
+    assert layer.packed_bytes > 0
+
+
+def test_every_device_has_its_own_kernels(path: Path) -> None:
+    with cuda(80, 90) as fake:
+        layers = [moec.load(path).reset_parameters(1).to(f"cuda:{n}") for n in (0, 1)]
+        assert "sm_80" in repr(layers[0])
+        assert "sm_90a, weights on cuda:1" in repr(layers[1])
+        x = torch.randn(4, 8)
+        results = [layer(x.to(f"cuda:{n}")).cpu() for n, layer in enumerate(layers)]
+        assert torch.equal(*results)
+        assert [line.split()[2] for line in fake.record if "second" in line] == [str(STREAM), str(STREAM + 1)]
+        layers[0].to("cuda:1")
+        assert torch.equal(layers[0](x.to("cuda:1")).cpu(), results[0])
+
+
+def test_weights_come_and_go_through_state_dicts(layer: Layer, path: Path) -> None:
+    x = torch.randn(4, 8)
+    given, expected = layer.state_dict(), layer(x)
+    with cuda(90):
+        empty = moec.load(path).to("cuda:0")
+        with pytest.raises(WeightsError, match="no values yet for a, b"):
+            empty(x.to("cuda:0"))
+        empty.load_state_dict(given)
+        torch.testing.assert_close(empty(x.to("cuda:0")).cpu(), expected)
+        returned = empty.state_dict()
+        assert all(torch.equal(returned[name].cpu(), given[name]) for name in given)
+        empty.a.detach().copy_(torch.zeros(1, 3, 8))
+        torch.testing.assert_close(empty(x.to("cuda:0")).cpu(), x @ given["b"][0].T)
+
+
+def test_tensors_on_another_device_are_refused(layer: Layer) -> None:
+    x = torch.randn(4, 8)
+    with cuda(90, 90):
+        with pytest.raises(
+            DeviceError, match=r"input 'x' is on cuda:0, and the layer is on cpu: .*`layer.to\('cuda:0'\)`"
+        ):
+            layer(x.to("cuda:0"))
+        layer.to("cuda:0")
+        with pytest.raises(DeviceError, match="input 'x' is on cpu, and the layer is on cuda:0"):
+            layer(x)
+        with pytest.raises(DeviceError, match="input 'x' is on cuda:1, and the layer is on cuda:0"):
+            layer(x.to("cuda:1"))
+        with pytest.raises(DtypeError, match="cannot be converted"):
+            layer.half()
+
+
+def test_a_gpu_without_code_is_named(layer: Layer) -> None:
+    x = torch.randn(4, 8)
+    expected = layer(x)
+    with cuda(100), pytest.raises(UnsupportedGpu, match=r"no code .* only for sm_80, sm_90a.*compute capability 10.0"):
+        layer.to("cuda:0")
+    assert torch.equal(layer(x), expected)
+
+
+def test_an_artifact_for_the_cpu_stays_there(tmp_path: Path) -> None:
+    (tmp_path / "toy.mlir").write_text(toy.MODULE)
+    layer = moec.load(moec.compile(tmp_path / "toy.mlir", passes=())).reset_parameters(1)
+    with (
+        cuda(90),
+        pytest.raises(DeviceError, match=r"compiled for the CPU\. Compile it with `moec compile --target cuda`"),
+    ):
+        layer.to("cuda:0")
+
+
+def test_a_driver_that_fails_is_no_end(layer: Layer) -> None:
+    x = torch.randn(4, 8)
+    with cuda(90) as fake:
+        layer.to("cuda:0")
+        with fake.failing("cuLaunchKernel", 719), pytest.raises(CudaError, match="Toy on cuda:0: launching the kernel"):
+            layer(x.to("cuda:0"))
+        assert layer(x.to("cuda:0")).shape == (4, 3)
