@@ -34,21 +34,21 @@ def as_data(record: Layer | Board | Design | Interface) -> dict[str, Any]:
 
 def read_layer(data: object) -> Layer:
     """The layer of its data.  Raises ValueError that names what is wrong."""
-    layer = _record(Layer, data, "layer")
+    layer = record(Layer, data, "layer")
     _check_layer(layer)
     return layer
 
 
 def read_board(data: object) -> Board:
     """The board of its data.  Raises ValueError that names what is wrong."""
-    board = _record(Board, data, "board")
+    board = record(Board, data, "board")
     _check_board(board)
     return board
 
 
 def read_design(data: object) -> Design:
     """The design of its data.  Raises ValueError that names what is wrong."""
-    design = _record(Design, data, "design")
+    design = record(Design, data, "design")
     _check_layer(design.layer)
     _check_board(design.board)
     for name, most in (("inputs", _WIDEST), ("outputs", _WIDEST), ("ports", design.board.ports)):
@@ -64,7 +64,7 @@ def read_design(data: object) -> Design:
 
 def read_interface(data: object) -> Interface:
     """The interface of its data.  Raises ValueError that names what is wrong."""
-    return _record(Interface, data, "interface")
+    return record(Interface, data, "interface")
 
 
 def _check_layer(layer: Layer) -> None:
@@ -112,8 +112,11 @@ def _within(path: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{path} must lie between {low} and {high}, not {value}")
 
 
-def _record(kind: type[_Record], data: object, path: str) -> _Record:
-    """A frozen dataclass of the fields in `data`; each must be there and be what its annotation says."""
+def record(kind: type[_Record], data: object, path: str) -> _Record:
+    """A frozen dataclass of the fields in `data`; each must be there and be what its annotation says.
+
+    Raises ValueError that names what is wrong by its `path`.
+    """
     if not isinstance(data, Mapping):
         raise ValueError(f"{path} must be an object")
     hints = get_type_hints(kind)
@@ -138,7 +141,7 @@ def _value(kind: Any, value: object, path: str) -> Any:
             raise ValueError(f"{path} must be a list of at most {_WIDEST} entries")
         return tuple(_value(options[0], one, f"{path}[{number}]") for number, one in enumerate(value))
     if is_dataclass(kind):
-        return _record(kind, value, path)  # type: ignore[arg-type]
+        return record(kind, value, path)  # type: ignore[arg-type]
     if issubclass(kind, StrEnum):
         if value not in list(kind):
             raise ValueError(f"{path} must be one of {', '.join(kind)}, not {value!r}")
