@@ -9,11 +9,13 @@ from moec.backends.cuda.kernel import Emitter
 # operation -> module:function
 EMITTERS: dict[str, str] = {
     "moe.count": "moec.backends.cuda.plan:count",
+    "moe.dense_weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
     "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
     "moe.map": "moec.backends.cuda.route:map_rows",
     "moe.matmul": "moec.backends.cuda.matmul.emit:matmul",
     "moe.plan": "moec.backends.cuda.plan:plan",
     "moe.route": "moec.backends.cuda.route:route",
+    "moe.weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
 }
 
 

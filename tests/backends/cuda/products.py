@@ -213,4 +213,6 @@ def error(found: torch.Tensor, wanted: np.ndarray) -> float:
     if not wanted.size:
         return 0.0
     assert found.shape == wanted.shape
-    return float(np.nan_to_num(np.abs(found.double().numpy() - wanted), nan=np.inf).max() / np.abs(wanted).max())
+    return float(
+        np.nan_to_num(np.abs(found.double().numpy() - wanted), nan=np.inf).max() / max(np.abs(wanted).max(), 1e-30)
+    )

@@ -1,0 +1,84 @@
+"""The emitters of `moe.weight_gradient` and `moe.dense_weight_gradient`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_mlir import ir
+
+from moec.backends.base import unsupported
+from moec.backends.cuda import expressions
+from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.kernel import Argument, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
+
+_HIGH, _WIDE, _STAGES, _DOWN, _ACROSS = 128, 256, 3, 2, 4
+"""Of `GradientTile`: 8 warps with 64 by 64 elements each."""
+
+_LANES_BYTES = 2 * 16 * 64 * 4
+
+_TEMPLATE = """MOEC_KERNEL(256, {blocks}) {name}({parameters}) {{
+  MOEC_SHARED(shared);
+  const moec::ExpertRows<{experts}> rows{{{offsets}, tokens}};
+  const moec::RowOperand<{a_type}, {a_columns}, {a_gather}> a{{left, {slots}}};
+  const moec::RowOperand<{b_type}, {b_columns}, {b_gather}> b{{right, {slots}}};
+  {call}(shared, rows, a, b, out);
+}}
+"""
+
+
+def weight_gradient(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+    """The kernel of a sum of outer products for each expert.  Raises Unsupported."""
+    view: Any = op.opview
+    dense = op.name == "moe.dense_weight_gradient"
+    experts, a_columns, b_columns = ir.RankedTensorType(view.out.type).shape
+    gathers = [0, 0]
+    if not dense:
+        per_token = ir.IntegerAttr(view.slots_per_token).value
+        gathers = [per_token * bool(ir.IntegerAttr(flag).value) for flag in (view.gather_a, view.gather_b)]
+    types = [expressions.element_of(value.type) for value in (view.a, view.b)]
+    a_type, b_type = (expressions.memory_type(op, value.type) for value in (view.a, view.b))
+    out_type = expressions.memory_type(op, view.out.type)
+    lanes = "f32" in types
+    if not lanes:
+        if types[0] != types[1] or types[0] not in ("bf16", "f16"):
+            raise unsupported("cuda", op, f"a product of {types[0]} and {types[1]}")
+        for columns in (a_columns, b_columns):
+            if columns % 8:
+                raise unsupported("cuda", op, f"rows of {columns} elements: no multiple of 16 bytes")
+    tile = f"moec::GradientTile<{a_type}, {out_type}, {_HIGH}, {_WIDE}, {_STAGES}, {_DOWN}, {_ACROSS}>"
+    name = scope.name("weight_gradient")
+    parameters = [f"const {a_type}* left", f"const {b_type}* right", f"{out_type}* out"]
+    arguments: list[Argument] = [
+        TensorPointer(view.a, f"const {a_type}*"),
+        TensorPointer(view.b, f"const {b_type}*"),
+        TensorPointer(view.out, f"{out_type}*"),
+    ]
+    if not dense:
+        parameters += ["const int* offsets", "const int* slots"]
+        arguments += [TensorPointer(view.offsets, "const int*"), TensorPointer(view.slots, "const int*")]
+    source = _TEMPLATE.format(
+        blocks=2 if lanes else 1,
+        name=name,
+        parameters=", ".join((*parameters, "int tokens")),
+        experts=0 if dense else experts,
+        offsets="nullptr" if dense else "offsets",
+        slots="nullptr" if dense else "slots",
+        a_type=a_type,
+        b_type=b_type,
+        a_columns=a_columns,
+        b_columns=b_columns,
+        a_gather=gathers[0],
+        b_gather=gathers[1],
+        call="moec::gradient_by_lanes" if lanes else f"moec::gradient_by_warps<{tile}>",
+    )
+    return (
+        Kernel(
+            name=name,
+            source=source,
+            includes=("moec/matmul/gradient_lanes.cuh" if lanes else "moec/matmul/gradient.cuh",),
+            threads=256,
+            shared_bytes=_LANES_BYTES if lanes else _STAGES * (_HIGH + _WIDE) * 128,
+            grid=DeviceGrid(2 if lanes else 1),
+            arguments=(*arguments, Tokens()),
+        ),
+    )
