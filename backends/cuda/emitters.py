@@ -11,6 +11,7 @@ EMITTERS: dict[str, str] = {
     "moe.count": "moec.backends.cuda.plan:count",
     "moe.dense_weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
     "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
+    "moe.grouped_matmul_combine": "moec.backends.cuda.combine:grouped_matmul_combine",
     "moe.map": "moec.backends.cuda.route:map_rows",
     "moe.matmul": "moec.backends.cuda.matmul.emit:matmul",
     "moe.plan": "moec.backends.cuda.plan:plan",

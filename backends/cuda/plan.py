@@ -49,9 +49,9 @@ class Sort:
             raise unsupported("cuda", self.op, f"{self.experts} experts")
         most = _ALONE // self.per_token + 1
         counts = scope.buffer(self.index, f"counts of {self.experts}", 0, 4 * _BLOCKS * self.experts)
-        index: Argument = TensorPointer(self.index, "const int")
-        written = BufferPointer(counts, "int")
-        read = BufferPointer(counts, "const int")
+        index: Argument = TensorPointer(self.index, "const int*")
+        written = BufferPointer(counts, "int*")
+        read = BufferPointer(counts, "const int*")
         alone, shared = max(1, min(_WARPS_ALONE, room)), max(1, min(_WARPS, room))
         return (
             self._kernel(scope, "alone", alone, 1, {"index": index, **self.outputs}, (0, most)),
@@ -76,7 +76,7 @@ class Sort:
     ) -> Kernel:
         name = scope.name(f"{self.name}_{part}")
         shared = (warps + 2) * self.experts * 4
-        given = [f"{a.ctype}* MOEC_RESTRICT {called}" for called, a in arguments.items() if not isinstance(a, Tokens)]
+        given = [f"{a.ctype} MOEC_RESTRICT {called}" for called, a in arguments.items() if not isinstance(a, Tokens)]
         order = "true" if self.by_choice else "false"
         lines = [
             f"MOEC_KERNEL({32 * warps}, 1) {name}({', '.join([*given, 'int tokens'])}) {{",
@@ -106,14 +106,14 @@ def plan(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     experts = int(ir.IntegerAttr(op.attributes["experts"]).value)
     rows: Buffer = rows_of_slots(scope, offsets)
     outputs: dict[str, Argument] = {
-        "offsets": TensorPointer(offsets, "int"),
-        "slots": TensorPointer(slots, "int"),
-        "rows": BufferPointer(rows, "int"),
+        "offsets": TensorPointer(offsets, "int*"),
+        "slots": TensorPointer(slots, "int*"),
+        "rows": BufferPointer(rows, "int*"),
     }
     total = f"offsets[expert] = start; if (expert == {experts - 1}) offsets[{experts}] = start + count;"
     for n, count in enumerate(_counts_of(op)):
         size = ir.RankedTensorType(count.type).get_dim_size(0)
-        outputs[f"chosen{n}"] = TensorPointer(count, "int")
+        outputs[f"chosen{n}"] = TensorPointer(count, "int*")
         total += f" if (expert < {size}) chosen{n}[expert] = count;"
     take = "rows[flat] = place; if (expert >= 0) slots[place] = flat;"
     return Sort(op, "plan", index, experts, total, take, outputs).kernels(scope, arch)
@@ -125,7 +125,7 @@ def count(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     if any(op.results[0] in _counts_of(plan) for plan in _plans(index)):
         return ()
     experts = int(ir.RankedTensorType(op.results[0].type).get_dim_size(0))
-    outputs: dict[str, Argument] = {"chosen": TensorPointer(op.results[0], "int")}
+    outputs: dict[str, Argument] = {"chosen": TensorPointer(op.results[0], "int*")}
     return Sort(op, "count", index, experts, "chosen[expert] = count;", "", outputs).kernels(scope, arch)
 
 

@@ -60,10 +60,10 @@ def _rows(op: ir.Operation, scope: Scope, arch: Arch, wish: str, own: Sequence[i
     if scratch > arch.shared_bytes:
         raise unsupported("cuda", op, f"its row program needs {scratch} bytes of shared memory for a token")
     warps = max(1, min(_WARPS, _SHARED // max(scratch, 1)))
-    given = [TensorPointer(v, f"const {expressions.memory_type(op, v.type)}") for v in inputs]
-    made = [TensorPointer(v, expressions.memory_type(op, v.type)) for v in op.results]
-    parameters = [f"{p.ctype}* MOEC_RESTRICT in{n}" for n, p in enumerate(given)]
-    parameters += [f"{p.ctype}* MOEC_RESTRICT out{n}" for n, p in enumerate(made)]
+    given = [TensorPointer(v, f"const {expressions.memory_type(op, v.type)}*") for v in inputs]
+    made = [TensorPointer(v, f"{expressions.memory_type(op, v.type)}*") for v in op.results]
+    parameters = [f"{p.ctype} MOEC_RESTRICT in{n}" for n, p in enumerate(given)]
+    parameters += [f"{p.ctype} MOEC_RESTRICT out{n}" for n, p in enumerate(made)]
     shared = ["  MOEC_SHARED(shared);", f"  moec::u8* scratch = shared + moec::warp_index() * {scratch};"]
     # A block has whole tokens, and each of its warps their rows by turns.
     tokens = max(1, warps // many)

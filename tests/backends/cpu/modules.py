@@ -14,7 +14,7 @@ SWIGLU = """^bb0(%g: f32, %u: f32):
 def rounded(value: str, dtype: str) -> str:
     if dtype == "f32":
         return f'"moe.yield"({value}) : (f32) -> ()'
-    return f'%q = arith.truncf {value} : f32 to bf16\n      "moe.yield"(%q) : (bf16) -> ()'
+    return f'%q = arith.truncf {value} : f32 to {dtype}\n      "moe.yield"(%q) : ({dtype}) -> ()'
 
 
 def experts(d: int, ff: int, count: int, k: int, dtype: str, *, direct: int = 0, activation: str = SWIGLU) -> str:

@@ -31,7 +31,7 @@ from tests.backends.cuda import simulator
 
 MULTIPROCESSORS = 3
 POISON = 0xA5
-TYPES = {
+DTYPES = {
     "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i32": torch.int32, "i64": torch.int64,
     "i8": torch.int8,
 }  # fmt: skip
@@ -154,7 +154,7 @@ class _Call:
             return self.tensor(owner.operands[0]).reshape(shape)
         if owner is not None and owner.name == "tensor.concat":
             return torch.cat([self.tensor(operand) for operand in owner.operands])
-        tensor = torch.empty(shape, dtype=TYPES[str(type_.element_type)])
+        tensor = torch.empty(shape, dtype=DTYPES[str(type_.element_type)])
         _bytes(tensor)[:] = POISON
         return tensor
 
