@@ -88,6 +88,11 @@ class Layer(Weights):
         return self._store.kernel.library.manifest
 
     @property
+    def sha256(self) -> str:
+        """The digest that names the artifact."""
+        return self._artifact
+
+    @property
     def variant(self) -> str:
         """Name of the variant that runs on this processor."""
         return self._variant

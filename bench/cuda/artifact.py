@@ -1,0 +1,50 @@
+"""Artifacts of the measured layers: compiling them where the compiler is, running them where only the runtime is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+import moec
+from bench.cuda.shapes import Shape
+from moec.runtime.cuda.opened import Opened, opened
+from moec.runtime.module import Layer
+
+TARGET = "cuda:sm_80,sm_90a,sm_100a"
+
+
+def compile_all(shapes: Iterable[Shape], folder: Path) -> None:
+    """An artifact for each shape, `NAME.so`.  Needs moec's compiler and a CUDA compiler."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shape in shapes:
+        source = folder / f"{shape.name}.moe"
+        source.write_text(shape.source)
+        print(f"compiling {shape.name}", flush=True)
+        moec.compile(source, folder / f"{shape.name}.so", target=TARGET)
+
+
+class Compiled:
+    """An artifact on the current device, with weights."""
+
+    def __init__(self, folder: Path, shape: Shape, weights: Mapping[str, torch.Tensor]) -> None:
+        self.shape = shape
+        self.layer: Layer = moec.load(folder / f"{shape.name}.so").to("cuda")
+        self.layer.load_state_dict(dict(weights))
+        self.layer.eval()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            result: torch.Tensor = self.layer(x)
+        return result
+
+    def poisoned(self, x: torch.Tensor) -> torch.Tensor:
+        """The same through the native interface, with result and workspace full of NaN before the call."""
+        there: Opened = opened(self.layer.sha256, x.device.index)
+        named = dict(self.layer.named_parameters())
+        bound = there.bound([named[weight.name] for weight in self.layer.manifest.parameters])
+        workspace = torch.full((there.workspace_bytes(len(x)),), 0xFF, dtype=torch.uint8, device=x.device)
+        result = torch.full_like(x, float("nan"))
+        there.run(bound, workspace, [x, result])
+        return result

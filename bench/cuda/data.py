@@ -1,0 +1,62 @@
+"""Weights and tokens, and how routing is steered: every call of these makes other values unless it is given a seed."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+
+import torch
+
+from bench.cuda.shapes import Shape
+
+ROUTINGS = ("random", "skewed", "one", "half", "ties")
+"""random; zipf-like; all tokens choose the same experts; half of the experts are never chosen; all logits are equal."""
+
+
+def fresh_seed() -> int:
+    """A seed that nobody knows before; it is printed, so that a failure can be repeated."""
+    return secrets.randbits(32)
+
+
+def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
+    """By the names of the artifact: router f32 [E, d], gate and up bf16 [E, ff, d], down bf16 [E, d, ff]."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(*sizes: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        values = torch.randn(sizes, generator=generator, device=device, dtype=torch.float32)
+        return (values * sizes[-1] ** -0.5).to(dtype)
+
+    router = normal(shape.experts, shape.d, dtype=torch.float32)
+    if routing == "ties":
+        router.zero_()
+    # Column 0 of every token is 1 (`tokens`), so column 0 of the router is a bias.
+    router[:, 0] = torch.tensor(_bias(shape, routing), device=device)
+    return {
+        "router.logits.weight": router,
+        "routed.gate.weight": normal(shape.experts, shape.ff, shape.d),
+        "routed.up.weight": normal(shape.experts, shape.ff, shape.d),
+        "routed.down.weight": normal(shape.experts, shape.d, shape.ff),
+    }
+
+
+def _bias(shape: Shape, routing: str) -> list[float]:
+    match routing:
+        case "skewed":
+            return [-1.2 * math.log(expert + 1) for expert in range(shape.experts)]
+        case "one":
+            return [50.0 - expert if expert < shape.top_k else -50.0 for expert in range(shape.experts)]
+        case "half":
+            # As many as a token needs stay open.
+            closed = min(shape.experts // 2, shape.experts - shape.top_k)
+            return [-50.0 if expert < closed else 0.0 for expert in range(shape.experts)]
+        case _:
+            return [0.0] * shape.experts
+
+
+def tokens(shape: Shape, count: int, device: torch.device, seed: int) -> torch.Tensor:
+    """x bf16 [count, d], normal, with 1 in column 0."""
+    generator = torch.Generator(device).manual_seed(seed + 1)
+    x = torch.randn((count, shape.d), generator=generator, device=device, dtype=torch.float32)
+    x[:, 0] = 1.0
+    return x.to(torch.bfloat16)

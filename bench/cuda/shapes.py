@@ -1,0 +1,67 @@
+"""The layers that are measured on GPUs, with the aims that docs/performance-gpu.md names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer of SwiGLU experts in bf16 behind a softmax router.
+
+    tokens  of a large batch
+    aim     TFLOP/s of the forward pass on an H100 at so many tokens; None: none was set
+    """
+
+    name: str
+    experts: int
+    d: int
+    ff: int
+    top_k: int
+    tokens: int
+    aim: float | None = None
+
+    @property
+    def source(self) -> str:
+        """The layer as a `.moe` file."""
+        return (
+            "edition 1\n\n"
+            f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
+            f"  router softmax_top({self.top_k}, renorm = false) : f32\n"
+            f"  experts routed[{self.experts}] = swiglu(d, ff) : bf16\n"
+            "  tokens dropless\n"
+            "}\n"
+        )
+
+    def flops(self, tokens: int) -> int:
+        """Of the experts; the router adds less than one percent."""
+        return 2 * 3 * tokens * self.top_k * self.d * self.ff
+
+    def expert_bytes(self, experts: int) -> int:
+        """Bytes of the weights of so many experts."""
+        return 2 * 3 * experts * self.d * self.ff
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("E128", 128, 2048, 768, 8, 32768, aim=550.0),
+        Shape("Narrow", 128, 1536, 256, 8, 24576, aim=364.0),
+        Shape("Wide", 64, 4096, 1024, 4, 32768, aim=553.0),
+    )
+}
+"""By name; decode is measured on the first."""
+
+CHECKED = {
+    shape.name: shape
+    for shape in (
+        Shape("Small", 8, 256, 128, 2, 300),
+        Shape("Odd", 5, 264, 200, 3, 77),
+        Shape("Single", 1, 128, 64, 1, 130),
+        *SHAPES.values(),
+    )
+}
+"""What results are checked on."""
+
+DECODE = (1, 2, 4, 8, 16, 32, 64)
+"""Tokens of small batches."""
