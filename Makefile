@@ -45,7 +45,7 @@ clean: ## remove the environment and everything built
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY):
-	@$(PYTHON) tools/setup_venv.py --venv $(VENV) --extras compiler,dev --stamp $@
+	@$(PYTHON) tools/setup_venv.py --venv $(VENV) --extras compiler,hls,dev --stamp $@
 
 $(BENCH): $(READY)
-	@$(PYTHON) tools/setup_venv.py --venv $(VENV) --extras compiler,dev,bench --stamp $@
+	@$(PYTHON) tools/setup_venv.py --venv $(VENV) --extras compiler,hls,dev,bench --stamp $@
