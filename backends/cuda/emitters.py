@@ -8,6 +8,7 @@ from moec.backends.cuda.kernel import Emitter
 
 # operation -> module:function
 EMITTERS: dict[str, str] = {
+    "moe.capacity": "moec.backends.cuda.capacity:capacity",
     "moe.count": "moec.backends.cuda.plan:count",
     "moe.dense_weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
     "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",

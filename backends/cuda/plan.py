@@ -1,4 +1,4 @@
-"""moe.plan, moe.count and moe.capacity: sorting slots by expert.
+"""moe.plan and moe.count: sorting slots by expert.
 
 Few slots are one block's. Of more, each block of a fixed grid counts its share, and in a second launch puts it in
 order: what stands before it is told by the counts of all blocks.  Places depend on the slots alone.
@@ -31,6 +31,7 @@ class Sort:
     total     statement for each expert: `expert`, `start` and `count`, of which every expert comes once
     take      statement for each slot: `flat`, `expert`, `place` in the whole order, `rank` in the expert's; -1 if empty
     outputs   what the statements write, by the name that they use
+    before    statement ahead of all
     """
 
     op: ir.Operation
@@ -41,6 +42,8 @@ class Sort:
     take: str
     outputs: dict[str, Argument]
     by_choice: bool = False
+    before: str = ""
+    includes: tuple[str, ...] = INCLUDES
 
     def kernels(self, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
         """Raises Unsupported for more experts than a block has room for."""
@@ -89,6 +92,7 @@ class Sort:
         else:
             call = "sort_alone" if part == "alone" else "sort_share"
             given_counts = "" if part == "alone" else "counts, "
+            lines += [f"  {self.before}"] if self.before else []
             lines += [
                 f"  const auto total = [&](int expert, int start, int count) {{ {self.total} }};",
                 f"  const auto take = [&](int flat, int expert, int place, int rank) {{ {self.take} }};",
@@ -96,7 +100,7 @@ class Sort:
             ]
         source = "\n".join([*lines, "}\n"])
         found = (*arguments.values(), Tokens())
-        return Kernel(name, source, INCLUDES, 32 * warps, shared, FixedGrid(blocks), found, tokens)
+        return Kernel(name, source, self.includes, 32 * warps, shared, FixedGrid(blocks), found, tokens)
 
 
 def plan(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:

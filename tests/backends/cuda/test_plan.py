@@ -38,9 +38,23 @@ def choices(experts: int, k: int, tokens: int, seed: int) -> dict[str, torch.Ten
     return {name: torch.tensor(index, dtype=torch.int32) for name, index in made.items()}
 
 
+def capacity(experts: int, k: int, order: str) -> str:
+    index, weight = f"tensor<?x{k}xi32>", f"tensor<?x{k}xf32>"
+    return f"""
+module attributes {{moe.layer = "L"}} {{
+  func.func @L(%i: {index} {{moe.name = "index", moe.role = "input"}},
+      %w: {weight} {{moe.name = "weight", moe.role = "input"}}) -> ({index} {{moe.name = "kept"}}) {{
+    %o = "moe.capacity"(%i, %w) {{experts = {experts} : i64, factor = 0.75 : f64, minimum = 2 : i64,
+      order = "{order}"}} : ({index}, {weight}) -> {index}
+    return %o : {index}
+  }}
+}}"""
+
+
 @pytest.fixture(scope="module")
 def plans() -> dict[str, Function]:
-    return together({str(size): plan(*size) for size in SIZES})
+    texts = {str(size): plan(*size) for size in SIZES}
+    return together(texts | {order: capacity(7, 3, order) for order in ("token", "choice", "score")})
 
 
 def agree(layer: Function, index: torch.Tensor, order: int = 0) -> None:
@@ -58,6 +72,18 @@ def test_a_plan(plans: dict[str, Function], size: tuple[int, int], tokens: int) 
         agree(plans[str(size)], index)
 
 
-@pytest.mark.parametrize(("kind", "order"), zip(("random", "one has nearly all", "one has all"), orders(), strict=True))
+@pytest.mark.parametrize(
+    ("kind", "order"), [*zip(("random", "one has nearly all", "one has all"), orders(), strict=True)]
+)
 def test_a_plan_of_more_slots_than_one_block_sorts(plans: dict[str, Function], kind: str, order: int) -> None:
     agree(plans["(33, 3)"], choices(33, 3, 1700, order)[kind], order)
+
+
+@pytest.mark.parametrize("order", ["token", "choice", "score"])
+@pytest.mark.parametrize("tokens", [0, 1, 90, 1500])
+def test_a_capacity(plans: dict[str, Function], order: str, tokens: int) -> None:
+    rng = np.random.default_rng(tokens)
+    for index in choices(7, 3, tokens, tokens).values():
+        weight = rng.choice(np.float32([0.25, 0.5, 1.0, -1.0, 0.0, -0.0, np.nan, np.inf, 3.5]), index.shape)
+        given = {"index": index, "weight": torch.tensor(weight)}
+        close(plans[order](given, tokens)["kept"], plans[order].expected(given)["kept"])
