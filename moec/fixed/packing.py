@@ -70,7 +70,7 @@ def pack_rows(design: Design, codes: Integers) -> Bytes:
 
 def unpack_rows(design: Design, words: Bytes) -> Integers:
     """Codes of the result [T, d], of rows of words as `pack_rows` gives them, of 16-bit codes."""
-    codes = np.ascontiguousarray(words).view("<i2").reshape(len(words), -1)
+    codes = np.ascontiguousarray(words).view("<i2").reshape(len(words), words.shape[1] * words.shape[2] // 2)
     return codes[:, : design.layer.width].astype(np.int64)
 
 

@@ -29,10 +29,13 @@ class Case:
     result: Integers
 
 
-def cases(layer: Layer, tokens: int, seed: int = 0) -> list[Case]:
-    """Random values; all tokens to few experts; all logits equal; the largest codes and multipliers of every size."""
+def cases(layer: Layer, tokens: int, seed: int = 0, distinct: int | None = None) -> list[Case]:
+    """Random values; all tokens to few experts; all logits equal; the largest codes and multipliers of every size.
+
+    distinct  so many routed experts have numbers of their own, the others those of expert e modulo `distinct`
+    """
     rng = np.random.default_rng(seed)
-    plain = parameters(layer, rng)
+    plain = parameters(layer, rng, distinct)
     most = (1 << (layer.rows - 1)) - 1
     rows = rng.integers(-most, most, (tokens, layer.width), endpoint=True)
     tasks = rng.integers(0, layer.router.tasks, tokens) if layer.router.tasks > 1 else None
@@ -41,13 +44,13 @@ def cases(layer: Layer, tokens: int, seed: int = 0) -> list[Case]:
         ("random", plain, rows),
         ("crowded", replace(plain, gates=tuple(_crowded(layer, g) for g in plain.gates)), rows),
         ("ties", replace(plain, gates=tuple(_equal(g) for g in plain.gates)), rows),
-        ("extreme", _extreme(layer, plain, rng), signs),
+        ("extreme", _extreme(layer, plain, rng, distinct), signs),
     ]
     return [Case(name, p, x, tasks, forward(layer, p, x, tasks)) for name, p, x in made]
 
 
-def parameters(layer: Layer, rng: np.random.Generator) -> Parameters:
-    """Random parameters under which few numbers are clamped."""
+def parameters(layer: Layer, rng: np.random.Generator, distinct: int | None = None) -> Parameters:
+    """Random parameters under which few numbers are clamped; `distinct` as of `cases`."""
     gate_bits = 16 if layer.weights is Weights.FIXED16 else 8
     selection = 1 << (arithmetic.SCORE_FRACTION - 2)
     gates = tuple(
@@ -61,7 +64,8 @@ def parameters(layer: Layer, rng: np.random.Generator) -> Parameters:
     )
     shape = layer.routed
     table = None if shape.activation is Activation.RELU else activation_table(shape.activation, 2.0**-11)
-    experts = tuple(_expert(layer, shape, rng) for _ in range(layer.experts))
+    own = [_expert(layer, shape, rng) for _ in range(layer.experts)[:distinct]]
+    experts = tuple(own[number % len(own)] for number in range(layer.experts))
     shared = tuple(_expert(layer, layer.common, rng) for _ in range(layer.shared)) if layer.common else ()
     return Parameters(gates, experts, shared, table, 2.0**-5, 2.0**-11)
 
@@ -106,7 +110,7 @@ def _equal(gate: Gate) -> Gate:
     return Gate(replace(gate.linear, codes=zeros, bias=np.zeros_like(gate.linear.bias)), selection)
 
 
-def _extreme(layer: Layer, plain: Parameters, rng: np.random.Generator) -> Parameters:
+def _extreme(layer: Layer, plain: Parameters, rng: np.random.Generator, distinct: int | None) -> Parameters:
     def linear(old: Linear, bits: int) -> Linear:
         n = len(old.codes)
         factors = rng.choice([0, 1, 1 << 16, (1 << 17) - 1], n)
@@ -127,9 +131,11 @@ def _extreme(layer: Layer, plain: Parameters, rng: np.random.Generator) -> Param
         selection = None if old.selection is None else rng.integers(-most, most, layer.experts, endpoint=True)
         return Gate(linear(old.linear, gate_bits), selection)
 
+    gates = tuple(gate(g) for g in plain.gates)
+    own = [expert(e) for e in plain.experts[:distinct]]
     return replace(
         plain,
-        gates=tuple(gate(g) for g in plain.gates),
-        experts=tuple(expert(e) for e in plain.experts),
+        gates=gates,
+        experts=tuple(own[number % len(own)] for number in range(layer.experts)),
         shared=tuple(expert(e) for e in plain.shared),
     )

@@ -48,9 +48,9 @@ def arguments(design: Design) -> tuple[Argument, ...]:
     """The kernel's arguments: rows, tasks where there are several, weights through each port, result, tokens."""
     router = design.layer.router
     return (
-        Argument("rows", "const word_t *", "rows", False),
-        *((Argument("tasks", "const int *", "rows", False),) if router.tasks > 1 else ()),
+        Argument("rows", "const word_t *", "data", False),
+        *((Argument("tasks", "const int *", "tasks", False),) if router.tasks > 1 else ()),
         *(Argument(f"weights{port}", "const word_t *", f"weights{port}", False) for port in range(design.ports)),
-        Argument("result", "word_t *", "result", True),
+        Argument("result", "word_t *", "data", True),
         Argument("tokens", "int", None, False),
     )

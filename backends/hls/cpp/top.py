@@ -1,0 +1,102 @@
+"""`src/moe_layer.cpp`: the kernel's ports, its buffers and what they are made of, and its processes."""
+
+from __future__ import annotations
+
+from moec.backends.hls.cpp.kernel import NAME, arguments
+from moec.backends.hls.cpp.template import filled
+from moec.fixed.design import Design, Memory
+from moec.fixed.layout import layout
+from moec.fixed.model.geometry import lanes
+
+_TASKS = """\
+  for (int token = 0; token < tokens; token++) {
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount max = TOKENS
+    task[token] = tasks[token];
+  }
+"""
+
+BURST_BYTES = 4096
+"""AXI bursts do not cross this boundary; the stream behind a port holds two of them."""
+
+
+def source(design: Design) -> str:
+    """`src/moe_layer.cpp`."""
+    layer = design.layer
+    ports = [argument for argument in arguments(design) if argument.name.startswith("weights")]
+    side = lanes(design)
+    words = {
+        "layer": layer.name,
+        "board": design.board.name,
+        "name": NAME,
+        "ports": ", ".join(f"{port.ctype}{port.name}" for port in ports),
+        "names": ", ".join(port.name for port in ports),
+        "parameters": parameters(design),
+        "interfaces": "\n".join(_interfaces(design)),
+        "fetches": "\n".join(f"  fetch({p.name}, count, sections[{i}], words[{i}]);" for i, p in enumerate(ports)),
+        "burst": max(16, 2 * BURST_BYTES * 8 // design.port_bits),
+        "records": "RECORD_GROUPS",
+        "weights_in": _impl(design.weights_in),
+        "rows": _impl(design.rows_in),
+        "queues": _impl(design.queues),
+        "tables": _impl(Memory.BRAM if design.queues is Memory.URAM else design.queues),
+        "row_banks": max(design.inputs, design.port_bits // layer.rows),
+        "hidden_banks": max(design.inputs, side),
+        "lanes": side,
+        "tasks": _TASKS if layer.router.tasks > 1 else "",
+    }
+    return filled("moe_layer.txt", **words)
+
+
+def declaration(design: Design) -> str:
+    """`src/moe_layer.h`."""
+    return filled("moe_layer.h.txt", name=NAME, parameters=parameters(design))
+
+
+def parameters(design: Design) -> str:
+    """The kernel's parameters as C++ has them."""
+    made = [
+        f"{argument.ctype}{argument.name}" if argument.ctype.endswith("*") else f"{argument.ctype} {argument.name}"
+        for argument in arguments(design)
+    ]
+    return ", ".join(made)
+
+
+def depths(design: Design) -> dict[str, int]:
+    """Words behind each pointer: what a co-simulation has to bring along."""
+    where = layout(design)
+    found = {"rows": design.tokens * where.input_words, "result": design.tokens * where.output_words}
+    found |= {f"weights{port}": where.beats for port in range(design.ports)}
+    if design.layer.router.tasks > 1:
+        found["tasks"] = design.tokens
+    return found
+
+
+def _interfaces(design: Design) -> list[str]:
+    depth = depths(design)
+    lines = []
+    for argument in arguments(design):
+        if argument.bundle is not None:
+            lines.append(
+                f"#pragma HLS interface m_axi port = {argument.name} offset = slave bundle = {argument.bundle}"
+                f" depth = {depth[argument.name]}"
+            )
+    lines += [f"#pragma HLS interface s_axilite port = {argument.name}" for argument in arguments(design)]
+    return lines
+
+
+def _impl(memory: Memory) -> str:
+    return memory.value
+
+
+def call(design: Design) -> str:
+    """`csim/kernel_call.h`: the kernel called with vectors of words, whatever its ports are."""
+    given = {"rows": "rows.data()", "tasks": "tasks", "result": "result.data()", "tokens": "tokens"}
+    given |= {f"weights{port}": f"weights[{port}].data()" for port in range(design.ports)}
+    arguments_given = ", ".join(given[argument.name] for argument in arguments(design))
+    return filled(
+        "kernel_call.h.txt",
+        name=NAME,
+        given=arguments_given,
+        unused="" if design.layer.router.tasks > 1 else "  (void)tasks;\n",
+    )
