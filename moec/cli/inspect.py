@@ -25,7 +25,7 @@ from moec.cli.sizes import size
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="An artifact that moec compile wrote.")],
+    file: Annotated[Path, typer.Argument(help="An artifact, or the folder of a project, that moec compile wrote.")],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     ir: Annotated[bool, typer.Option("--ir", help="Print the IR inside instead.")] = False,
 ) -> None:
@@ -34,7 +34,12 @@ def command(
 
 
 def inspect(file: Path, json: bool = False, ir: bool = False) -> None:
-    """Print the description of the artifact `file` as tables, or as JSON, or the IR in it."""
+    """Print the description of the artifact or project `file` as tables, or as JSON, or the IR in it."""
+    if file.is_dir():
+        from moec.cli.inspect_project import inspect_project
+
+        inspect_project(file, json, ir)
+        return
     artifact = read(file)
     if json:
         typer.echo(dumps(description(artifact) | ({"texts": dict(artifact.texts)} if ir else {}), indent=2))

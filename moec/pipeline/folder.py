@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from moec.artifact import hls
@@ -20,6 +21,8 @@ from moec.pipeline import describe
 
 if TYPE_CHECKING:
     from moec.pipeline.driver import Compilation
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^[.-]")
 
 BUILD = "build"
 """The one folder in a project where tools put what they make; it survives when the project is written again."""
@@ -41,7 +44,8 @@ def write_project(compilation: "Compilation", backend: ProjectBackend, output: P
     files = dict(made.files)
     files["ir/graph.mlir"] = compilation.graph_text.encode()
     files["ir/kernels.mlir"] = compilation.emit("kernels").encode()
-    files |= {f"source/{name}": text.encode() for name, text in compilation.sources.items()}
+    for path, text in zip(source_paths(list(compilation.sources)), compilation.sources.values(), strict=True):
+        files[path] = text.encode()
     name, text = next(iter(compilation.sources.items()))
     project = hls.Project(
         compiler=f"moec {version('moec')}",
@@ -59,6 +63,21 @@ def write_project(compilation: "Compilation", backend: ProjectBackend, output: P
     )
     with compilation.stage("folder"):
         replace_folder(output, files | {hls.MANIFEST: project.to_json()})
+
+
+def source_paths(names: Sequence[str]) -> list[str]:
+    """Where sources of these names, the main one first, lie in the folder; never outside of it, whatever they are."""
+    main = PurePosixPath(names[0]).parent.parts
+    found: list[str] = []
+    for name in names:
+        parts = PurePosixPath(name).parts
+        inside = parts[len(main) :] if parts[: len(main)] == main else parts
+        safe = [_UNSAFE.sub("_", part) for part in inside if part not in ("/", "..", ".")]
+        path = "/".join(["source", *safe])
+        while path in found:
+            path = path.removesuffix(".moe") + "_.moe"
+        found.append(path)
+    return found
 
 
 def _refuse_more(compilation: "Compilation") -> None:

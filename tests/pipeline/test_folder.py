@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moec.pipeline.folder import BUILD, replace_folder
+from moec.pipeline.folder import BUILD, replace_folder, source_paths
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -48,3 +48,17 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
             with pytest.raises(OSError, match="no space"):
                 replace_folder(out, {"a": b"4"})
         assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (["a.moe", "std/x.moe"], ["a.moe", "std/x.moe"]),
+        (["/home/me/a.moe", "/home/me/lib/b.moe", "/opt/c.moe"], ["a.moe", "lib/b.moe", "opt/c.moe"]),
+        (["../my layer.moe", "../../b.moe"], ["my_layer.moe", "b.moe"]),
+        (["x/a.moe", "a.moe", "./a.moe"], ["a.moe", "a_.moe", "a__.moe"]),
+        ([".hidden.moe"], ["_hidden.moe"]),
+    ],
+)
+def test_sources_lie_inside(names: list[str], paths: list[str]) -> None:
+    assert source_paths(names) == [f"source/{path}" for path in paths]
