@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from moec.fixed.design import Design, Order
-from moec.fixed.layout import layout
-from moec.fixed.model.geometry import passes, retired, router
+from moec.fixed.layout import RECORD_BITS, layout
+from moec.fixed.model.geometry import passes, retired, router, settled
+from moec.fixed.model.tile import result_stride
 from moec.fixed.spec import Expert
 
 
@@ -22,6 +23,21 @@ class Visit:
 
     beats: int
     busy: int
+
+
+@dataclass(frozen=True)
+class TileCycles:
+    """Cycles of the tile alone, whose streams never wait, one part after another.
+
+    rows, table   until the rows, and the activation's table, are on the chip
+    experts       from the first beat of an expert's weights until the last row's sums are there
+    result        until the last of the results has left
+    """
+
+    rows: int
+    table: int
+    experts: int
+    result: int
 
 
 @dataclass(frozen=True)
@@ -108,4 +124,16 @@ def call(design: Design, counts: Sequence[int]) -> Latency:
         experts=taken,
         result=tokens * where.output_words,
         waits=taken - sum(visit.busy for visit in planned),
+    )
+
+
+def tile(design: Design, planned: Sequence[Visit], tokens: int) -> TileCycles:
+    """The tile's cycles for visits, of which there may be none; the generated RTL takes exactly as many."""
+    where = layout(design)
+    entries = where.beat_bits // RECORD_BITS
+    return TileCycles(
+        rows=tokens * where.input_words,
+        table=where.table.beats * (1 + entries),
+        experts=overlapped(design, planned) + settled(design) if planned else 0,
+        result=tokens * result_stride(design) + 2 if tokens else 0,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from moec.fixed.arithmetic import GATE_BITS, WIDE
 from moec.fixed.design import Design
-from moec.fixed.spec import Activation, Expert
+from moec.fixed.spec import Activation, Expert, Weights
 
 READ = 2
 """Cycles from a step's addresses to its operands: a memory's output, and the registers before the multipliers."""
@@ -17,6 +18,8 @@ TABLE = 4
 """Cycles of an activation by table: memory, operands, product, difference."""
 GATE_PRODUCT = 2
 """Cycles of a product with the gate's value: operands, product."""
+WEIGH = 3
+"""Cycles of a weighted sum: operands, product, sum."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def lanes(design: Design) -> int:
     count = 1
     while design.outputs > count * fewest:
         count *= 2
-    return min(count, design.inputs, design.outputs)
+    return count
 
 
 def groups(design: Design) -> int:
@@ -72,9 +75,14 @@ def groups(design: Design) -> int:
     return design.outputs // lanes(design)
 
 
+def paired(design: Design) -> bool:
+    """Whether two products share a multiplier: those of two output channels, of 8 or 4-bit weights."""
+    return design.layer.weights in (Weights.INT8, Weights.INT4) and design.outputs > 1
+
+
 def tree(design: Design) -> int:
-    """Cycles of the adders that sum up PI products."""
-    return (design.inputs - 1).bit_length()
+    """Cycles of the adders that sum up PI products, and of taking pairs apart."""
+    return (design.inputs - 1).bit_length() + (1 if paired(design) else 0)
 
 
 def accumulated(design: Design) -> int:
@@ -115,3 +123,18 @@ def passes(design: Design, expert: Expert) -> Passes:
         ready = (tile + 1) * period - 1 + behind + place // side
         gap = max(gap, ready - first.cycles - step)
     return Passes(first, gap, down)
+
+
+def routes(design: Design) -> bool:
+    """Whether the array multiplies a router's weights too: those of 4 bits and less are wider than its multipliers."""
+    return design.layer.weights in (Weights.INT8, Weights.FIXED16)
+
+
+def sum_bits(design: Design) -> int:
+    """Bits of a weighted sum: as many products of 16 and 18 bits as a token has experts."""
+    return WIDE + GATE_BITS - 1 + (design.layer.router.slots + design.layer.shared - 1).bit_length()
+
+
+def settled(design: Design) -> int:
+    """Cycles from the end of the last row until its sums are in memory."""
+    return accumulated(design) + groups(design) + REQUANTISE + WEIGH

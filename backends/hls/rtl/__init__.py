@@ -1,0 +1,1 @@
+"""The compute tile in SystemVerilog, by CIRCT, and what simulates it."""
