@@ -12,7 +12,8 @@ _FLOATS = 16 * 68
 _TEMPLATE = """{epilogue}
 MOEC_KERNEL({threads}, 2) {name}({parameters}) {{
   MOEC_SHARED(shared);
-  using Tile = moec::LaneTile<{lhs_type}, {type}, {inner}, {columns}, {products}, {transposed}>;
+  using Tile = moec::LaneTile<{lhs_memory}, {type}, {segments}, {inner}, {columns}, {products}, {transposed}>;
+  const {lhs_memory}* const lhs[] = {{{lhs}}};
   const {type}* const rhs[] = {{{weights}}};
   moec::multiply_by_lanes<Tile>(shared, lhs, {plan}{{{plan_values}}}, rhs, {epilogue_name}{initial});
 }}
@@ -25,8 +26,8 @@ def kernel(problem: Problem, scope: Scope, wish: str, rows: Buffer | None, rows_
     after = epilogue(problem, scope, wish, rows, rows_type)
     lhs, given, plan_values = problem.operands()
     memory = expressions.MEMORY[problem.type]
-    products = len(problem.weights)
-    weights = [f"weight{n}" for n in range(products)]
+    products = problem.products
+    weights = [f"weight{n}" for n in range(len(problem.weights))]
     source = _TEMPLATE.format(
         epilogue=after.source,
         threads=THREADS,
@@ -34,12 +35,14 @@ def kernel(problem: Problem, scope: Scope, wish: str, rows: Buffer | None, rows_
         parameters=", ".join(
             (*lhs, *(f"const {memory}* {weight}" for weight in weights), *after.parameters, "int tokens")
         ),
-        lhs_type=expressions.MEMORY[problem.lhs_type],
         type=memory,
+        segments=problem.segments,
         inner=problem.inner,
         columns=problem.columns,
         products=products,
         transposed=str(problem.transposed).lower(),
+        lhs_memory=expressions.MEMORY[problem.lhs_type],
+        lhs=", ".join(f"lhs{n}" for n in range(problem.segments)),
         weights=", ".join(weights),
         plan=problem.plan_type,
         plan_values=plan_values,

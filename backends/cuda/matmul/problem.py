@@ -17,10 +17,12 @@ class Problem:
     """A product of rows [R, inner] with one matrix [columns, inner] of each weight for their expert.
 
     op          the operation
-    lhs         its rows
+    lhs         its rows; where the inner dimension is made of segments, those of each
     offsets     of the plan; None: a dense product, whose rows are the tokens
     slots       of the plan
-    weights     tensors [E, N, K], or [E, K, N] if `transposed`
+    weights     tensors [E, N, K], or [E, K, N] if `transposed`: of all products, segment after segment
+    products    how many sums an element of the result has
+    inner       elements of a segment of the inner dimension
     experts     E, of a dense product 1
     per_token   slots that a token has
     gathered    whether rows are found through `slots`
@@ -29,10 +31,11 @@ class Problem:
     """
 
     op: ir.Operation
-    lhs: ir.Value
+    lhs: tuple[ir.Value, ...]
     offsets: ir.Value | None
     slots: ir.Value | None
     weights: tuple[ir.Value, ...]
+    products: int
     experts: int
     columns: int
     inner: int
@@ -42,6 +45,11 @@ class Problem:
     lhs_type: str
     type: str
     results: tuple[ir.Value, ...] | None
+
+    @property
+    def segments(self) -> int:
+        """Of how many pieces the inner dimension consists."""
+        return len(self.lhs)
 
     @property
     def plan_type(self) -> str:
@@ -60,7 +68,8 @@ class Problem:
         The kernel's last parameter is `int tokens`.
         """
         memory = f"const {expressions.MEMORY[self.lhs_type]}*"
-        parameters, arguments = [f"{memory} lhs"], [TensorPointer(self.lhs, memory)]
+        parameters = [f"{memory} lhs{n}" for n in range(self.segments)]
+        arguments = [TensorPointer(rows, memory) for rows in self.lhs]
         if self.offsets is None or self.slots is None:
             return tuple(parameters), tuple(arguments), "nullptr, nullptr, tokens"
         parameters += ["const int* offsets", "const int* slots"]
@@ -74,20 +83,26 @@ def problem(op: ir.Operation) -> Problem:
     Raises Unsupported where weights are no floats as they lie in memory.
     """
     view: Any = op.opview
-    weights = tuple(view.weights)
-    for weight in weights:
+    whole = tuple(view.weights)
+    for weight in whole:
         owner = weight.owner
         if not isinstance(owner, ir.Block) and owner.operation.name == "moe.dequantize":
             raise unsupported("cuda", op, "quantised weights")
+    lhs = _segments(view.lhs)
+    pieces = [_segments(weight) if len(lhs) > 1 else (weight,) for weight in whole]
+    weights = tuple(of[n] for n in range(len(lhs)) for of in pieces) if _alike(lhs, pieces) else ()
+    if not weights:
+        raise unsupported("cuda", op, "rows and weights that are put together of different pieces")
     experts, *sides = ir.RankedTensorType(weights[0].type).shape
     columns, inner = reversed(sides) if view.transposed else sides
     grouped = op.name != "moe.matmul"
     return Problem(
         op=op,
-        lhs=view.lhs,
+        lhs=lhs,
         offsets=view.offsets if grouped else None,
         slots=view.slots if grouped else None,
         weights=weights,
+        products=len(whole),
         experts=experts,
         columns=columns,
         inner=inner,
@@ -98,6 +113,23 @@ def problem(op: ir.Operation) -> Problem:
         type=expressions.element_of(weights[0].type),
         results=None if op.name == "moe.grouped_matmul_combine" else tuple(op.results),
     )
+
+
+def _segments(value: ir.Value) -> tuple[ir.Value, ...]:
+    """The pieces of a tensor that `tensor.concat` puts beside each other along axis 1; else the tensor itself."""
+    owner = value.owner
+    if isinstance(owner, ir.Block) or owner.operation.name != "tensor.concat":
+        return (value,)
+    if ir.IntegerAttr(owner.operation.attributes["dim"]).value != 1:
+        return (value,)
+    return tuple(owner.operation.operands)
+
+
+def _alike(lhs: tuple[ir.Value, ...], weights: list[tuple[ir.Value, ...]]) -> bool:
+    """Whether all pieces have the same size."""
+    sizes = {ir.RankedTensorType(rows.type).get_dim_size(1) for rows in lhs}
+    types = {str(piece.type) for of in weights for piece in of}
+    return len(sizes) == len(types) == 1 and all(len(of) == len(lhs) for of in weights)
 
 
 @dataclass(frozen=True)

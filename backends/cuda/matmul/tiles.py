@@ -22,7 +22,7 @@ def most_tokens_of_few_rows(of: Problem) -> int:
 
 def few_rows(of: Problem) -> WarpTile:
     """For few rows an expert: bound by the bytes of the weights, so narrow tiles, to have many, and a deep ring."""
-    products = len(of.weights)
+    products = of.products
     width = 64 if of.transposed else max(32, 64 // products // 32 * 32)
     stages = _FEW_BYTES // WarpTile(products, FEW_ROWS, width, 1, 1, 4).stage_bytes
     return _checked(of, WarpTile(products, FEW_ROWS, width, min(8, stages), 1, 4))
@@ -30,7 +30,7 @@ def few_rows(of: Problem) -> WarpTile:
 
 def many_rows(of: Problem) -> WarpTile:
     """For many rows an expert: 128 rows by up to 256 columns of all weights together."""
-    products = len(of.weights)
+    products = of.products
     most = min(256 // products, of.columns)
     width = (
         32
@@ -43,7 +43,7 @@ def many_rows(of: Problem) -> WarpTile:
 
 def warpgroup_tile(of: Problem) -> WarpgroupTile:
     """128 rows by up to 256 columns of all weights together."""
-    products = len(of.weights)
+    products = of.products
     width = min(256 // products // 8 * 8, -(-of.columns // 8) * 8)
     if width < 8:
         raise unsupported("cuda", of.op, f"{products} weights at once")

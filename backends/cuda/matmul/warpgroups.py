@@ -13,7 +13,7 @@ MOEC_KERNEL({threads}, 1) {name}({parameters}) {{
   MOEC_SHARED(shared);
   using Tile = moec::WarpgroupTile<moec::{type}, {inner}, {columns}, {products}, {width}, {stages}>;
   const moec::TensorMap* const maps[] = {{{maps}}};
-  moec::multiply_by_warpgroups<Tile>(shared, lhs, {plan}{{{plan_values}}}, maps, {epilogue_name}{initial});
+  moec::multiply_by_warpgroups<Tile>(shared, lhs0, {plan}{{{plan_values}}}, maps, {epilogue_name}{initial});
 }}
 """
 

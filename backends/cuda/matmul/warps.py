@@ -11,6 +11,7 @@ _TEMPLATE = """{epilogue}
 MOEC_KERNEL({threads}, {blocks}) {name}({parameters}) {{
   MOEC_SHARED(shared);
   using Tile = moec::WarpTile<{type}, {sizes}, {transposed}>;
+  const {lhs_memory}* const lhs[] = {{{lhs}}};
   const {type}* const rhs[] = {{{weights}}};
   moec::multiply_by_warps<Tile>(shared, lhs, {plan}{{{plan_values}}}, rhs, {epilogue_name}{initial});
 }}
@@ -32,9 +33,10 @@ def kernel(
     after = epilogue(problem, scope, wish, rows, rows_type)
     lhs, given, plan_values = problem.operands()
     memory = expressions.MEMORY[problem.type]
-    weights = [f"weight{n}" for n in range(tile.products)]
+    weights = [f"weight{n}" for n in range(len(problem.weights))]
     sizes = (
-        problem.inner, problem.columns, tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across,
+        problem.segments, problem.inner, problem.columns,
+        tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across,
     )  # fmt: skip
     source = _TEMPLATE.format(
         epilogue=after.source,
@@ -47,6 +49,8 @@ def kernel(
         type=memory,
         sizes=", ".join(map(str, sizes)),
         transposed=str(problem.transposed).lower(),
+        lhs_memory=expressions.MEMORY[problem.lhs_type],
+        lhs=", ".join(f"lhs{n}" for n in range(problem.segments)),
         weights=", ".join(weights),
         plan=problem.plan_type,
         plan_values=plan_values,

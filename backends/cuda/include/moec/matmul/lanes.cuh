@@ -7,11 +7,12 @@
 
 namespace moec {
 
-template <class Lhs_, class Rhs_, int inner_, int columns_, int products_, bool transposed_>
+// The inner dimension is `segments` pieces of `inner` elements, each with its own rows and weights.
+template <class Lhs_, class Rhs_, int segments_, int inner_, int columns_, int products_, bool transposed_>
 struct LaneTile {
   using Lhs = Lhs_;
   using Rhs = Rhs_;
-  static constexpr int inner = inner_, columns = columns_, products = products_;
+  static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_;
   static constexpr bool transposed = transposed_;
   static constexpr int rows = 64, width = 64, depth = 16, line = 68;  // of floats: rows of shared memory, padded
   static constexpr int lhs_floats = depth * line, floats = lhs_floats * (1 + products);
@@ -57,10 +58,32 @@ struct LaneOperands {
   }
 };
 
+template <class Tile>
+MOEC_DEVICE void multiply_lanes(Shared<float> shared, int down, int across, float (&sums)[Tile::products][4][4]) {
+  MOEC_UNROLL
+  for (int at = 0; at < Tile::depth; at++) {
+    float a[4];
+    MOEC_UNROLL
+    for (int i = 0; i < 4; i++) a[i] = shared[at * Tile::line + down * 4 + i];
+    MOEC_UNROLL
+    for (int p = 0; p < Tile::products; p++) {
+      float b[4];
+      MOEC_UNROLL
+      for (int j = 0; j < 4; j++) b[j] = shared[(p + 1) * Tile::lhs_floats + at * Tile::line + across + j * 16];
+      MOEC_UNROLL
+      for (int i = 0; i < 4; i++) {
+        MOEC_UNROLL
+        for (int j = 0; j < 4; j++) sums[p][i][j] = fmaf(a[i], b[j], sums[p][i][j]);
+      }
+    }
+  }
+}
+
 // The whole kernel: 256 threads, 4 * (floats + experts) bytes of shared memory.
 template <class Tile, class P, class Epilogue>
-MOEC_DEVICE void multiply_by_lanes(u8* memory, const typename Tile::Lhs* lhs, const P& plan,
-                                   const typename Tile::Rhs* const (&rhs)[Tile::products], const Epilogue& epilogue) {
+MOEC_DEVICE void multiply_by_lanes(u8* memory, const typename Tile::Lhs* const (&lhs)[Tile::segments], const P& plan,
+                                   const typename Tile::Rhs* const (&rhs)[Tile::segments * Tile::products],
+                                   const Epilogue& epilogue) {
   const Shared<float> shared = shared_array<float>(memory);
   const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(memory + Tile::floats * 4)};
   if (warp_index() == 0) work.count();
@@ -71,28 +94,17 @@ MOEC_DEVICE void multiply_by_lanes(u8* memory, const typename Tile::Lhs* lhs, co
     const Part part = work.part(number);
     float sums[Tile::products][4][4] = {};
     LaneOperands<Tile, P> next;
-    next.load_from(plan, part, lhs, rhs, 0);
-    for (int k = 0; k < Tile::inner; k += Tile::depth) {
-      sync_block();
-      next.store_to(shared);
-      sync_block();
-      if (k + Tile::depth < Tile::inner) next.load_from(plan, part, lhs, rhs, k + Tile::depth);
-      MOEC_UNROLL
-      for (int at = 0; at < Tile::depth; at++) {
-        float a[4];
-        MOEC_UNROLL
-        for (int i = 0; i < 4; i++) a[i] = shared[at * Tile::line + down * 4 + i];
-        MOEC_UNROLL
-        for (int p = 0; p < Tile::products; p++) {
-          float b[4];
-          MOEC_UNROLL
-          for (int j = 0; j < 4; j++) b[j] = shared[(p + 1) * Tile::lhs_floats + at * Tile::line + across + j * 16];
-          MOEC_UNROLL
-          for (int i = 0; i < 4; i++) {
-            MOEC_UNROLL
-            for (int j = 0; j < 4; j++) sums[p][i][j] = fmaf(a[i], b[j], sums[p][i][j]);
-          }
-        }
+    MOEC_UNROLL
+    for (int segment = 0; segment < Tile::segments; segment++) {
+      const typename Tile::Lhs* const rows = lhs[segment];
+      const typename Tile::Rhs* const* const weights = rhs + segment * Tile::products;
+      next.load_from(plan, part, rows, weights, 0);
+      for (int k = 0; k < Tile::inner; k += Tile::depth) {
+        sync_block();
+        next.store_to(shared);
+        sync_block();
+        if (k + Tile::depth < Tile::inner) next.load_from(plan, part, rows, weights, k + Tile::depth);
+        multiply_lanes<Tile>(shared, down, across, sums);
       }
     }
     MOEC_UNROLL

@@ -8,21 +8,33 @@
 
 namespace moec {
 
+// The inner dimension is `segments` pieces of `inner` elements, each with its own rows and weights.
 // `transposed`: weights are [E, inner, columns] and stand in shared memory as they lie, lines along the columns.
-template <class T_, int inner_, int columns_, int products_, int rows_, int width_, int stages_, int down_, int across_,
-          bool transposed_>
+template <class T_, int segments_, int inner_, int columns_, int products_, int rows_, int width_, int stages_,
+          int down_, int across_, bool transposed_>
 struct WarpTile {
   using T = T_;
-  static constexpr int inner = inner_, columns = columns_, products = products_, rows = rows_, width = width_;
+  static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_, rows = rows_, width = width_;
   static constexpr int stages = stages_, down = down_, across = across_;
   static constexpr bool transposed = transposed_;
-  static constexpr int depth = 64, steps = (inner + depth - 1) / depth, threads = 32 * down * across;
+  static constexpr int depth = 64, steps_each = (inner + depth - 1) / depth, steps = segments * steps_each;
+  static constexpr int threads = 32 * down * across;
   static constexpr int lhs_bytes = rows * 128, rhs_bytes = width * products * 128, stage_bytes = lhs_bytes + rhs_bytes;
   static constexpr int high = rows / down / 16, wide = width / across / 8;  // of a warp, in products of 16 by 8
   static_assert(inner % 8 == 0 && rows % (16 * down) == 0 && width % (8 * across) == 0 && stages >= 2);
   static_assert(wide == 1 || wide % 2 == 0);
   static_assert(!transposed || (columns % 8 == 0 && width % 64 == 0 && wide % 2 == 0));
 };
+
+// Of `count` pointers that registers hold.
+template <int count, class T>
+MOEC_DEVICE const T* chosen(const T* const* pointers, int number) {
+  const T* found = pointers[0];
+  MOEC_UNROLL
+  for (int i = 1; i < count; i++)
+    if (i == number) found = pointers[i];
+  return found;
+}
 
 // Brings one stage after the other of all parts of this block; each thread its share.
 template <class Tile, class W>
@@ -32,13 +44,13 @@ struct Loader {
   static constexpr int each = (Tile::rows + lines - 1) / lines;
 
   const W& work;
-  const T* lhs;
-  const T* const* rhs;
+  const T* const* lhs;
+  const T* const* rhs;  // of the products, segment after segment
   int parts, number, step;
   Part part;
   int source[each];
 
-  MOEC_DEVICE Loader(const W& work, const T* lhs, const T* const* rhs)
+  MOEC_DEVICE Loader(const W& work, const T* const* lhs, const T* const* rhs)
       : work(work), lhs(lhs), rhs(rhs), parts(work.parts()), number(block_index()), step(0) {
     begin();
   }
@@ -68,21 +80,26 @@ struct Loader {
   }
 
   MOEC_DEVICE void copy_lhs(u8* stage) const {
-    const int unit = thread_index() & 7, at = step * Tile::depth + unit * 8;
+    const int unit = thread_index() & 7, at = step % Tile::steps_each * Tile::depth + unit * 8;
+    const T* const from = chosen<Tile::segments>(lhs, step / Tile::steps_each);
     MOEC_UNROLL
     for (int i = 0; i < each; i++) {
       const int row = (thread_index() >> 3) + i * lines;
       const bool real = source[i] >= 0 && at < Tile::inner;
       if (Tile::rows % lines == 0 || row < Tile::rows)
-        copy_async(stage + swizzled(row, unit), lhs + (real ? (i64)source[i] * Tile::inner + at : 0), real ? 16 : 0);
+        copy_async(stage + swizzled(row, unit), from + (real ? (i64)source[i] * Tile::inner + at : 0), real ? 16 : 0);
     }
   }
 
   MOEC_DEVICE void copy_rhs(u8* stage) const {
-    const int unit = thread_index() & 7;
+    const int unit = thread_index() & 7, first = step % Tile::steps_each * Tile::depth;
     constexpr int count = (Tile::width + lines - 1) / lines;
     MOEC_UNROLL
     for (int p = 0; p < Tile::products; p++) {
+      const T* of[Tile::segments];
+      MOEC_UNROLL
+      for (int i = 0; i < Tile::segments; i++) of[i] = rhs[i * Tile::products + p];
+      const T* const from = chosen<Tile::segments>(of, step / Tile::steps_each);
       MOEC_UNROLL
       for (int i = 0; i < count; i++) {
         const int line = (thread_index() >> 3) + i * lines;
@@ -90,16 +107,16 @@ struct Loader {
         int column, k;
         i64 at;
         if constexpr (Tile::transposed) {
-          k = step * Tile::depth + line % 64;
+          k = first + line % 64;
           column = part.column + line / 64 * 64 + unit * 8;
           at = ((i64)part.expert * Tile::inner + k) * Tile::columns + column;
         } else {
-          k = step * Tile::depth + unit * 8;
+          k = first + unit * 8;
           column = part.column + line;
           at = ((i64)part.expert * Tile::columns + column) * Tile::inner + k;
         }
         const bool real = column < Tile::columns && k < Tile::inner;
-        copy_async(stage + p * Tile::width * 128 + swizzled(line, unit), rhs[p] + (real ? at : 0), real ? 16 : 0);
+        copy_async(stage + p * Tile::width * 128 + swizzled(line, unit), from + (real ? at : 0), real ? 16 : 0);
       }
     }
   }
@@ -151,8 +168,9 @@ MOEC_DEVICE void multiply_stage(const u8* stage, WarpSums<Tile>& sums) {
 
 // The whole kernel: Tile::threads threads, stages * stage_bytes + 4 * experts bytes of shared memory.
 template <class Tile, class P, class Epilogue>
-MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* lhs, const P& plan,
-                                   const typename Tile::T* const (&rhs)[Tile::products], const Epilogue& epilogue) {
+MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&lhs)[Tile::segments], const P& plan,
+                                   const typename Tile::T* const (&rhs)[Tile::segments * Tile::products],
+                                   const Epilogue& epilogue) {
   const Work<P, Tile::rows, Tile::columns, Tile::width> work{
       plan, shared_array<int>(shared + Tile::stages * Tile::stage_bytes)};
   if (warp_index() == 0) work.count();
