@@ -7,7 +7,7 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Buffer, Kernel, Scope
-from moec.backends.cuda.matmul import lanes, tiles, warpgroups, warps
+from moec.backends.cuda.matmul import lanes, router, tiles, warpgroups, warps
 from moec.backends.cuda.matmul.problem import Problem, problem
 
 
@@ -26,8 +26,7 @@ def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type:
 
 def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
     if "f32" in (of.type, of.lhs_type):
-        # Nothing on a tensor core multiplies f32 exactly.
-        return (lanes.kernel(of, scope, "product_f32", rows, rows_type),)
+        return _in_f32(of, scope, rows, rows_type)
     if of.type != of.lhs_type or of.type not in ("bf16", "f16"):
         raise unsupported("cuda", of.op, f"rows of {of.lhs_type} and weights of {of.type}")
     if of.inner % 8 or (of.transposed and of.columns % 8):
@@ -43,3 +42,11 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
     else:
         made.append(warps.kernel(of, tiles.many_rows(of), 1, scope, "product", rows, rows_type, (limit, None)))
     return tuple(made)
+
+
+def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
+    limit = router.MOST_TOKENS_OF_DOTS + 1 if router.can_dot(of) else 0
+    few = (router.dots_kernel(of, scope, rows, rows_type, (0, limit)),) if limit else ()
+    if router.can_split(of):
+        return (*few, router.split_kernel(of, scope, rows, rows_type, (limit, None)))
+    return (*few, lanes.kernel(of, scope, "product_f32", rows, rows_type, (limit, None)))

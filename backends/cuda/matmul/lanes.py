@@ -20,7 +20,9 @@ MOEC_KERNEL({threads}, 2) {name}({parameters}) {{
 """
 
 
-def kernel(problem: Problem, scope: Scope, wish: str, rows: Buffer | None, rows_type: str) -> Kernel:
+def kernel(
+    problem: Problem, scope: Scope, wish: str, rows: Buffer | None, rows_type: str, tokens: tuple[int, int | None]
+) -> Kernel:
     """The kernel of a product of floats."""
     name = scope.name(wish)
     after = epilogue(problem, scope, wish, rows, rows_type)
@@ -62,4 +64,5 @@ def kernel(problem: Problem, scope: Scope, wish: str, rows: Buffer | None, rows_
             *after.arguments,
             Tokens(),
         ),
+        tokens=tokens,
     )

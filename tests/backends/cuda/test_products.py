@@ -76,13 +76,18 @@ PLAIN = "%v = arith.addf %a0, %zero : f32"
 
 @pytest.mark.parametrize(
     ("lhs", "rhs", "inner", "columns", "transposed"),
-    [("bf16", "f32", 100, 33, False), ("f32", "f32", 17, 70, True), ("f32", "f32", 1, 1, False)],
+    [
+        ("bf16", "f32", 136, 66, False),
+        ("bf16", "f32", 100, 33, False),
+        ("f32", "f32", 17, 70, True),
+        ("f32", "f32", 1, 1, False),
+    ],
 )
 def test_dense_products_in_f32(lhs: str, rhs: str, inner: int, columns: int, transposed: bool) -> None:
     product = Product(inner, columns, None, type=rhs, lhs_type=lhs, out="f32", transposed=transposed, body=PLAIN)
-    for tokens in (0, 1, 100):
+    for tokens in (0, 1, 6, 64, 65, 150):
         given = inputs(product, tokens)
-        assert error(emitted(product, "sm_80", None).run(given), sums(product, given)[0]) < TOLERANCE["f32"]
+        assert error(emitted(product, "sm_80", None).run(given), sums(product, given)[0]) < 1e-6
 
 
 @pytest.mark.parametrize("which", [FEW, MANY])

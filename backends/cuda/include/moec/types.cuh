@@ -24,6 +24,11 @@ struct alignas(16) Quad {
   u32 word[4];
 };
 
+// Two floats that are moved at once.
+struct alignas(8) Pair {
+  float low, high;
+};
+
 // How TMA reads a tensor: a CUtensorMap, which the host encodes.  Kernels take it as MOEC_GRID_CONSTANT TensorMap.
 struct alignas(64) TensorMap {
   u64 opaque[16];

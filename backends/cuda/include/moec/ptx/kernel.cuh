@@ -7,6 +7,8 @@
 #define MOEC_GRID_CONSTANT const __grid_constant__
 #define MOEC_RESTRICT __restrict__
 #define MOEC_UNROLL _Pragma("unroll")
+#define MOEC_TEXT(x) #x
+#define MOEC_UNROLL_BY(count) _Pragma(MOEC_TEXT(unroll count))
 // The block's dynamic shared memory as `moec::u8* name`, aligned to 1024 bytes.
 #define MOEC_SHARED(name)                                       \
   extern __shared__ __align__(1024) moec::u8 moec_shared_[];    \
@@ -35,7 +37,8 @@ MOEC_DEVICE Shared<T> shared_array(void* at) {
   return {(T*)at};
 }
 
-// Moves of 16 bytes (aligned) from and to shared memory.
+// Moves of 16 (8) bytes, aligned, from and to shared memory.
+MOEC_DEVICE Pair load_shared_pair(const void* at) { return *(const Pair*)at; }
 MOEC_DEVICE Quad load_shared(const void* at) { return *(const Quad*)at; }
 MOEC_DEVICE void store_shared(void* at, const Quad& value) { *(Quad*)at = value; }
 

@@ -11,6 +11,7 @@
 #define MOEC_GRID_CONSTANT const
 #define MOEC_RESTRICT __restrict__
 #define MOEC_UNROLL
+#define MOEC_UNROLL_BY(count)
 #define MOEC_SHARED(name) moec::u8* name = moec::sim::block->shared
 #define __device__
 
@@ -80,6 +81,10 @@ Shared<T> shared_array(void* at) {
   return {(T*)at};
 }
 
+inline Pair load_shared_pair(const void* at, sim::Where where = sim::Where::current()) {
+  sim::read(at, 8, "load_shared_pair", where);
+  return *(const Pair*)at;
+}
 inline Quad load_shared(const void* at, sim::Where where = sim::Where::current()) {
   sim::read(at, 16, "load_shared", where);
   return *(const Quad*)at;
