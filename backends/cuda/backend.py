@@ -69,7 +69,7 @@ class CudaBackend:
             entry.export(Builder(made, isa.host_variants()[-1]), programs, images)
             codegen.lower_to_llvm(made)
             ours = codegen.object_file(made)
-            cuda = Cuda(tuple(_described(arch) for arch in self.archs), tuple(map(Stack, programs[0].stacks)))
+            cuda = _described(programs)
         objects, described = CpuBackend().object_files(module, variants, known)
         members = {f"cuda/{_label(source, programs)}.cu": source.text for source in texts}
         return Library(link.link([*objects, ours]), described, cuda, members)
@@ -91,5 +91,13 @@ def _label(source: Source, programs: Sequence[Program]) -> str:
     return "-".join(programs[number].arch.name for number in source.programs)
 
 
-def _described(arch: Arch) -> Architecture:
-    return Architecture(arch.name, arch.capability, arch.exact)
+def _described(programs: Sequence[Program]) -> Cuda:
+    archs = (program.arch for program in programs)
+    # Kernels for few tokens add up in another order than those for many.
+    by_tokens = any(kernel.tokens != (0, None) for program in programs for kernel in program.kernels)
+    return Cuda(
+        tuple(Architecture(arch.name, arch.capability, arch.exact) for arch in archs),
+        tuple(map(Stack, programs[0].stacks)),
+        deterministic=True,
+        batch_invariant=not by_tokens,
+    )

@@ -49,12 +49,16 @@ class Stack:
 class Cuda:
     """The code for CUDA devices.
 
-    architectures  in the order of the numbers that `cuda_architecture` gives
-    stacks         what `cuda_bind` takes, in order; a parameter that is in none is not read
+    architectures    in the order of the numbers that `cuda_architecture` gives
+    stacks           what `cuda_bind` takes, in order; a parameter that is in none is not read
+    deterministic    the same call on the same device gives the same bits
+    batch_invariant  a token's bits do not depend on how many other tokens there are
     """
 
     architectures: tuple[Architecture, ...]
     stacks: tuple[Stack, ...]
+    deterministic: bool
+    batch_invariant: bool
 
 
 def read_cuda(fields: Fields) -> Cuda:
@@ -62,6 +66,8 @@ def read_cuda(fields: Fields) -> Cuda:
     found = Cuda(
         tuple(_architecture(f) for f in fields.records("architectures", 1, _MAX_ARCHITECTURES)),
         tuple(_stack(f) for f in fields.records("stacks", 0, _MAX_STACKS)),
+        fields.boolean("deterministic"),
+        fields.boolean("batch_invariant"),
     )
     fields.finish()
     return found

@@ -25,9 +25,12 @@ def command(
         list[str] | None, typer.Option("--define", "-D", metavar="NAME=VALUE", help="Set a parameter of the layer.")
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Which layout of the layer, where it has several.")] = None,
-    target: Annotated[str, typer.Option(help="What to compile for: cpu, or a board such as hls:zcu102.")] = "cpu",
+    target: Annotated[
+        str,
+        typer.Option(help="What to compile for: cpu, cuda:ARCH,... (sm_80, sm_90a, sm_100a), or a board: hls:zcu102."),
+    ] = "cpu",
     emit: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Print a stage instead: graph, kernels, cpu, llvm.")
+        str | None, typer.Option(metavar="STAGE", help="Print a stage instead: graph, kernels, cpu, llvm, cuda.")
     ] = None,
     passes: Annotated[
         list[str] | None, typer.Option("--pass", metavar="PASS", help="Run these passes instead of the default ones.")

@@ -47,6 +47,13 @@ def _linker() -> Finding:
     return Finding("linker", " ".join(linker.command), "compiling")
 
 
+def _cuda_compiler() -> Finding:
+    from moec.backends.cuda.toolchain import find
+
+    compiler = find()
+    return Finding("CUDA compiler", compiler.name if compiler else "none", "compiling for CUDA devices")
+
+
 def _processor() -> Finding:
     model, features = platform.processor() or platform.machine(), ""
     cpuinfo = Path("/proc/cpuinfo")
@@ -75,6 +82,7 @@ def examine() -> list[Finding]:
         _package("torch-mlir", "compiling", compiler),
         _package("lark", "compiling", compiler),
         _linker(),
+        _cuda_compiler(),
         _processor(),
         _memory(),
     ]

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from moec.artifact.container import Artifact, read
+from moec.artifact.cuda import Architecture
 from moec.artifact.host import host_features, host_machine, missing_features
 from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Manifest, Training, Weight
 from moec.artifact.quantised import Quantised
@@ -72,6 +73,11 @@ def description(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+def _architecture(one: Architecture) -> str:
+    later = "" if one.exact else f" to {one.capability // 10}.9"
+    return f"{one.name} (compute capability {one.capability / 10}{later})"
+
+
 def _lacks(artifact: Artifact) -> dict[str, list[str]]:
     """For each variant, best first, what this processor lacks for it."""
     if artifact.machine != host_machine():
@@ -100,6 +106,8 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("weights", f"{size(weight_bytes)} {_kept(manifest)}"),
         ("made for", "inference" if manifest.training is None else "inference and training"),
     )
+    if manifest.cuda is not None:
+        _rows(about, ("CUDA devices", ", ".join(_architecture(one) for one in manifest.cuda.architectures)))
     if artifact.variants:
         _rows(about, ("compiled ahead", ", ".join(artifact.variants)))
     if artifact.pieces:

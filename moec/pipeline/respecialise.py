@@ -72,7 +72,8 @@ def compiled(
         _drop_training(kernels)
         passes.run(kernels, passes.parse_pipeline(changes))
     passes.run(kernels, passes.parse_pipeline(_tuning(specialisation)))
-    library = backend(base.manifest.target).compile(kernels, names if variant is None else [variant], known)
+    # Layers follow their load on the CPU; an artifact's code for other devices stays as it is.
+    library = backend("cpu").compile(kernels, names if variant is None else [variant], known)
     manifest = replace(
         base.manifest,
         compiler=f"moec {moec.__version__}",
@@ -80,6 +81,7 @@ def compiled(
         training=None,
         quantised=quantised(layer_function(kernels)),
         policy=None,
+        cuda=None,
         specialisation=specialisation,
     )
     sources = {name: text for name, text in base.texts.items() if name.startswith("source/")}
