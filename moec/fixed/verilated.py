@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +31,14 @@ Buffers are laid out as `moec.fixed.layout` says; `weights` has a pointer for ea
 """
 
 
-def command(verilator: str, library: str, build: str) -> list[str]:
-    """What makes the shared library of the files in `FOLDER`, run there.
-
-    library  the file to write, an absolute path; build  a folder for what is made on the way
-    """
+def command(verilator: str, folder: Path, library: Path, build: Path) -> list[str]:
+    """What makes the shared library `library` of a project's `folder` (its rtl/), in the folder `build`."""
     return [
         verilator,
         *("--cc", "--exe", "--build", "-O3", "-Wno-fatal", "-Wno-lint"),
         *("-CFLAGS", "-fPIC -O1", "-LDFLAGS", "-shared"),
-        *("--top-module", TOP, "--Mdir", build, "-o", library),
-        *(TILE, LIBRARY_SOURCE),
+        *("--top-module", TOP, "--Mdir", str(build.absolute()), "-o", str(library.absolute())),
+        *(str((folder / source).absolute()) for source in (TILE, LIBRARY_SOURCE)),
     ]
 
 

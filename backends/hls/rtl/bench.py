@@ -1,22 +1,51 @@
-"""What goes with the tile: its sizes as a C++ header, the library that runs it, the test bench."""
+"""What goes with the tile: its sizes as a C++ header, the library that runs it, the test bench and its cases."""
 
 from __future__ import annotations
 
 from importlib import resources
 
+import numpy as np
+
+from moec.backends.hls.cpp import golden
 from moec.fixed.arithmetic import GATE_BITS, LOGIT_BITS
 from moec.fixed.design import Design
 from moec.fixed.layout import layout
-from moec.fixed.model import geometry
+from moec.fixed.model import cycles, geometry
 from moec.fixed.model import tile as plan
+from moec.fixed.reference import project, routing
+from moec.fixed.vectors import cases
+from moec.fixed.verilated import Visits, visits
 
-FILES = ("moec_rtl.h", "moec_rtl.cpp")
+FILES = ("moec_rtl.h", "moec_rtl.cpp", "testbench.cpp")
 
 
-def files(design: Design) -> dict[str, str]:
-    """The C++ files beside the tile, by name."""
+def files(design: Design) -> dict[str, bytes]:
+    """What stands beside the tile, by its path in rtl/: C++, Makefile, and what the test bench reads."""
     folder = resources.files(__package__) / "bench"
-    return {"tile.h": header(design), **{name: (folder / name).read_text() for name in FILES}}
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES}
+    texts |= {"tile.h": header(design), "Makefile": (folder / "Makefile.txt").read_text(encoding="utf-8")}
+    return {name: text.encode() for name, text in texts.items()} | vectors(design)
+
+
+def vectors(design: Design) -> dict[str, bytes]:
+    """`visits/` and `logits/`: for each case of tb/vectors, which rows meet which experts, and the gates' logits."""
+    layer = design.layer
+    made = {}
+    for case in cases(layer, golden.tokens(design), distinct=golden.distinct(design)):
+        visited = visits(layer, routing(layer, case.parameters, case.rows, case.tasks))
+        made[f"visits/{case.name}.bin"] = _visits(design, visited, len(case.rows))
+        if geometry.routes(design):
+            tasks = np.zeros(len(case.rows), np.int64) if case.tasks is None else case.tasks
+            each = np.stack([project(gate.linear, case.rows, LOGIT_BITS) for gate in case.parameters.gates])
+            made[f"logits/{case.name}.bin"] = each[tasks, np.arange(len(tasks))].astype("<i4").tobytes()
+    return made
+
+
+def _visits(design: Design, visited: Visits, tokens: int) -> bytes:
+    taken = cycles.tile(design, cycles.planned(design, visited.expert, np.diff(visited.first)), tokens)
+    head = [len(visited.expert), len(visited.token), taken.rows, taken.table, taken.experts, taken.result]
+    parts = [head, visited.expert, visited.first, visited.token, visited.weight]
+    return np.concatenate([np.asarray(part, np.int64) for part in parts]).astype("<i8").tobytes()
 
 
 def header(design: Design) -> str:
@@ -54,5 +83,5 @@ def header(design: Design) -> str:
     return (
         "// Sizes of the compute tile.\n#pragma once\n#include <cstdint>\n\n"
         f"#define MOEC_ROUTES {int(geometry.routes(design))}  // whether the tile makes logits too\n\n"
-        f"namespace tile {{\n{lines}\n}}  // namespace tile\n"
+        f"namespace tile {{\nconstexpr bool ROUTES = MOEC_ROUTES;\n{lines}\n}}  // namespace tile\n"
     )

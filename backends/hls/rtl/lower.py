@@ -11,7 +11,7 @@ from circt.passmanager import PassManager
 
 from moec.backends.hls.rtl.netlist import Module
 
-OPTIONS = "disallowLocalVariables,disallowPackedArrays,noAlwaysComb,emittedLineLength=120"
+OPTIONS = "disallowLocalVariables,disallowPackedArrays,noAlwaysComb,emittedLineLength=120,locationInfoStyle=none"
 """Plain Verilog that all tools read: no variables in blocks, no arrays of bits."""
 
 PIPELINE = (

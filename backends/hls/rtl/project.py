@@ -14,8 +14,8 @@ from moec.fixed.verilated import FOLDER, TILE
 
 def files(design: Design) -> dict[str, bytes]:
     """The files of rtl/ by their paths in the project.  DiagnosticError where CIRCT is not installed."""
-    made = {TILE: systemverilog(design), **bench_files(design)}
-    return {f"{FOLDER}/{name}": made[name].encode() for name in sorted(made)}
+    made = {TILE: systemverilog(design).encode(), **bench_files(design)}
+    return {f"{FOLDER}/{name}": made[name] for name in sorted(made)}
 
 
 def systemverilog(design: Design) -> str:

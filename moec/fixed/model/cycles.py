@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -115,25 +115,34 @@ def call(design: Design, counts: Sequence[int]) -> Latency:
     """The cycles of a call whose routed experts get `counts` tokens."""
     where = layout(design)
     tokens = ceil(sum(counts) / design.layer.router.slots)
-    planned = visits(design, counts)
-    taken = overlapped(design, planned)
+    visited = visits(design, counts)
+    taken = overlapped(design, visited)
     return Latency(
         rows=tokens * where.input_words,
         table=where.table.beats,
         route=route(design, tokens),
         experts=taken,
         result=tokens * where.output_words,
-        waits=taken - sum(visit.busy for visit in planned),
+        waits=taken - sum(visit.busy for visit in visited),
     )
 
 
-def tile(design: Design, planned: Sequence[Visit], tokens: int) -> TileCycles:
+def planned(design: Design, experts: Iterable[int], counts: Iterable[int]) -> list[Visit]:
+    """Visits of experts by their numbers, shared ones behind the routed ones, each with a number of rows."""
+    layer, found = design.layer, []
+    for number, count in zip(experts, counts, strict=True):
+        shape = layer.routed if number < layer.experts or layer.common is None else layer.common
+        found.append(Visit(load_expert(design, shape), expert(design, shape, int(count))))
+    return found
+
+
+def tile(design: Design, visited: Sequence[Visit], tokens: int) -> TileCycles:
     """The tile's cycles for visits, of which there may be none; the generated RTL takes exactly as many."""
     where = layout(design)
     entries = where.beat_bits // RECORD_BITS
     return TileCycles(
         rows=tokens * where.input_words,
         table=where.table.beats * (1 + entries),
-        experts=overlapped(design, planned) + settled(design) if planned else 0,
+        experts=overlapped(design, visited) + settled(design) if visited else 0,
         result=tokens * result_stride(design) + 2 if tokens else 0,
     )

@@ -77,8 +77,7 @@ def build(design: Design, folder: Path, verilator: str) -> Tile:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     library = folder / "rtl.so"
-    done = subprocess.run(
-        command(verilator, str(library), "build"), cwd=folder / FOLDER, capture_output=True, text=True, check=False
-    )
+    make = command(verilator, folder / FOLDER, library, folder / "build")
+    done = subprocess.run(make, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Tile(design, ctypes.CDLL(str(library)))

@@ -44,15 +44,8 @@ def routed(tile: Tile, case: Case) -> Visits:
 
 def expected_cycles(tile: Tile, visited: Visits, tokens: int) -> list[int]:
     """Of rows, table, experts, result."""
-    design = tile.design
-    layer = design.layer
-    shapes = [layer.routed if number < layer.experts else layer.common for number in visited.expert]
-    planned = [
-        cycles.Visit(cycles.load_expert(design, shape), cycles.expert(design, shape, int(count)))
-        for shape, count in zip(shapes, np.diff(visited.first), strict=True)
-        if shape is not None
-    ]
-    parts = cycles.tile(design, planned, tokens)
+    planned = cycles.planned(tile.design, visited.expert, np.diff(visited.first))
+    parts = cycles.tile(tile.design, planned, tokens)
     return [parts.rows, parts.table, parts.experts, parts.result]
 
 
