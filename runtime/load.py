@@ -14,7 +14,12 @@ from moec.runtime.native import kernel, library
 if TYPE_CHECKING:  # loaded only where a layer runs on several processes
     from torch.distributed.device_mesh import DeviceMesh
 
+    from moec.runtime.hls.layer import SimulatedLayer
     from moec.runtime.parallel.layer import ParallelLayer
+
+
+@overload
+def load(path: str | os.PathLike[str], *, rtl: bool) -> SimulatedLayer: ...
 
 
 @overload
@@ -50,7 +55,8 @@ def load(
     mesh: DeviceMesh | None = None,
     timeout: float = 30.0,
     elastic: bool = False,
-) -> Layer | ParallelLayer:
+    rtl: bool | None = None,
+) -> Layer | ParallelLayer | SimulatedLayer:
     """Load a compiled layer.  This runs the artifact's machine code: load only files whose author you trust.
 
     path          the artifact that `moec compile` wrote
@@ -64,6 +70,11 @@ def load(
     elastic       the mesh may be longer along its first axis than the layout's: the layer begins on its first ranks,
                   and may come to run on more or fewer (docs/moving.md)
 
+    rtl           of a hardware project's folder: simulate its SystemVerilog by Verilator, or its C++ (by itself) by g++
+
+    A hardware project (`--target hls:…`) is a folder; what it computes is simulated (docs/fpga-arithmetic.md), and only
+    `rtl` may be given beside it.  Give it to let type checkers know that the layer is a SimulatedLayer.
+
     Returns a layer without weights: `load_state_dict` or `reset_parameters` gives them.
 
     With `mesh`, all of its processes call this in the same order; each then holds a part of the weights.
@@ -73,6 +84,12 @@ def load(
     without a layout, MoecError where `mesh` or what is given beside it does not fit, and OSError where the file cannot
     be read.
     """
+    if rtl is not None or os.path.isdir(path):
+        if keep_weights or training or variant is not None or adapt or mesh is not None or elastic:
+            raise MoecError("a hardware project is simulated for inference; nothing but `rtl` can be given beside it")
+        from moec.runtime.hls.load import simulated
+
+        return simulated(path, bool(rtl))
     artifact = read(path)
     if mesh is not None:
         from torch.distributed.device_mesh import DeviceMesh

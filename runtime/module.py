@@ -199,7 +199,7 @@ class Layer(Weights):
         seed: makes the values reproducible; without it torch's default generator is used.
         """
         generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
-        values = RandomValues(self.manifest, generator)
+        values = RandomValues.of(self.manifest, generator)
         for weight, (level, _, name) in zip(self._store.weights, self._places, strict=True):
             present = level.get(name)
             packed = stands_in(present)

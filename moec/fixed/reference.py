@@ -55,7 +55,11 @@ def choose(keys: Integers, slots: int) -> Integers:
 
 def route(router: Router, gate: Gate, rows: Integers) -> Routing:
     """The experts of each row and their weights, by one gate."""
-    logits = project(gate.linear, rows, arithmetic.LOGIT_BITS)
+    return decide(router, gate, project(gate.linear, rows, arithmetic.LOGIT_BITS))
+
+
+def decide(router: Router, gate: Gate, logits: Integers) -> Routing:
+    """The experts and their weights by logits [T, E]."""
     scores = arithmetic.sigmoid(logits) if router.score is Score.SIGMOID else logits
     keys = logits if gate.selection is None else scores + gate.selection
     experts = choose(keys, router.slots)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 
 from moec.artifact.container import Artifact, read
 from moec.artifact.specialisation import Specialisation
-from moec.errors import ArtifactError, CacheError
+from moec.errors import ArtifactError
+from moec.runtime.folders import cache_home, own_folder
 
 LARGEST = 1 << 30
 """Bytes that a cache keeps."""
@@ -24,7 +24,7 @@ LARGEST = 1 << 30
 
 def default_folder() -> Path:
     """`$XDG_CACHE_HOME/moec/variants`, or that in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moec" / "variants"
+    return cache_home() / "variants"
 
 
 def key(base: str, specialisation: Specialisation, variant: str, compiler: str) -> str:
@@ -41,18 +41,8 @@ class Cache:
 
     def __init__(self, folder: Path, largest: int = LARGEST) -> None:
         """Raises CacheError for a folder that others can write to, or that cannot be made."""
-        self.folder = folder
+        self.folder = own_folder(folder, "compiled variants")
         self._largest = largest
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = folder.stat()
-        except OSError as error:
-            raise CacheError(f"{folder}: no folder for compiled variants: {error.strerror}") from error
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
-            raise CacheError(
-                f"{folder} belongs to another user or is writable for others, and what lies in it would be run. "
-                "Give a folder of your own, or `chmod 700` it."
-            )
 
     @property
     def objects(self) -> Path:

@@ -305,7 +305,7 @@ class ParallelLayer(nn.Module):
 
     def reset_parameters(self, seed: int) -> Self:
         """Give every weight the random values that the layer in one process gets from the same seed."""
-        values = RandomValues(self._manifest, torch.Generator("cpu").manual_seed(seed))
+        values = RandomValues.of(self._manifest, torch.Generator("cpu").manual_seed(seed))
         state = {}
         for weight in self._manifest.parameters:
             whole = empty(weight.shape, TORCH_DTYPES[weight.dtype])
