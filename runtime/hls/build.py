@@ -19,6 +19,7 @@ from pathlib import Path
 from moec.artifact.hls import Folder
 from moec.artifact.simulation import CSIM_FLAGS, CSIM_INCLUDES, CSIM_SOURCES
 from moec.errors import ToolchainError
+from moec.fixed import verilated
 from moec.runtime.folders import cache_home, own_folder
 
 LONGEST = 1800.0
@@ -31,13 +32,27 @@ def csim(project: Folder) -> Path:
     Raises ToolchainError where the compiler or the headers of `ap_int` are missing, or compiling fails.
     """
     compiler, headers = _compiler(), ap_types()
+    version = _run([*compiler, "--version"], Path.cwd())
 
     def build(folder: Path, output: Path) -> None:
         includes = [f"-I{folder / name}" for name in CSIM_INCLUDES]
         sources = [str(folder / name) for name in CSIM_SOURCES]
         _run([*compiler, *CSIM_FLAGS, *includes, f"-isystem{headers}", *sources, "-o", str(output)], folder)
 
-    return _built(project, "csim", [*compiler, *CSIM_FLAGS, str(headers)], build)
+    return _built(project, "csim", [*compiler, *CSIM_FLAGS, str(headers), version], build)
+
+
+def rtl(project: Folder) -> Path:
+    """The library of the project's SystemVerilog.  Raises ToolchainError where Verilator is missing, or fails."""
+    verilator = shutil.which("verilator")
+    if verilator is None:
+        raise ToolchainError("simulating a project's SystemVerilog takes Verilator: install the package `verilator`")
+    version = _run([verilator, "--version"], Path.cwd())
+
+    def build(folder: Path, output: Path) -> None:
+        _run(verilated.command(verilator, str(output), "build"), folder / verilated.FOLDER)
+
+    return _built(project, "rtl", [*verilated.command(verilator, "", "build"), version], build)
 
 
 def ap_types() -> Path:
@@ -85,7 +100,7 @@ def _built(project: Folder, what: str, command: Sequence[str], build: Callable[[
     return path
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
+def _run(command: Sequence[str], folder: Path) -> str:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
     except subprocess.TimeoutExpired as error:
@@ -93,3 +108,4 @@ def _run(command: Sequence[str], folder: Path) -> None:
     if done.returncode != 0:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
         raise ToolchainError(f"`{command[0]}` failed on a hardware project:\n{last}")
+    return done.stdout
