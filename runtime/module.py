@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -268,7 +269,7 @@ class Layer(Weights):
             level, table, name = self._places[index]
             present = level.get(name)
             given = store.weights[index].name not in store.missing_now()
-            value = (lambda index=index: store.value(index)) if stands_in(present) else present.detach
+            value = partial(store.value, index) if stands_in(present) else present.detach
             moved = settle(present, place, value if given else None, store.weights[index].role)
             level.__dict__[table][name] = moved
         store.settle(device)

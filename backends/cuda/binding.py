@@ -99,7 +99,10 @@ def _encode(b: Builder, driver: Driver, map_: _Map, target: Pointer, address: Po
     width = byte_width(ir.Type.parse(map_.dtype))
     depth, columns, _ = map_.dims
     strides = (depth * width, columns * depth * width)
-    i32 = lambda value: b.constant(b.i32, value)  # noqa: E731
+
+    def i32(value: int) -> Value:
+        return b.constant(b.i32, value)
+
     encoded = driver.call(
         "cuTensorMapEncodeTiled",
         target,

@@ -196,9 +196,10 @@ def _run(b: Builder, bounds: Sequence[Bound], sizes: Sequence[Function], bound_b
         count = tokens if tokens is not None else b.index(0)
         limit = _token_limit(program)
         arguments.require(lambda: count < limit, "RangeError", f"a call has fewer than {limit} tokens")
-        wanted = lambda: _of_program(b, driver, sizes, count)  # noqa: E731
         text = "workspace is smaller than cuda_workspace_bytes(handle, T)"
-        arguments.require(lambda: arguments.length(workspace) >= wanted(), "ShapeError", text)
+        arguments.require(
+            lambda: arguments.length(workspace) >= _of_program(b, driver, sizes, count), "ShapeError", text
+        )
 
         def launch() -> Value:
             given = b.scratch(8 * len(tensors), 8)

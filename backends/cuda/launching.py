@@ -106,7 +106,10 @@ class _Launching:
 
     def _launch(self, number: int, kernel: Kernel) -> Value:
         b = self.b
-        i32 = lambda value: b.constant(b.i32, value)  # noqa: E731
+
+        def i32(value: int) -> Value:
+            return b.constant(b.i32, value)
+
         count = len(kernel.arguments)
         values, addresses = b.scratch(8 * max(1, count), 8), b.scratch(8 * max(1, count), 8)
         for place, argument in enumerate(kernel.arguments):

@@ -25,7 +25,8 @@ def weights(shape: Shape, device: torch.device, seed: int, routing: str = "rando
 
     def normal(*sizes: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         values = torch.randn(sizes, generator=generator, device=device, dtype=torch.float32)
-        return (values * sizes[-1] ** -0.5).to(dtype)
+        scale: float = sizes[-1] ** -0.5
+        return (values * scale).to(dtype)
 
     router = normal(shape.experts, shape.d, dtype=torch.float32)
     if routing == "ties":

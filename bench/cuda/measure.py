@@ -58,7 +58,7 @@ def decode(folder: Path) -> tuple[list[Measured], list[int]]:
     for count in DECODE:
         batches = [data.tokens(shape, count, device, seed + n) for n in range(_BATCHES)]
         chosen = math.ceil(sum(_chosen(shape, weights, x) for x in batches) / _BATCHES)
-        calls = [lambda x=x: compiled(x) for x in batches]  # type: ignore[misc]
+        calls = [lambda x=x: compiled(x) for x in batches]
         rows.append(Measured(shape, count, "moec", median_seconds_cold(calls)))
         experts.append(chosen)
         for name, peer in routes().items():
@@ -67,7 +67,7 @@ def decode(folder: Path) -> tuple[list[Measured], list[int]]:
             if isinstance(peer, str):
                 rows.append(Measured(shape, count, name, None, peer))
             else:
-                of_peer = [lambda x=x, peer=peer: peer(shape, weights, x) for x in batches]  # type: ignore[misc]
+                of_peer = [lambda x=x, peer=peer: peer(shape, weights, x) for x in batches]
                 rows.append(Measured(shape, count, name, median_seconds_cold(of_peer)))
             experts.append(chosen)
     return rows, experts

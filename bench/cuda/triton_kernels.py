@@ -40,7 +40,7 @@ def up_kernel(
     x: Any, gate: Any, up: Any, hidden: Any, order: Any, tile_ends: Any, offsets: Any, experts: Any,
     D: tl.constexpr, FF: tl.constexpr, TOP_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """hidden[r, n] = silu(x[token r] . gate[e, n]) * (x[token r] . up[e, n]), rows sorted by expert."""
     columns: tl.constexpr = (FF + BLOCK_N - 1) // BLOCK_N
     expert, first, last, column = _tile(tl.program_id(0), tile_ends, offsets, experts, columns, BLOCK_M)
@@ -70,7 +70,7 @@ def down_kernel(
     hidden: Any, down: Any, share: Any, rows_out: Any, order: Any, tile_ends: Any, offsets: Any, experts: Any,
     D: tl.constexpr, FF: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """rows_out[slot of r, n] = share[slot of r] * hidden[r] . down[e, n]."""
     columns: tl.constexpr = (D + BLOCK_N - 1) // BLOCK_N
     expert, first, last, column = _tile(tl.program_id(0), tile_ends, offsets, experts, columns, BLOCK_M)
@@ -94,7 +94,7 @@ def down_kernel(
 
 
 @triton.jit
-def combine_kernel(rows: Any, y: Any, D: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def combine_kernel(rows: Any, y: Any, D: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """y[t, n] = the sum over slots of rows[t * TOP_K + slot, n]."""
     token = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
