@@ -18,7 +18,7 @@ import pytest
 import moec.backends.cuda
 
 INCLUDE = Path(moec.backends.cuda.__file__).parent / "include"
-FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-psabi", f"-I{INCLUDE}"]
+FLAGS = ["-std=c++20", "-g0", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-psabi", f"-I{INCLUDE}"]
 UNITS = ("memory", "launch", "barriers", "copies", "products")
 
 
@@ -51,8 +51,17 @@ def objects() -> tuple[Path, ...]:
     made = []
     for unit in UNITS:
         made.append(_folder() / f"{unit}.o")
-        _run(_compiler(), *FLAGS, "-c", INCLUDE / "moec" / "sim" / f"{unit}.cc", "-o", made[-1])
+        _run(_compiler(), *FLAGS, "-O2", "-c", INCLUDE / "moec" / "sim" / f"{unit}.cc", "-o", made[-1])
     return tuple(made)
+
+
+@cache
+def _primitives() -> Path:
+    """A header that stands for `moec/primitives.cuh`, compiled once: that takes longer than most kernels do."""
+    path = _folder() / "primitives.h"
+    path.write_text('#include "moec/primitives.cuh"\n')
+    _run(_compiler(), *FLAGS, "-O1", "-x", "c++-header", path, "-o", path.with_suffix(".h.gch"))
+    return path
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ def library(source: str, kernels: tuple[str, ...], fault: Fault | None = None) -
     text = source + "\n" + "".join(f"MOEC_EXPORT({name})\n" for name in kernels)
     path = _folder() / f"{hashlib.sha256(f'{text}{fault}'.encode()).hexdigest()[:24]}.cc"
     path.write_text(text)
-    flags = [*FLAGS, "-shared"]
+    flags = [*FLAGS, "-O1", "-shared", "-include", str(_primitives())]
     if fault is not None:
         sound = (INCLUDE / fault.header).read_text()
         assert sound.count(fault.right) == 1, f"{fault.right!r} stands {sound.count(fault.right)} times"

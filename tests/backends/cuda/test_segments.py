@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from moec.oracle import routing
-from tests.backends.cuda.calls import TYPES, Function, exact
-from tests.backends.cuda.products import error
+from tests.backends.cuda.calls import Function, exact
+from tests.backends.cuda.products import DTYPES, error
 
 EXPERTS, COLUMNS, SLOTS = 3, 72, 2
 
@@ -46,7 +46,7 @@ def test_two_operands_beside_each_other(inner: int, type_: str) -> None:
         offsets, slots = routing.plan(index.numpy(), EXPERTS)
         shapes = {"g": (len(slots), inner), "u": (len(slots), inner)}
         shapes |= {"wg": (EXPERTS, inner, COLUMNS), "wu": (EXPERTS, inner, COLUMNS)}
-        given = {name: torch.randn(shape, generator=random).to(TYPES[type_]) for name, shape in shapes.items()}
+        given = {name: torch.randn(shape, generator=random).to(DTYPES[type_]) for name, shape in shapes.items()}
         given |= {"o": torch.from_numpy(offsets.astype(np.int32)), "s": torch.from_numpy(slots.astype(np.int32))}
         expert = np.repeat(np.arange(EXPERTS), np.diff(offsets))
         g, u, wg, wu = (exact(given[name]) for name in ("g", "u", "wg", "wu"))

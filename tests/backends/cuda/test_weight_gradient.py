@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from moec.oracle import routing
-from tests.backends.cuda.calls import TYPES, Function, exact
-from tests.backends.cuda.products import error
+from tests.backends.cuda.calls import Function, exact
+from tests.backends.cuda.products import DTYPES, error
 
 TOLERANCE = {"bf16": 2**-8, "f16": 2**-11, "f32": 1e-5}
 
@@ -55,7 +55,7 @@ def _inputs(
     offsets, order = (torch.from_numpy(np.ascontiguousarray(x, np.int32)) for x in routing.plan(index.numpy(), experts))
     shapes = {"a": (len(order), n, a), "b": (tokens, k, b), "c": (tokens, n, a)}
     made = {
-        name: torch.randn(rows, columns, generator=random).to(TYPES[type_])
+        name: torch.randn(rows, columns, generator=random).to(DTYPES[type_])
         for name, (rows, columns, type_) in shapes.items()
     }
     return {**made, "o": offsets, "s": order}
