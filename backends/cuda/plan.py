@@ -13,10 +13,10 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Argument, Buffer, BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
-from moec.backends.cuda.planned import rows_of_slots
+from moec.backends.cuda.planned import BLOCKS, Counted, counted_slots, counts_of_blocks, rows_of_slots
+from moec.backends.cuda.route import FEW, fused
 
 INCLUDES = ("moec/primitives.cuh", "moec/plan.cuh")
-_BLOCKS = 128
 _ALONE = 4096
 """Up to so many slots are sorted by one block."""
 _WARPS_ALONE, _WARPS = 32, 8
@@ -51,18 +51,24 @@ class Sort:
         if 3 * self.experts * 4 > arch.shared_bytes:
             raise unsupported("cuda", self.op, f"{self.experts} experts")
         most = _ALONE // self.per_token + 1
-        counts = scope.buffer(self.index, f"counts of {self.experts}", 0, 4 * _BLOCKS * self.experts)
+        counts = counts_of_blocks(scope, self.index, self.experts)
+        counted = self._counted_from(arch)
         index: Argument = TensorPointer(self.index, "const int*")
-        written = BufferPointer(counts, "int*")
-        read = BufferPointer(counts, "const int*")
         alone, shared = max(1, min(_WARPS_ALONE, room)), max(1, min(_WARPS, room))
-        return (
-            self._kernel(scope, "alone", alone, 1, {"index": index, **self.outputs}, (0, most)),
-            self._kernel(scope, "count", shared, _BLOCKS, {"index": index, "counts": written}, (most, None)),
-            self._kernel(
-                scope, "place", shared, _BLOCKS, {"index": index, "counts": read, **self.outputs}, (most, None)
-            ),
-        )
+        found = [self._kernel(scope, "alone", alone, 1, {"index": index, **self.outputs}, (0, most))]
+        if counted is None or most < counted:
+            arguments: dict[str, Argument] = {"index": index, "counts": BufferPointer(counts, "int*")}
+            found.append(self._kernel(scope, "count", shared, BLOCKS, arguments, (most, counted)))
+        arguments = {"index": index, "counts": BufferPointer(counts, "const int*"), **self.outputs}
+        return (*found, self._kernel(scope, "place", shared, BLOCKS, arguments, (most, None)))
+
+    def _counted_from(self, arch: Arch) -> int | None:
+        """From how many tokens on a fused route has counted the slots of each block already; None: never."""
+        owner = self.index.owner
+        if isinstance(owner, ir.Block) or owner.operation.name != "moe.route" or self.by_choice:
+            return None
+        same = counted_slots(self.index) == Counted(self.per_token, self.experts)
+        return FEW if same and fused(owner.operation, arch) is not None else None
 
     @property
     def per_token(self) -> int:

@@ -25,14 +25,23 @@ class Program:
     """One token's program.
 
     pointers   of the tensors that the region reads from outside: the C++ names
+    given      this token's rows of tensors that lie elsewhere
     constants  definitions that are to stand before the kernel
     """
 
-    def __init__(self, code: Code, pointers: Mapping[ir.Value, str], token: str, prefix: str) -> None:
+    def __init__(
+        self,
+        code: Code,
+        pointers: Mapping[ir.Value, str],
+        token: str,
+        prefix: str,
+        given: Mapping[ir.Value, Memory] | None = None,
+    ) -> None:
         self.code = code
         self.pointers = pointers
         self.token = token
         self.prefix = prefix
+        self.given = given or {}
         self.constants: list[str] = []
         self.values: dict[ir.Value, Value] = {}
 
@@ -60,7 +69,7 @@ class Program:
             return self._constant(value.owner.operation)
         raise unsupported("cuda", value.owner, "a row program can read parameters and constants from outside only")
 
-    def _row_of(self, pointer: str, type_: ir.Type) -> Value:
+    def _row_of(self, pointer: str, type_: ir.Type) -> Memory:
         """This token's row of a tensor in token order."""
         tensor = ir.RankedTensorType(type_)
         shape, element = tuple(tensor.shape), expressions.element_of(tensor)
@@ -128,7 +137,7 @@ class Program:
     def _token_row(self, op: ir.Operation) -> Value:
         (whole,) = op.operands
         (result,) = op.results
-        row = self._row_of(self.pointers[whole], result.type)
+        row = self.given[whole] if whole in self.given else self._row_of(self.pointers[whole], result.type)
         if registers(row.shape) > UNROLLED or any(use.owner.operation.name in _READ_IN_PLACE for use in result.uses):
             return row
         return self.code.lanes(row)

@@ -101,6 +101,10 @@ class Code:
         self._names = 0
         self._spilled = 0
 
+    def indent(self, more: int) -> None:
+        """What follows stands so many blocks deeper."""
+        self._indent += more
+
     def line(self, text: str) -> None:
         self.lines.append("  " * self._indent + text)
 

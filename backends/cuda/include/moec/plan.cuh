@@ -27,6 +27,15 @@ struct Slots {
   int tokens;
 
   MOEC_DEVICE int count() const { return tokens * slots_per_token; }
+  // The slots of block `block` of `blocks`: those of consecutive tokens, where slots come in the order of tokens.
+  MOEC_DEVICE Range share(int block, int blocks) const {
+    if constexpr (by_choice) {
+      return share_of(count(), block, blocks);
+    } else {
+      const Range of_tokens = share_of(tokens, block, blocks);
+      return {of_tokens.first * slots_per_token, of_tokens.last * slots_per_token};
+    }
+  }
   MOEC_DEVICE int flat(int number) const {
     if constexpr (by_choice) return number % tokens * slots_per_token + number / tokens;
     else return number;
@@ -68,7 +77,7 @@ struct Sorter {
 
   // The slots of this warp, among those of block `block` of `blocks`.
   MOEC_DEVICE Range mine(int block, int blocks) const {
-    const Range all = share_of(slots.count(), block, blocks);
+    const Range all = slots.share(block, blocks);
     const Range part = share_of(all.last - all.first, warp_index(), warps);
     return {all.first + part.first, all.first + part.last};
   }

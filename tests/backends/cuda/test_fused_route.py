@@ -1,0 +1,101 @@
+"""Logits, routes and the counts of a plan in one kernel, in small, against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from moec.backends.cuda import plan, planned, route
+from tests.backends.cpu.programs import choose, softmax
+from tests.backends.cuda.calls import Function, close, orders, together
+
+# (columns, inner, experts chosen)
+SIZES = [(64, 72, 3), (20, 40, 2), (250, 24, 8)]
+KEPT = (20, 40, 2)
+"""The logits of this one are also a result."""
+FEW, MANY, BLOCKS = 40, 200, 2
+
+
+def routed(columns: int, inner: int, k: int) -> str:
+    x, w, whole = f"tensor<?x{inner}xbf16>", f"tensor<{columns}x{inner}xf32>", f"tensor<1x{columns}x{inner}xf32>"
+    logits, index, weight = f"tensor<?x{columns}xf32>", f"tensor<?x{k}xi32>", f"tensor<?x{k}xf32>"
+    made = f"tensor<{columns + 1}xi32>, tensor<?xi32>"
+    kept = (columns, inner, k) == KEPT
+    return f"""
+module attributes {{moe.layer = "L"}} {{
+  func.func @L(%x: {x} {{moe.name = "x", moe.role = "input"}}, %router: {w} {{moe.name = "w", moe.role = "parameter"}})
+      -> ({index} {{moe.name = "index"}}, {weight} {{moe.name = "weight"}}, tensor<{columns + 1}xi32>
+      {{moe.name = "offsets"}}, tensor<?xi32> {{moe.name = "slots"}}{f', {logits} {{moe.name = "logits"}}' * kept}) {{
+    %e = tensor.expand_shape %router [[0, 1], [2]] output_shape [1, {columns}, {inner}] : {w} into {whole}
+    %l = "moe.matmul"(%x, %e) ({{
+    ^bb0(%a: f32):
+      "moe.yield"(%a) : (f32) -> ()
+    }}) {{operandSegmentSizes = array<i32: 1, 1>}} : ({x}, {whole}) -> {logits}
+    %i, %v = "moe.route"(%x) ({{
+    ^bb0(%row: tensor<{inner}xbf16>):
+      %z = "moe.row"(%l) : ({logits}) -> tensor<{columns}xf32>
+      {softmax("%z", columns)}{choose("%p", columns, k)}
+    }}) : ({x}) -> ({index}, {weight})
+    %o, %s = "moe.plan"(%i) {{experts = {columns} : i64, direct_max_tokens = 0 : i64}} : ({index}) -> ({made})
+    return %i, %v, %o, %s{", %l" * kept} : {index}, {weight}, {made}{f", {logits}" * kept}
+  }}
+}}"""
+
+
+@pytest.fixture(scope="module")
+def layers() -> Iterator[dict[str, Function]]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (plan, planned, route):
+            patch.setattr(module, "BLOCKS", BLOCKS)
+        for module in (plan, route):
+            patch.setattr(module, "FEW", FEW)
+        patch.setattr(route, "_ROWS", {FEW: 64, MANY: 128})
+        patch.setattr(plan, "_ALONE", 2 * FEW)
+        yield together({str(size): routed(*size) for size in SIZES})
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("tokens", [0, 1, FEW - 1, FEW, 137, MANY, 301])
+def test_a_router(layers: dict[str, Function], size: tuple[int, int, int], tokens: int) -> None:
+    torch.manual_seed(tokens)
+    columns, inner, _ = size
+    given = {"x": torch.randn(tokens, inner).bfloat16(), "w": torch.randn(columns, inner)}
+    layer = layers[str(size)]
+    want, out = layer.expected(given), layer(given, tokens)
+    for name in ("index", "offsets", "slots"):
+        close(out[name], want[name])
+    close(out["weight"], want["weight"], 1e-5)
+    if size == KEPT:
+        close(out["logits"], want["logits"], 1e-5)
+
+
+def test_which_kernels_run(layers: dict[str, Function]) -> None:
+    made = [(kernel.name.partition("_")[2], kernel.tokens) for kernel in layers[str(SIZES[0])].kernels]
+    assert made == [
+        ("product_f32", (0, FEW)),
+        ("route", (0, FEW)),
+        ("router64", (FEW, MANY)),
+        ("router128", (MANY, None)),
+        ("plan_alone", (0, 2 * FEW // 3 + 1)),
+        ("plan_count", (2 * FEW // 3 + 1, FEW)),
+        ("plan_place", (2 * FEW // 3 + 1, None)),
+    ]
+
+
+def test_logits_are_as_exact_as_f32(layers: dict[str, Function]) -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(MANY, 40).bfloat16(), torch.randn(20, 40)
+    logits = layers[str(KEPT)]({"x": x, "w": w}, MANY)["logits"]
+    exact = x.double() @ w.double().T
+    assert (logits - exact).abs().max() <= (x.float() @ w.T - exact).abs().max() * 2
+
+
+@pytest.mark.parametrize("order", orders())
+def test_the_same_bits_in_any_order(layers: dict[str, Function], order: int) -> None:
+    torch.manual_seed(1)
+    given = {"x": torch.randn(150, 72).bfloat16(), "w": torch.randn(64, 72)}
+    first, again = (layers[str(SIZES[0])](given, 150, o) for o in (0, order))
+    assert torch.equal(first["index"], again["index"])
+    assert torch.equal(first["weight"].view(torch.int32), again["weight"].view(torch.int32))
