@@ -66,7 +66,8 @@ def interpolate(table: Table, position: Integers, fraction_bits: int) -> Integer
     """
     index = position >> fraction_bits
     fraction = position & ((1 << fraction_bits) - 1)
-    return (table.base[index] << fraction_bits) + table.step[index] * fraction
+    found: Integers = (table.base[index] << fraction_bits) + table.step[index] * fraction
+    return found
 
 
 def rounded(values: Integers, shift: int) -> Integers:

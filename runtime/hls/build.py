@@ -50,9 +50,11 @@ def rtl(project: Folder) -> Path:
     version = _run([verilator, "--version"], Path.cwd())
 
     def build(folder: Path, output: Path) -> None:
-        _run(verilated.command(verilator, str(output), "build"), folder / verilated.FOLDER)
+        _run(verilated.command(verilator, folder / verilated.FOLDER, output, folder / "build"), folder)
 
-    return _built(project, "rtl", [*verilated.command(verilator, "", "build"), version], build)
+    return _built(
+        project, "rtl", [version, *verilated.command(verilator, Path("/"), Path("/library"), Path("/build"))], build
+    )
 
 
 def ap_types() -> Path:

@@ -67,7 +67,7 @@ class SimulatedLayer(Level):
         """Write the calibration as JSON.  Raises CalibrationError where there is none."""
         Path(path).write_text(self._require_calibration().to_json())
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not type it
     def forward(self, *inputs: torch.Tensor | int, **named: torch.Tensor | int) -> torch.Tensor:
         """Run the hardware's arithmetic on tokens of any leading shape.
 
