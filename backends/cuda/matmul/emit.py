@@ -36,7 +36,7 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
     few = tiles.few_rows(of)
     limit = tiles.most_tokens_of_few_rows(of)
     made = [warps.kernel(of, few, 2, scope, "product_few", rows, rows_type, (0, limit))]
-    if arch.wgmma and not of.transposed and of.segments == 1:
+    if arch.wgmma:
         tile = tiles.warpgroup_tile(of)
         made.append(warpgroups.kernel(of, tile, scope, "product", rows, rows_type, (limit, None)))
     else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class WarpgroupTile:
     """For wgmma (sm_90a): 128 rows by `width` columns of each weight, 64 elements of the inner dimension a stage.
 
-    `width * products` is a multiple of 8, at most 256.
+    `width * products` is at most 256, `width` a multiple of 8, of 64 where weights are transposed.
     """
 
     products: int

@@ -44,8 +44,9 @@ def many_rows(of: Problem) -> WarpTile:
 def warpgroup_tile(of: Problem) -> WarpgroupTile:
     """128 rows by up to 256 columns of all weights together."""
     products = of.products
-    width = min(256 // products // 8 * 8, -(-of.columns // 8) * 8)
-    if width < 8:
+    unit = 64 if of.transposed else 8
+    width = min(256 // products // unit * unit, -(-of.columns // unit) * unit)
+    if width < unit:
         raise unsupported("cuda", of.op, f"{products} weights at once")
     stages = _WARPGROUP_BYTES // WarpgroupTile(products, width, 1).stage_bytes
     return WarpgroupTile(products, width, min(6, stages))

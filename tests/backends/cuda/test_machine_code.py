@@ -24,7 +24,9 @@ PRODUCTS = {
     "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
 }
 CASES = [("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmaxnreg.inc", "cp.async.cg"))] + [
-    pytest.param(name, arch, ("mma.sync",), marks=pytest.mark.slow)
+    pytest.param(
+        name, arch, ("wgmma" if arch == "sm_90a" and name != "logits" else "mma.sync",), marks=pytest.mark.slow
+    )
     for arch in ARCHITECTURES
     for name in PRODUCTS
     if (name, arch) != ("up", "sm_90a")

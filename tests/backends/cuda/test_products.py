@@ -90,12 +90,12 @@ def test_dense_products_in_f32(lhs: str, rhs: str, inner: int, columns: int, tra
         assert error(emitted(product, "sm_80", None).run(given), sums(product, given)[0]) < 1e-6
 
 
-@pytest.mark.parametrize("which", [FEW, MANY])
-def test_transposed_weights(which: int) -> None:
+@pytest.mark.parametrize(("arch", "which"), KERNELS)
+def test_transposed_weights(arch: str, which: int) -> None:
     product = Product(inner=72, columns=104, experts=3, per_token=2, transposed=True, body=PLAIN)
     for tokens, routing in [(100, "even"), (33, "one")]:
         given = inputs(product, tokens, routing)
-        found = emitted(product, "sm_80", which).run(given)
+        found = emitted(product, arch, which).run(given)
         assert error(found, sums(product, given)[0]) < TOLERANCE["bf16"]
 
 

@@ -40,7 +40,7 @@ module attributes {{moe.layer = "L"}} {{
 @pytest.mark.parametrize(("inner", "type_"), [(72, "bf16"), (19, "f32")])
 def test_two_operands_beside_each_other(inner: int, type_: str) -> None:
     function = Function(_module(inner, type_), "sm_90a")
-    for tokens in (3, 80):
+    for tokens in (3, 80, 300):
         random = torch.Generator().manual_seed(tokens)
         index = torch.rand(tokens, EXPERTS, generator=random).topk(SLOTS).indices.int()
         offsets, slots = routing.plan(index.numpy(), EXPERTS)

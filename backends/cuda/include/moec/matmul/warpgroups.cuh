@@ -9,21 +9,45 @@
 
 namespace moec {
 
-template <class T_, int inner_, int columns_, int products_, int width_, int stages_>
+// The inner dimension is `segments` pieces of `inner` elements, each with its own rows and weights.
+// `transposed`: weights are [E, inner, columns] and stand in shared memory as they lie, lines along the columns.
+template <class T_, int segments_, int inner_, int columns_, int products_, int width_, int stages_, bool transposed_>
 struct WarpgroupTile {
   using T = T_;
-  static constexpr int inner = inner_, columns = columns_, products = products_, width = width_, stages = stages_;
+  static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_, width = width_;
+  static constexpr int stages = stages_;
+  static constexpr bool transposed = transposed_;
   static constexpr int rows = 128, depth = 64, lag = stages - 2;
-  static constexpr int steps = (inner + depth - 1) / depth;
+  static constexpr int steps_each = (inner + depth - 1) / depth, steps = segments * steps_each;
   static constexpr int wide = width * products;
   static constexpr int lhs_bytes = rows * 128, rhs_bytes = wide * 128, stage_bytes = lhs_bytes + rhs_bytes;
-  static_assert(inner % 8 == 0 && width % 8 == 0 && wide <= 256 && stages >= 3);
+  static_assert(inner % 8 == 0 && width % (transposed ? 64 : 8) == 0 && wide <= 256 && stages >= 3);
+  static_assert(!transposed || columns % 8 == 0);
 };
+
+// One thread has TMA bring the weights of a stage, of segment `segment` from element `k` on.
+template <class Tile, class Maps>
+MOEC_DEVICE void bring_weights(u8* stage, const Maps& maps, Barrier* full, const Part& part, int segment, int k) {
+  MOEC_UNROLL
+  for (int p = 0; p < Tile::products; p++) {
+    const TensorMap* map = maps[p];
+    MOEC_UNROLL
+    for (int i = 1; i < Tile::segments; i++)
+      if (i == segment) map = maps[i * Tile::products + p];
+    u8* const to = stage + p * Tile::width * 128;
+    if constexpr (Tile::transposed) {
+      MOEC_UNROLL
+      for (int c = 0; c < Tile::width; c += 64) copy_box(to + c * 128, map, full, part.column + c, k, part.expert);
+    } else {
+      copy_box(to, map, full, k, part.column, part.expert);
+    }
+  }
+}
 
 // Brings the stages of all parts of this block.  128 threads.
 template <class Tile, class W, class Maps>
-MOEC_DEVICE void bring_parts(const W& work, const typename Tile::T* lhs, const Maps& maps, u8* stages, Barrier* full,
-                             Barrier* empty) {
+MOEC_DEVICE void bring_parts(const W& work, const typename Tile::T* const (&lhs)[Tile::segments], const Maps& maps,
+                             u8* stages, Barrier* full, Barrier* empty) {
   constexpr int each = Tile::rows / 16;
   const int thread = thread_index(), unit = thread & 7;
   const int parts = work.parts();
@@ -37,22 +61,21 @@ MOEC_DEVICE void bring_parts(const W& work, const typename Tile::T* lhs, const M
       source[i] = row < part.count ? work.plan.source(part.first + row) : -1;
     }
     for (int k = 0; k < Tile::steps; k++, step++) {
-      const int slot = step % Tile::stages;
+      const int slot = step % Tile::stages, segment = k / Tile::steps_each;
+      const int first = k % Tile::steps_each * Tile::depth;
       u8* const stage = stages + slot * Tile::stage_bytes;
       barrier_wait(empty + slot, (step / Tile::stages & 1) ^ 1);
       if (thread == 0) {
         barrier_arrive_expect(full + slot, Tile::rhs_bytes);
-        MOEC_UNROLL
-        for (int p = 0; p < Tile::products; p++)
-          copy_box(stage + Tile::lhs_bytes + p * Tile::width * 128, maps[p], full + slot, k * Tile::depth, part.column,
-                   part.expert);
+        bring_weights<Tile>(stage + Tile::lhs_bytes, maps, full + slot, part, segment, first);
       }
-      const int at = k * Tile::depth + unit * 8;
+      const typename Tile::T* const from = chosen<Tile::segments>(lhs, segment);
+      const int at = first + unit * 8;
       const bool within = Tile::inner % Tile::depth == 0 || at < Tile::inner;
       MOEC_UNROLL
       for (int i = 0; i < each; i++) {
         const bool real = within && source[i] >= 0;
-        copy_async(stage + swizzled((thread >> 3) + i * 16, unit), lhs + (real ? (i64)source[i] * Tile::inner + at : 0),
+        copy_async(stage + swizzled((thread >> 3) + i * 16, unit), from + (real ? (i64)source[i] * Tile::inner + at : 0),
                    real ? 16 : 0);
       }
       copies_commit();
@@ -84,9 +107,13 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
       barrier_wait(full + slot, step / Tile::stages & 1);
       wgmma_fence();
       MOEC_UNROLL
-      for (int n = 0; n < Tile::depth / 16; n++)
-        wgmma<typename Tile::T, Tile::wide>(sums, matrix_descriptor(stage + group * 64 * 128 + n * 32, 16, 1024),
-                                            matrix_descriptor(stage + Tile::lhs_bytes + n * 32, 16, 1024), (k | n) != 0);
+      for (int n = 0; n < Tile::depth / 16; n++) {
+        const u64 a = matrix_descriptor(stage + group * 64 * 128 + n * 32, 16, 1024);
+        const u8* const rhs = stage + Tile::lhs_bytes;
+        const u64 b = Tile::transposed ? matrix_descriptor(rhs + n * 2048, 64 * 128, 1024)
+                                       : matrix_descriptor(rhs + n * 32, 16, 1024);
+        wgmma<typename Tile::T, Tile::wide, 0, Tile::transposed>(sums, a, b, (k | n) != 0);
+      }
       wgmma_commit();
       if (k > 0) {
         wgmma_wait<1>(sums);
@@ -109,8 +136,8 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
 
 // The whole kernel: 384 threads, stages * stage_bytes + 1024 + 4 * experts bytes of shared memory.
 template <class Tile, class P, class Epilogue, class Maps>
-MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* lhs, const P& plan, const Maps& maps,
-                                        const Epilogue& epilogue) {
+MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* const (&lhs)[Tile::segments],
+                                        const P& plan, const Maps& maps, const Epilogue& epilogue) {
   Barrier* const full = (Barrier*)(shared + Tile::stages * Tile::stage_bytes);
   Barrier* const empty = full + Tile::stages;
   const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(empty + Tile::stages)};
@@ -122,7 +149,7 @@ MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* lhs,
     }
     fence_barrier_init();
     MOEC_UNROLL
-    for (int p = 0; p < Tile::products; p++) prefetch_map(maps[p]);
+    for (int p = 0; p < Tile::segments * Tile::products; p++) prefetch_map(maps[p]);
   }
   if (warp_index() == 1) work.count();
   sync_block();

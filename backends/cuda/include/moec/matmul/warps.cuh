@@ -26,16 +26,6 @@ struct WarpTile {
   static_assert(!transposed || (columns % 8 == 0 && width % 64 == 0 && wide % 2 == 0));
 };
 
-// Of `count` pointers that registers hold.
-template <int count, class T>
-MOEC_DEVICE const T* chosen(const T* const* pointers, int number) {
-  const T* found = pointers[0];
-  MOEC_UNROLL
-  for (int i = 1; i < count; i++)
-    if (i == number) found = pointers[i];
-  return found;
-}
-
 // Brings one stage after the other of all parts of this block; each thread its share.
 template <class Tile, class W>
 struct Loader {

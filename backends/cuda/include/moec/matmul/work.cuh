@@ -33,6 +33,16 @@ struct Plan {
   }
 };
 
+// Of `count` pointers that registers hold.
+template <int count, class T>
+MOEC_DEVICE const T* chosen(const T* const* pointers, int number) {
+  const T* found = pointers[0];
+  MOEC_UNROLL
+  for (int i = 1; i < count; i++)
+    if (i == number) found = pointers[i];
+  return found;
+}
+
 // Parts of `rows` rows by `width` of `columns` columns.  Blocks of rows are taken together by eights, and then one
 // block of columns after the other: what runs at a time shares both rows and weights, and finds them in the L2 cache.
 template <class P, int rows, int columns, int width>
