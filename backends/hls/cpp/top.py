@@ -35,7 +35,6 @@ def source(design: Design) -> str:
         "interfaces": "\n".join(_interfaces(design)),
         "fetches": "\n".join(f"  fetch({p.name}, count, sections[{i}], words[{i}]);" for i, p in enumerate(ports)),
         "burst": max(16, 2 * BURST_BYTES * 8 // design.port_bits),
-        "records": "RECORD_GROUPS",
         "weights_in": _impl(design.weights_in),
         "rows": _impl(design.rows_in),
         "queues": _impl(design.queues),

@@ -31,11 +31,18 @@ static tile_t digit_of(const router_tile_t &router, int digit) {
   return tile;
 }
 
-// A panel for the array, while the array works on the one before.
-static void fill(hls::stream<step_t> &steps, hls::stream<router_tile_t> &routers, hls::stream<tile_t> &tiles,
-                 hls::stream<step_t> &now, tile_t panel[PANEL_TILES]) {
+// A panel for the array, while the array works on the one before; with a router's first one the numbers that are added
+// for the choice, which lie in front of it.
+static void fill(hls::stream<step_t> &steps, hls::stream<single_t> &selections, hls::stream<router_tile_t> &routers,
+                 hls::stream<tile_t> &tiles, choice_t selection[TASKS][LOGIT_LENGTH], hls::stream<step_t> &now,
+                 tile_t panel[PANEL_TILES]) {
 #pragma HLS inline off
   const step_t step = steps.read();
+  if (HAS_SELECTION && step.kind == ROUTER && step.group == 0)
+    for (int expert = 0; expert < LOGIT_LENGTH; expert++) {
+#pragma HLS pipeline II = 1
+      selection[step.number][expert] = selections.read().record.range(25, 0);
+    }
   router_tile_t router;
   int digit = 0;
   for (int tile = 0; tile < step.tiles; tile++) {
@@ -88,7 +95,7 @@ static void finish(const waiting_t &waiting, int turn, record_t scalars, const r
 // one; behind the last panel of a linear nothing waits, because the next linear reads what this one wrote.
 static void multiply(hls::stream<step_t> &now, const tile_t panel[PANEL_TILES], hls::stream<single_t> &singles,
                      hls::stream<channels_t> &records, const code_t rows[TOKENS][ROW_LENGTH],
-                     const item_t queue[QUEUE_LENGTH], record_t table[512], choice_t selection[TASKS][LOGIT_LENGTH],
+                     const item_t queue[QUEUE_LENGTH], record_t table[512],
                      logit_t logits[TOKENS][LOGIT_LENGTH], wide_t held[HIDDEN_ROWS][OUTPUTS],
                      code_t hidden[HIDDEN_ROWS][HIDDEN_LENGTH], total_t totals[TOKENS][TOTAL_LENGTH]) {
 #pragma HLS inline off
@@ -105,15 +112,7 @@ static void multiply(hls::stream<step_t> &now, const tile_t panel[PANEL_TILES], 
     return;
   }
   const channels_t channels = records.read();
-  if (step.kind == ROUTER) {
-    if (HAS_SELECTION && step.group == 0)
-      for (int expert = 0; expert < LOGIT_LENGTH; expert++) {
-#pragma HLS pipeline II = 1
-        selection[step.number][expert] = singles.read().record.range(25, 0);
-      }
-  } else if (!step.second && step.group == 0) {
-    scalars = singles.read().record;
-  }
+  if (step.kind != ROUTER && !step.second && step.group == 0) scalars = singles.read().record;
   sum_t sum[OUTPUTS];
 #pragma HLS array_partition variable = sum complete
   const int digits = step.kind == ROUTER ? DIGITS : 1;

@@ -74,8 +74,8 @@ static void cut(hls::stream<word_t> words[PORTS], int groups, hls::stream<GROUP>
 
 // The parts of each section, in their order in memory.
 static void unpack(int visits, hls::stream<ap_uint<2> > &kinds, hls::stream<word_t> words[PORTS],
-                   hls::stream<single_t> &singles, hls::stream<channels_t> &channels, hls::stream<router_tile_t> &routers,
-                   hls::stream<tile_t> &tiles) {
+                   hls::stream<single_t> &singles, hls::stream<channels_t> &channels, hls::stream<single_t> &selections,
+                   hls::stream<router_tile_t> &routers, hls::stream<tile_t> &tiles) {
 #pragma HLS inline off
   for (int visit = 0; visit < visits; visit++) {
 #pragma HLS loop_tripcount max = VISITS
@@ -84,7 +84,7 @@ static void unpack(int visits, hls::stream<ap_uint<2> > &kinds, hls::stream<word
       cut<64>(words, 512, singles);
     } else if (kind == ROUTER) {
       cut<64>(words, ROUTER_GROUPS, channels);
-      if (HAS_SELECTION) cut<64>(words, ROUTER_GROUPS * OUTPUTS, singles);
+      if (HAS_SELECTION) cut<64>(words, LOGIT_LENGTH, selections);
       cut<ROUTER_BITS>(words, ROUTER_GROUPS * ROW_TILES, routers);
     } else {
       const int groups = kind == ROUTED ? FIRST_GROUPS : COMMON_FIRST_GROUPS;

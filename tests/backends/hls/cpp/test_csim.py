@@ -43,8 +43,9 @@ def designs(draw: st.DrawFn) -> Design:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @hypothesis.settings(
-    max_examples=25, suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate]
+    max_examples=6, suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate]
 )
 @hypothesis.given(any_design=designs())
 def test_bits_of_any_design(any_design: Design, tmp_path_factory: pytest.TempPathFactory) -> None:
