@@ -12,7 +12,21 @@ from moec.cli.console import error_console
 from moec.errors import DiagnosticError, MoecError
 
 # Modules of moec.cli, in the order of `moec --help`.
-COMMANDS = ("compile", "check", "fmt", "explain", "opt", "plan", "graph", "inspect", "trace", "top", "report", "doctor")
+COMMANDS = (
+    "compile",
+    "check",
+    "fmt",
+    "explain",
+    "opt",
+    "plan",
+    "graph",
+    "inspect",
+    "calibrate",
+    "trace",
+    "top",
+    "report",
+    "doctor",
+)
 
 HIDDEN = ("respecialise",)
 """Commands that other processes of moec call."""
