@@ -11,6 +11,7 @@ from moec.errors import DiagnosticError
 # name -> module:class
 BACKENDS = {
     "cpu": "moec.backends.cpu.backend:CpuBackend",
+    "hls": "moec.backends.hls.backend:HlsBackend",
     "cuda": "moec.backends.cuda.backend:CudaBackend",
 }
 

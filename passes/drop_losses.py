@@ -8,12 +8,12 @@ from torch_mlir.dialects import func
 
 from moec.dialect.functions import layer_function
 from moec.passes.base import Pass, Remarks
-from moec.passes.rewriting import terminator
+from moec.passes.rewriting import terminator, users
 
 
 @dataclass(frozen=True)
 class DropLosses(Pass):
-    """Takes the results that auxiliary losses are computed from away from the layer's own function."""
+    """Takes the results that auxiliary losses are computed from, and what only they need, out of the layer."""
 
     name: ClassVar[str] = "drop-losses"
 
@@ -32,6 +32,9 @@ class DropLosses(Pass):
         inputs = [argument.type for argument in function.regions[0].blocks[0].arguments]
         results = [value.type for _, value in kept]
         function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, results))
+        for op in reversed([op.operation for op in function.regions[0].blocks[0].operations][:-1]):
+            if not any(users(result) for result in op.results):
+                op.erase()
 
 
 def _is_loss(attributes: ir.DictAttr) -> bool:
