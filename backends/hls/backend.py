@@ -12,6 +12,7 @@ from moec.backends.base import Project, ProjectBackend
 from moec.backends.hls.cpp import project as cpp
 from moec.backends.hls.read import read
 from moec.backends.hls.report import report
+from moec.backends.hls.rtl import project as rtl
 from moec.backends.hls.target import TOKENS, Target, read_target
 from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.dialect.hls import Decisions, decisions, write_decisions
@@ -50,24 +51,30 @@ class HlsBackend(ProjectBackend):
         return ("hls-order", "hls-array", "hls-memories")
 
     def stages(self) -> Sequence[str]:
-        """`cpp`: what is synthesised, one file behind the other."""
-        return ("cpp",)
+        """`cpp`: the C++ that is synthesised, one file behind the other; `sv`: the tile in SystemVerilog."""
+        return ("cpp", "sv") if self.target.rtl else ("cpp",)
 
     def lower(self, module: ir.Module, stage: str) -> str:
-        """The text of a stage.  Raises Unsupported for what cannot be compiled, KeyError for an unknown stage."""
+        """The text of a stage.  Raises Unsupported for what cannot be compiled, KeyError for an unknown stage, and
+        DiagnosticError for `sv` without CIRCT.
+        """
         if stage not in self.stages():
             raise KeyError(stage)
+        if stage == "sv":
+            return rtl.systemverilog(self.design(module))
         files = cpp.files(self.design(module), self.target.rtl)
         sources = {path: data for path, data in files.items() if path.startswith("src/")}
         return "\n".join(f"// {path}\n{data.decode()}" for path, data in sources.items())
 
     def project(self, module: ir.Module, decided: Sequence[str]) -> Project:
-        """The project: sources, test bench, scripts, reports."""
+        """The project: sources, test bench, scripts, reports.  DiagnosticError for the tile without CIRCT."""
         design = self.design(module)
         made = read(module)
         if made.layer != design.layer:
             raise _error("`moe.hls` is of another layer than its module", "compile the `.moe` file")
-        files = cpp.files(design, rtl=False) | report(design, decided)
+        files = cpp.files(design, self.target.rtl) | report(design, decided)
+        if self.target.rtl:
+            files |= rtl.files(design)
         return Project(design, made.interface, files)
 
     def design(self, module: ir.Module) -> Design:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,23 @@ def test_a_layer_that_is_too_large_says_what_would_fit(tmp_path: Path) -> None:
     with pytest.raises(DiagnosticError, match=r"tokens=\d+") as caught:
         compile(EDGE, tmp_path / "out", target="hls:zcu102,tokens=8192,rtl=no")
     assert caught.value.diagnostics[0].code == "E0743"
+
+
+@pytest.mark.skipif(find_spec("circt") is None, reason="CIRCT is not installed")
+def test_the_tile_is_written_unless_it_is_left_out(made: Path, tmp_path: Path) -> None:
+    whole = compile(EDGE, tmp_path / "out", defines=SMALL, target="hls:zcu102,tokens=16")
+    files, without = hls.read(whole).files, hls.read(made).files
+    assert {path for path in files if path not in without} == {path for path in files if path.startswith("rtl/")}
+    assert b"module moec_tile(" in files["rtl/moec_tile.sv"]
+    text = Compilation(EDGE, None, SMALL, "hls:zcu102,tokens=16").emit("sv")
+    assert text.encode() == files["rtl/moec_tile.sv"]
+
+
+def test_without_circt_the_tile_is_refused_and_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moec.backends.hls.rtl.project.find_spec", lambda name: None)
+    with pytest.raises(DiagnosticError, match="rtl=no"):
+        compile(EDGE, tmp_path / "out", defines=SMALL, target="hls:zcu102,tokens=16")
+    assert not (tmp_path / "out").exists()
 
 
 def test_inspect_reads_a_project(made: Path) -> None:
