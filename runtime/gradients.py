@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import torch
 
 from moec.errors import GradientError
+from moec.runtime.cuda import operator as cuda
 from moec.runtime.native import Kernel, kernel
 from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
@@ -48,6 +49,8 @@ def _registration() -> torch.library.Library:
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
     library.impl("forward", _forward, "CPU")
     library.impl("backward", _backward, "CPU")
+    library.impl("forward", cuda.forward, "CUDA")
+    library.impl("backward", cuda.backward, "CUDA")
     torch.library.register_fake("moec::forward", _fake_forward, lib=library)
     torch.library.register_fake("moec::backward", _fake_backward, lib=library)
     torch.library.register_autograd("moec::forward", _differentiate, setup_context=_remember, lib=library)
@@ -83,9 +86,9 @@ def _call(code: Kernel, function: str, tokens: int, taken: _Tensors, results: _T
 
 
 def _fake_forward(inputs: _Tensors, weights: _Tensors, artifact: str, variant: str) -> list[torch.Tensor]:
-    tokens = inputs[0].shape[0]
+    tokens, device = inputs[0].shape[0], inputs[0].device
     _, step = _code(artifact, variant)
-    return [torch.empty(result.shape(tokens), dtype=result.dtype, device="cpu") for result in step.results]
+    return [torch.empty(result.shape(tokens), dtype=result.dtype, device=device) for result in step.results]
 
 
 def _fake_backward(
@@ -93,7 +96,7 @@ def _fake_backward(
 ) -> list[torch.Tensor]:
     _, step = _code(artifact, variant)
     taken = [*inputs, *weights]
-    return [torch.empty(taken[i].shape, dtype=taken[i].dtype, device="cpu") for i in step.gradients]
+    return [torch.empty(taken[i].shape, dtype=taken[i].dtype, device=taken[0].device) for i in step.gradients]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> None:

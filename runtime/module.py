@@ -17,6 +17,7 @@ from moec.runtime.checks import Signature
 from moec.runtime.containers import TABLES, Weights, stands_in
 from moec.runtime.cuda.moving import places, settle
 from moec.runtime.cuda.opened import compiled_for_cpu, opened
+from moec.runtime.cuda.operator import trains
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
 from moec.runtime.native import Kernel
@@ -320,7 +321,7 @@ class Layer(Weights):
             if needed:
                 raise GradientError(gradients.for_inference_only(self.manifest.layer))
             return False
-        if self._store.device.type != "cpu":
+        if self._store.device.type != "cpu" and not trains(self._artifact):
             if needed or (self.training and step.losses):
                 raise GradientError(gradients.not_on(self._store.device, self.manifest.layer))
             return False
@@ -339,7 +340,7 @@ class Layer(Weights):
         self._require_weights()
         if not torch.compiler.is_compiling():
             for weight, tensor in zip(self._store.weights, weights, strict=True):
-                check_weight(weight, tensor)
+                check_weight(weight, tensor, self._store.device)
         results = self._step_operator(flat, weights, self._artifact, self._variant)
         count = len(step.outputs)
         outputs = _shaped(results[:count], leading)

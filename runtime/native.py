@@ -31,9 +31,6 @@ from moec.runtime.step import Step
 
 _FUNCTIONS = ("supports", "packed_bytes", "pack", "unpack", "workspace_bytes", "run")
 _TRAINING_FUNCTIONS = ("forward", "backward", "forward_workspace_bytes", "backward_workspace_bytes")
-_CUDA_FUNCTIONS = (
-    "cuda_open", "cuda_close", "cuda_architecture", "cuda_bound_bytes", "cuda_bind", "cuda_workspace_bytes", "cuda_run",
-)  # fmt: skip
 _ERRORS: Mapping[str, type[InputError]] = {
     error.__name__: error for error in (ShapeError, DtypeError, DeviceError, LayoutError, RangeError)
 }
@@ -181,13 +178,23 @@ def _load(artifact: Artifact) -> Library:
             "Compile the layer for it."
         )
     training = _TRAINING_FUNCTIONS if artifact.manifest.training is not None else ()
-    cuda = _CUDA_FUNCTIONS if artifact.manifest.cuda is not None else ()
-    functions = _linked(artifact, (*_FUNCTIONS, *training, *cuda))
+    functions = _linked(artifact, (*_FUNCTIONS, *training, *_cuda_functions(artifact.manifest)))
     mask = functions["supports"]()
     supported = tuple(v.name for i, v in enumerate(artifact.manifest.variants) if mask >> i & 1)
     if not supported:
         raise UnsupportedCpu(_lacking(artifact))
     return Library(artifact.sha256, artifact.path, artifact.manifest, functions, supported)
+
+
+def _cuda_functions(manifest: Manifest) -> tuple[str, ...]:
+    """What a library exports for CUDA devices."""
+    if manifest.cuda is None:
+        return ()
+    entries = ("run", "forward", "backward") if manifest.cuda.training else ("run",)
+    of_entry = (
+        f"cuda_{entry}{what}" for entry in entries for what in ("", "_bound_bytes", "_bind", "_workspace_bytes")
+    )
+    return ("cuda_open", "cuda_close", "cuda_architecture", *of_entry)
 
 
 def _lacking(artifact: Artifact) -> str:

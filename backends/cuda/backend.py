@@ -15,10 +15,9 @@ from moec.backends.cpu import codegen, isa, link
 from moec.backends.cpu.backend import CpuBackend
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
-from moec.backends.cpu.layer import prepare
 from moec.backends.cuda import entry, toolchain
 from moec.backends.cuda.arch import Arch
-from moec.backends.cuda.program import Program, program
+from moec.backends.cuda.bundle import Bundle, bundles
 from moec.backends.cuda.source import Source, sources
 from moec.backends.cuda.targets import architectures
 from moec.backends.objects import Objects
@@ -53,7 +52,7 @@ class CudaBackend:
         if stage not in self.stages():
             raise KeyError(stage)
         with module.context, ir.Location.unknown():
-            return "\n".join(source.text for source in sources(self._programs(module)))
+            return "\n".join(source.text for source in sources(bundles(module, self.archs)))
 
     def compile(
         self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
@@ -62,42 +61,39 @@ class CudaBackend:
         no CUDA compiler and (E0712) where it fails, ToolchainError without a linker."""
         compiler = self.compiler or toolchain.require()
         with module.context, ir.Location.unknown():
-            programs = self._programs(module)
-            texts = sources(programs)
-            images = _images(texts, programs, compiler)
+            made_for = bundles(module, self.archs)
+            texts = sources(made_for)
             made = ir.Module.create(ir.Location.unknown())
-            entry.export(Builder(made, isa.host_variants()[-1]), programs, images)
+            entry.export(Builder(made, isa.host_variants()[-1]), made_for, _images(texts, made_for, compiler))
             codegen.lower_to_llvm(made)
             ours = codegen.object_file(made)
-            cuda = _described(programs)
+            cuda = _described(made_for)
         objects, described = CpuBackend().object_files(module, variants, known)
-        members = {f"cuda/{_label(source, programs)}.cu": source.text for source in texts}
+        members = {f"cuda/{_label(source, made_for)}.cu": source.text for source in texts}
         return Library(link.link([*objects, ours]), described, cuda, members)
 
-    def _programs(self, module: ir.Module) -> tuple[Program, ...]:
-        prepared, functions = prepare(module)
-        return tuple(program(prepared, functions[0], arch) for arch in self.archs)
 
-
-def _images(texts: Sequence[Source], programs: Sequence[Program], compiler: toolchain.Compiler) -> list[bytes]:
-    """The programs' cubins; compilers run side by side."""
-    text_of = {number: source.text for source in texts for number in source.programs}
-    with ThreadPoolExecutor(max(1, len(programs))) as pool:
-        made = [pool.submit(compiler.compile, text_of[n], one.arch) for n, one in enumerate(programs)]
+def _images(texts: Sequence[Source], made_for: Sequence[Bundle], compiler: toolchain.Compiler) -> list[bytes]:
+    """The bundles' cubins; compilers run side by side."""
+    text_of = {number: source.text for source in texts for number in source.bundles}
+    with ThreadPoolExecutor(max(1, len(made_for))) as pool:
+        made = [pool.submit(compiler.compile, text_of[n], one.arch) for n, one in enumerate(made_for)]
         return [one.result() for one in made]
 
 
-def _label(source: Source, programs: Sequence[Program]) -> str:
-    return "-".join(programs[number].arch.name for number in source.programs)
+def _label(source: Source, made_for: Sequence[Bundle]) -> str:
+    return "-".join(made_for[number].arch.name for number in source.bundles)
 
 
-def _described(programs: Sequence[Program]) -> Cuda:
-    archs = (program.arch for program in programs)
+def _described(made_for: Sequence[Bundle]) -> Cuda:
+    archs = (bundle.arch for bundle in made_for)
+    programs = made_for[0].programs
     # Kernels for few tokens add up in another order than those for many.
-    by_tokens = any(kernel.tokens != (0, None) for program in programs for kernel in program.kernels)
+    by_tokens = any(kernel.tokens != (0, None) for bundle in made_for for kernel in bundle.kernels)
     return Cuda(
         tuple(Architecture(arch.name, arch.capability, arch.exact) for arch in archs),
         tuple(map(Stack, programs[0].stacks)),
         deterministic=True,
         batch_invariant=not by_tokens,
+        training=len(programs) > 1,
     )

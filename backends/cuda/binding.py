@@ -69,8 +69,8 @@ class Bound:
         return 8 * weight.stack
 
     def bind_function(self, b: Builder, number: int) -> Function:
-        """`i32 cuda_bind_N(ptr state, ptr bound, ptr addresses)`: fills in `bound`, from the stacks' addresses."""
-        function = b.declare(f"cuda_bind_{number}", [b.ptr, b.ptr, b.ptr], b.i32)
+        """`i32 cuda_ENTRY_bind_N(ptr state, ptr bound, ptr addresses)`: fills in `bound`; addresses are of stacks."""
+        function = b.declare(f"cuda_{self.program.layer.entry}_bind_{number}", [b.ptr, b.ptr, b.ptr], b.i32)
         with b.define(function) as (state, bound, addresses):
             for stack in range(len(self.program.stacks)):
                 (bound + 8 * stack).store((addresses + 8 * stack).load_pointer())

@@ -5,15 +5,18 @@
 | `cuda_open(device)` | opens CUDA device number `device` and loads its kernels; a handle (an integer) |
 | `cuda_close(handle)` | the inverse; nothing may run with the handle any more |
 | `cuda_architecture(handle)` | the number, in the manifest, of the architecture whose kernels were loaded |
-| `cuda_bound_bytes()` | size of bound weights |
-| `cuda_bind(handle, bound, stacks..)` | writes what launches need to know of the weights into `bound` |
-| `cuda_workspace_bytes(handle, tokens)` | size of the workspace of a call |
+| `cuda_run_bound_bytes()` | size of bound weights |
+| `cuda_run_bind(handle, bound, stacks..)` | writes what launches need to know of the weights into `bound` |
+| `cuda_run_workspace_bytes(handle, tokens)` | size of the workspace of a call |
 | `cuda_run(handle, stream, bound, workspace, inputs.., outputs.., statistics..)` | launches the layer on a stream |
+
+The last four are there with `forward` and `backward` in place of `run`, too, where the layer can be trained: they take
+what these functions take on the CPU, less the weights.
 
 `bound` is a u8 tensor on the CPU, aligned to 64 bytes, and holds addresses of weights: these must stay where they are
 as long as it is used.  `workspace` is a u8 tensor on the device, aligned to 256 bytes.  A stack is what the manifest
 lists under `cuda.stacks`: parameters behind each other, as one tensor.  A statistic that is None is not given.
-`cuda_run` does not wait for anything and allocates nothing, so that it can be captured in a CUDA graph; a workspace may
+Launching does not wait for anything and allocates nothing, so that it can be captured in a CUDA graph; a workspace may
 be used again by what comes later on the same stream.  Functions may be called from several threads at once.
 """
 
@@ -30,6 +33,7 @@ from moec.backends.cpu.layer import Tensor
 from moec.backends.cpu.values import Pointer, Value
 from moec.backends.cuda import driver as drivers
 from moec.backends.cuda.binding import Bound
+from moec.backends.cuda.bundle import Bundle
 from moec.backends.cuda.driver import Driver
 from moec.backends.cuda.launching import ALIGN, launch_function, size_function
 from moec.backends.cuda.opening import close_function, open_function
@@ -41,19 +45,27 @@ _ON_GPU = "on the CUDA device of the handle"
 _WEIGHT_ALIGN = 16
 
 
-def export(b: Builder, programs: Sequence[Program], images: Sequence[bytes]) -> None:
-    """Emits every exported function; `images` are the programs' cubins."""
-    bounds = [Bound.of(program) for program in programs]
-    _open(b, open_function(b, programs, images))
+def export(b: Builder, bundles: Sequence[Bundle], images: Sequence[bytes]) -> None:
+    """Emits every exported function; `images` are the bundles' cubins."""
+    _open(b, open_function(b, bundles, images))
     _close(b, close_function(b))
     _architecture(b)
+    parameters = bundles[0].programs[0].layer.parameters
+    for programs in zip(*(bundle.programs for bundle in bundles), strict=True):
+        _export_function(b, programs, parameters)
+
+
+def _export_function(b: Builder, programs: Sequence[Program], parameters: Sequence[Tensor]) -> None:
+    """What calls one function of the layer; `programs` are those of the architectures."""
+    bounds = [Bound.of(program) for program in programs]
     bound_bytes = max(bound.bytes for bound in bounds)
-    with _exported(b, "cuda_bound_bytes", "", 0) as arguments, b.if_(arguments.status.equals(0)):
+    name = f"cuda_{programs[0].layer.entry}"
+    with _exported(b, f"{name}_bound_bytes", "", 0) as arguments, b.if_(arguments.status.equals(0)):
         set_integer(b, arguments.result, b.index(bound_bytes))
-    _bind(b, bounds, bound_bytes)
+    _bind(b, f"{name}_bind", bounds, bound_bytes, parameters)
     sizes = [size_function(b, program, number) for number, program in enumerate(programs)]
-    _workspace_bytes(b, programs, sizes)
-    _run(b, bounds, sizes, bound_bytes)
+    _workspace_bytes(b, f"{name}_workspace_bytes", programs, sizes)
+    _run(b, name, bounds, sizes, bound_bytes)
 
 
 @contextmanager
@@ -113,16 +125,16 @@ def _architecture(b: Builder) -> None:
             set_integer(b, arguments.result, driver.word(drivers.PROGRAM).load(b.i64))
 
 
-def _bind(b: Builder, bounds: Sequence[Bound], bound_bytes: int) -> None:
+def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, parameters: Sequence[Tensor]) -> None:
     program = bounds[0].program
     binders = [bound.bind_function(b, number) for number, bound in enumerate(bounds)]
     count = len(program.stacks)
-    with _exported(b, "cuda_bind", "handle, bound, stacks..", 2 + count) as arguments:
+    with _exported(b, name, "handle, bound, stacks..", 2 + count) as arguments:
         driver = _handle(b, arguments)
         bound = arguments.tensor(1, _bound(bound_bytes))
         addresses = b.scratch(8 * max(1, count), 8)
         for number, stack in enumerate(program.stacks):
-            tensor = arguments.tensor(2 + number, _stacked(program, stack), gpu=_device(b, arguments, driver))
+            tensor = arguments.tensor(2 + number, _stacked(parameters, stack), gpu=_device(b, arguments, driver))
             with b.if_(arguments.status.equals(0)):
                 (addresses + 8 * number).store(arguments.address(tensor))
         arguments.then(lambda: _of_program(b, driver, binders, driver.state, arguments.address(bound), addresses))
@@ -132,8 +144,8 @@ def _bound(bytes_: int) -> Expected:
     return Expected("bound", "u8", (bytes_,), align=64)
 
 
-def _stacked(program: Program, stack: Stack) -> Expected:
-    parameters = [program.layer.parameters[number] for number in stack]
+def _stacked(all_parameters: Sequence[Tensor], stack: Stack) -> Expected:
+    parameters = [all_parameters[number] for number in stack]
     type_ = parameters[0].type
     dims = [int(type_.get_dim_size(axis)) for axis in range(type_.rank)]
     if dims:
@@ -148,8 +160,8 @@ def _device(b: Builder, arguments: Arguments, driver: Driver) -> Value:
     return b.choose(arguments.status.equals(0), [b.i64], read, lambda: [b.index(0)])[0]
 
 
-def _workspace_bytes(b: Builder, programs: Sequence[Program], sizes: Sequence[Function]) -> None:
-    with _exported(b, "cuda_workspace_bytes", "handle, tokens", 2) as arguments:
+def _workspace_bytes(b: Builder, name: str, programs: Sequence[Program], sizes: Sequence[Function]) -> None:
+    with _exported(b, name, "handle, tokens", 2) as arguments:
         driver = _handle(b, arguments)
         tokens = arguments.integer(1, "tokens", _token_limit(programs[0]))
         with b.if_(arguments.status.equals(0)):
@@ -167,36 +179,37 @@ def _has_rows(value: ir.Value) -> bool:
     return isinstance(type_, ir.RankedTensorType) and type_.rank > 0 and bool(type_.is_dynamic_dim(0))
 
 
-def _expected(tensor: Tensor) -> Expected:
+def _expected(tensor: Tensor, per_token: int) -> Expected:
     type_ = tensor.type
     dims = tuple(TOKENS if type_.is_dynamic_dim(n) else type_.get_dim_size(n) for n in range(type_.rank))
     optional = tensor.role == "statistic"
     name = f"{tensor.role} `{tensor.name}`"
     align = 1 if optional else _WEIGHT_ALIGN
-    return Expected(name, str(type_.element_type), dims, align=align, optional=optional, where=_ON_GPU)
+    length = "T" if per_token == 1 else f"T*{per_token}"
+    return Expected(name, str(type_.element_type), dims, length, per_token, align, optional, _ON_GPU)
 
 
-def _run(b: Builder, bounds: Sequence[Bound], sizes: Sequence[Function], bound_bytes: int) -> None:
+def _run(b: Builder, name: str, bounds: Sequence[Bound], sizes: Sequence[Function], bound_bytes: int) -> None:
     program = bounds[0].program
     launches = [launch_function(b, bound, number) for number, bound in enumerate(bounds)]
     usage = ", ".join(("handle, stream, bound, workspace", *(tensor.name for tensor in program.given)))
-    with _exported(b, "cuda_run", usage, 4 + len(program.given)) as arguments:
+    with _exported(b, name, usage, 4 + len(program.given)) as arguments:
         driver = _handle(b, arguments)
         stream = arguments.word(1, "stream")
         bound = arguments.tensor(2, _bound(bound_bytes))
         device = _device(b, arguments, driver)
-        room = Expected("workspace", "u8", (TOKENS,), "cuda_workspace_bytes(handle, T)", align=ALIGN, where=_ON_GPU)
+        room = Expected("workspace", "u8", (TOKENS,), f"{name}_workspace_bytes(handle, T)", align=ALIGN, where=_ON_GPU)
         workspace = arguments.tensor(3, room, gpu=device)
         tensors: list[Pointer] = []
         tokens: Value | None = None
         for number, tensor in enumerate(program.given):
-            tensors.append(arguments.tensor(4 + number, _expected(tensor), tokens, device))
+            tensors.append(arguments.tensor(4 + number, _expected(tensor, rows(tensor.value)), tokens, device))
             if tokens is None:
                 tokens = arguments.length(tensors[0])
         count = tokens if tokens is not None else b.index(0)
         limit = _token_limit(program)
         arguments.require(lambda: count < limit, "RangeError", f"a call has fewer than {limit} tokens")
-        text = "workspace is smaller than cuda_workspace_bytes(handle, T)"
+        text = f"workspace is smaller than {name}_workspace_bytes(handle, T)"
         arguments.require(
             lambda: arguments.length(workspace) >= _of_program(b, driver, sizes, count), "ShapeError", text
         )

@@ -32,8 +32,8 @@ def layout(program: Program) -> tuple[Area, ...]:
 
 
 def size_function(b: Builder, program: Program, number: int) -> Function:
-    """`i64 cuda_workspace_N(i64 tokens)`: bytes of the workspace."""
-    function = b.declare(f"cuda_workspace_{number}", [b.i64], b.i64)
+    """`i64 cuda_ENTRY_workspace_N(i64 tokens)`: bytes of the workspace."""
+    function = b.declare(f"cuda_{program.layer.entry}_workspace_{number}", [b.i64], b.i64)
     with b.define(function) as (tokens,):
         b.return_(_bytes(b, layout(program), tokens))
     return function
@@ -47,11 +47,12 @@ def _bytes(b: Builder, areas: Sequence[Area], tokens: Value) -> Value:
 
 
 def launch_function(b: Builder, bound: Bound, number: int) -> Function:
-    """`i32 cuda_launch_N(ptr state, ptr stream, ptr bound, ptr workspace, i64 tokens, ptr given)`: a status.
+    """`i32 cuda_ENTRY_launch_N(ptr state, ptr stream, ptr bound, ptr workspace, i64 tokens, ptr given)`: a status.
 
     `given` lists the addresses of the call's tensors; that of a statistic may be null.
     """
-    function = b.declare(f"cuda_launch_{number}", [b.ptr, b.ptr, b.ptr, b.ptr, b.i64, b.ptr], b.i32)
+    name = f"cuda_{bound.program.layer.entry}_launch_{number}"
+    function = b.declare(name, [b.ptr, b.ptr, b.ptr, b.ptr, b.i64, b.ptr], b.i32)
     with b.define(function) as (state, stream, weights, workspace, tokens, given):
         _Launching(b, bound, Driver(b, state), stream, weights, workspace, tokens, given).emit()
     return function
@@ -121,7 +122,7 @@ class _Launching:
                 (addresses + 8 * place).store(value)
         launched = self.driver.call(
             "cuLaunchKernel",
-            self.driver.word(drivers.FIRST_KERNEL + number).load_pointer(),
+            self.driver.word(drivers.FIRST_KERNEL + self.program.first_kernel + number).load_pointer(),
             self._blocks(kernel),
             i32(1),
             i32(1),

@@ -12,22 +12,22 @@ from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.values import Pointer, Value
 from moec.backends.cuda import driver as drivers
 from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.bundle import Bundle
 from moec.backends.cuda.driver import Driver
-from moec.backends.cuda.program import Program
 from moec.backends.cuda.status import Status
 
 _NOW = 2  # RTLD_NOW
 _STATIC_SHARED_BYTES = 48 * 1024  # what a kernel may use without asking
 
 
-def open_function(b: Builder, programs: Sequence[Program], images: Sequence[bytes]) -> Function:
+def open_function(b: Builder, bundles: Sequence[Bundle], images: Sequence[bytes]) -> Function:
     """`i32 cuda_opened(i64 device, ptr result)`: writes the address of the state; a status."""
     malloc = b.declare("malloc", [b.i64], b.ptr, linkage="external")
     free = b.declare("free", [b.ptr], linkage="external")
     dlopen = b.declare("dlopen", [b.ptr, b.i32], b.ptr, linkage="external")
-    load = _load_function(b, programs, images)
+    load = _load_function(b, bundles, images)
     function = b.declare("cuda_opened", [b.i64, b.ptr], b.i32)
-    words = drivers.FIRST_KERNEL + max(len(program.kernels) for program in programs)
+    words = drivers.FIRST_KERNEL + max(len(bundle.kernels) for bundle in bundles)
     with b.define(function) as (device, result):
         library = Pointer(b.result(dlopen, b.string(drivers.LIBRARY), b.constant(b.i32, _NOW)).raw)
         state = Pointer(b.result(malloc, b.index(8 * words)).raw)
@@ -39,7 +39,7 @@ def open_function(b: Builder, programs: Sequence[Program], images: Sequence[byte
         status.then(lambda: driver.find(library))
         status.then(lambda: driver.check(driver.call("cuInit", b.constant(b.i32, 0)), "starting the NVIDIA driver"))
         status.then(lambda: _look(b, driver, device))
-        status.then(lambda: _choose(b, driver, [program.arch for program in programs]))
+        status.then(lambda: _choose(b, driver, [bundle.arch for bundle in bundles]))
         status.then(lambda: _retain(b, driver, load))
         with b.if_(status.value.differs(0)):
             b.call(free, state)
@@ -146,11 +146,10 @@ def _release(b: Builder, driver: Driver) -> None:
     driver.call("cuDevicePrimaryCtxRelease_v2", b.convert(driver.word(drivers.DEVICE).load(b.i64), b.i32))
 
 
-def _load_function(b: Builder, programs: Sequence[Program], images: Sequence[bytes]) -> Function:
-    """`i32 cuda_load(ptr state)`: the module and the functions of the program that was chosen."""
+def _load_function(b: Builder, bundles: Sequence[Bundle], images: Sequence[bytes]) -> Function:
+    """`i32 cuda_load(ptr state)`: the module and the kernels of the architecture that was chosen."""
     ones = [
-        _load_one(b, number, program, image)
-        for number, (program, image) in enumerate(zip(programs, images, strict=True))
+        _load_one(b, number, bundle, image) for number, (bundle, image) in enumerate(zip(bundles, images, strict=True))
     ]
     function = b.declare("cuda_load", [b.ptr], b.i32)
     with b.define(function) as (state,):
@@ -166,14 +165,14 @@ def _load_function(b: Builder, programs: Sequence[Program], images: Sequence[byt
     return function
 
 
-def _load_one(b: Builder, number: int, program: Program, image: bytes) -> Function:
+def _load_one(b: Builder, number: int, bundle: Bundle, image: bytes) -> Function:
     function = b.declare(f"cuda_load_{number}", [b.ptr], b.i32)
     with b.define(function) as (state,):
         driver, status = Driver(b, state), Status(b)
         module = driver.word(drivers.MODULE)
         loaded = driver.call("cuModuleLoadData", module, b.data(image, 64))
-        status.then(lambda: driver.check(loaded, f"loading the kernels for {program.arch.name}"))
-        for place, kernel in enumerate(program.kernels):
+        status.then(lambda: driver.check(loaded, f"loading the kernels for {bundle.arch.name}"))
+        for place, kernel in enumerate(bundle.kernels):
             word = driver.word(drivers.FIRST_KERNEL + place)
 
             def find(word: Pointer = word, name: str = kernel.name) -> Value:

@@ -1,9 +1,9 @@
-"""A layer's kernels for one architecture, and where each of their arguments comes from."""
+"""The kernels of a layer's function for one architecture, and where each of their arguments comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch_mlir import ir
 
@@ -15,7 +15,7 @@ from moec.backends.cpu.values import byte_width
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.emitters import emitter
 from moec.backends.cuda.kernel import Buffer, BufferPointer, Kernel, Scope, TensorMap, TensorPointer
-from moec.backends.cuda.stacks import Stack, is_weight, require_disjoint, stack_of
+from moec.backends.cuda.stacks import Stack, is_weight, stack_of
 
 FOLDED = ("arith.constant", "tensor.empty", "tensor.concat", *RESHAPES)
 """Operations without kernels: on constants and parameters alone, or of shapes."""
@@ -54,29 +54,41 @@ Place = Weight | Given | Area
 
 @dataclass(frozen=True)
 class Program:
-    """What one architecture runs.
+    """A function of a layer on one architecture.
 
-    module  what `layer` is part of, kept because the values of a module end with it
-    areas   of the workspace, in order
-    stacks  of parameters that kernels read, in order; the same for every architecture
+    areas         of the workspace, in order
+    stacks        of parameters that kernels read, in order; the same for every function and architecture
+    first_kernel  the number of the first kernel among those of all functions
     """
 
     arch: Arch
-    module: ir.Module
     layer: Layer
     kernels: tuple[Kernel, ...]
     areas: tuple[Area, ...]
     stacks: tuple[Stack, ...]
     places: dict[ir.Value | Buffer, Place]
+    first_kernel: int = 0
 
     @property
     def given(self) -> tuple[Tensor, ...]:
         """The tensors of a call: inputs, outputs, statistics."""
         return (*self.layer.inputs, *self.layer.outputs)
 
+    def settled(self, stacks: Sequence[Stack], first_kernel: int) -> Program:
+        """The same among others: `stacks` are those of all programs."""
+        moved = {old: stacks.index(stack) for old, stack in enumerate(self.stacks)}
+        places = {
+            value: Weight(moved[place.stack]) if isinstance(place, Weight) else place
+            for value, place in self.places.items()
+        }
+        return replace(self, stacks=tuple(stacks), places=places, first_kernel=first_kernel)
 
-def program(module: ir.Module, layer: Layer, arch: Arch) -> Program:
-    """Asks the emitter of every operation.  Raises Unsupported for an operation that has none, or for its reason."""
+
+def program(layer: Layer, numbers: Mapping[str, int], arch: Arch) -> Program:
+    """Asks the emitter of every operation.  Raises Unsupported for an operation that has none, or for its reason.
+
+    numbers  of the parameters, by name
+    """
     scope = Scope(layer.entry)
     kernels: list[Kernel] = []
     for op in layer.operations:
@@ -86,44 +98,44 @@ def program(module: ir.Module, layer: Layer, arch: Arch) -> Program:
             kernels += emit(operation, scope, arch)
         elif operation.name not in FOLDED:
             raise unsupported("cuda", operation, f"there is no kernel for it on {arch.name}")
-    return _Placing(module, layer, arch, kernels).made()
+    return _Placing(layer, numbers, arch, kernels).made()
 
 
 class _Placing:
-    def __init__(self, module: ir.Module, layer: Layer, arch: Arch, kernels: Sequence[Kernel]) -> None:
-        self.module, self.layer, self.arch, self.kernels = module, layer, arch, tuple(kernels)
+    def __init__(self, layer: Layer, numbers: Mapping[str, int], arch: Arch, kernels: Sequence[Kernel]) -> None:
+        self.layer, self.arch, self.kernels = layer, arch, tuple(kernels)
         self.places: dict[ir.Value | Buffer, Place] = {}
         self.areas: list[Area] = []
         self.stacks: list[Stack] = []
-        self.numbers = {tensor.value: n for n, tensor in enumerate(layer.parameters)}
+        self.numbers = {tensor.value: numbers[tensor.name] for tensor in layer.parameters}
 
     def made(self) -> Program:
-        self._place_given()
+        for number, tensor in enumerate((*self.layer.inputs, *self.layer.outputs)):
+            self._place_given(number, tensor)
         for kernel in self.kernels:
             for argument in kernel.arguments:
                 if isinstance(argument, BufferPointer):
                     self._place_buffer(argument.buffer)
                 elif isinstance(argument, TensorPointer | TensorMap):
                     self._place_value(argument.value)
-        require_disjoint(self.stacks, self.layer.function)
-        # Weights that kernels read in the same places on every architecture get the same numbers there.
-        order = sorted(range(len(self.stacks)), key=lambda n: self.stacks[n])
-        moved = {old: new for new, old in enumerate(order)}
-        for value, place in self.places.items():
-            if isinstance(place, Weight):
-                self.places[value] = Weight(moved[place.stack])
-        stacks = tuple(self.stacks[n] for n in order)
-        return Program(self.arch, self.module, self.layer, self.kernels, tuple(self.areas), stacks, self.places)
+        return Program(self.arch, self.layer, self.kernels, tuple(self.areas), tuple(self.stacks), self.places)
 
-    def _place_given(self) -> None:
-        for number, tensor in enumerate((*self.layer.inputs, *self.layer.outputs)):
-            if tensor.value in self.places:
+    def _place_given(self, number: int, tensor: Tensor) -> None:
+        value = tensor.value
+        while True:
+            if value in self.places:
                 raise unsupported("cuda", self.layer.function, f"`{tensor.name}` is taken or given twice")
-            self.places[tensor.value] = Given(number)
-            if tensor.role == "statistic":
-                area = Area(tensor.name, 0, _bytes(tensor.value, leading=True), statistic=number)
-                self.areas.append(area)
-                self.places[tensor.value] = area
+            self.places[value] = Given(number)
+            owner = value.owner
+            if isinstance(owner, ir.Block) or owner.operation.name not in RESHAPES:
+                break
+            value = owner.operation.operands[0]
+        if number >= len(self.layer.inputs):
+            _require_made(self.layer.function, value)
+        if tensor.role == "statistic":
+            area = Area(tensor.name, 0, _bytes(value, leading=True), statistic=number)
+            self.areas.append(area)
+            self.places[tensor.value] = self.places[value] = area
 
     def _place_buffer(self, buffer: Buffer) -> None:
         if buffer not in self.places:
@@ -146,8 +158,18 @@ class _Placing:
             self._place_value(source)
             self.places[value] = self.places[source]
             return
+        _require_made(self.layer.function, value)
         self.areas.append(area_of(value))
         self.places[value] = self.areas[-1]
+
+
+def _require_made(function: ir.Operation, value: ir.Value) -> None:
+    """Raises Unsupported for a value that no kernel writes, such as one of tensors put together."""
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        raise unsupported("cuda", function, "an argument is returned as it is")
+    if emitter(owner.operation.name) is None:
+        raise unsupported("cuda", owner.operation, "its result would have to be in memory as it is")
 
 
 def area_of(value: ir.Value) -> Area:

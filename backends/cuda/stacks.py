@@ -6,6 +6,8 @@ as for shared experts that became routed ones): the caller then keeps these behi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
@@ -29,13 +31,14 @@ def stack_of(value: ir.Value, numbers: dict[ir.Value, int]) -> Stack:
     return tuple(numbers[part.parameter] for part in found)
 
 
-def require_disjoint(stacks: list[Stack], function: ir.Operation) -> None:
-    """Raises Unsupported where a parameter would have to lie in two places."""
-    seen: set[int] = set()
-    for stack in stacks:
-        if seen & set(stack):
-            raise unsupported("cuda", function, "a parameter is stacked with different ones in two places")
-        seen |= set(stack)
+def all_stacks(of_programs: Iterable[Sequence[Stack]], function: ir.Operation) -> tuple[Stack, ...]:
+    """Every stack that some program reads, in order.  Raises Unsupported where a parameter would have to lie in two
+    places."""
+    found = sorted({stack for stacks in of_programs for stack in stacks})
+    numbers = [number for stack in found for number in stack]
+    if len(set(numbers)) < len(numbers):
+        raise unsupported("cuda", function, "a parameter is stacked with different ones in two places")
+    return tuple(found)
 
 
 def _owner(value: ir.Value) -> ir.Operation:

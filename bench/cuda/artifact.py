@@ -9,7 +9,7 @@ import torch
 
 import moec
 from bench.cuda.shapes import Shape
-from moec.runtime.cuda.opened import Opened, opened
+from moec.runtime.cuda.opened import opened
 from moec.runtime.module import Layer
 
 TARGET = "cuda:sm_80,sm_90a,sm_100a"
@@ -41,10 +41,10 @@ class Compiled:
 
     def poisoned(self, x: torch.Tensor) -> torch.Tensor:
         """The same through the native interface, with result and workspace full of NaN before the call."""
-        there: Opened = opened(self.layer.sha256, x.device.index)
+        entry = opened(self.layer.sha256, x.device.index).run
         named = dict(self.layer.named_parameters())
-        bound = there.bound([named[weight.name] for weight in self.layer.manifest.parameters])
-        workspace = torch.full((there.workspace_bytes(len(x)),), 0xFF, dtype=torch.uint8, device=x.device)
+        bound = entry.bound([named[weight.name] for weight in self.layer.manifest.parameters])
+        workspace = torch.full((entry.workspace_bytes(len(x)),), 0xFF, dtype=torch.uint8, device=x.device)
         result = torch.full_like(x, float("nan"))
-        there.run(bound, workspace, [x, result])
+        entry.launch(bound, workspace, [x, result, *(None for _ in self.layer.manifest.statistics)])
         return result

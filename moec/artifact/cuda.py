@@ -53,12 +53,14 @@ class Cuda:
     stacks           what `cuda_bind` takes, in order; a parameter that is in none is not read
     deterministic    the same call on the same device gives the same bits
     batch_invariant  a token's bits do not depend on how many other tokens there are
+    training         the layer can be trained there, too
     """
 
     architectures: tuple[Architecture, ...]
     stacks: tuple[Stack, ...]
     deterministic: bool
     batch_invariant: bool
+    training: bool
 
 
 def read_cuda(fields: Fields) -> Cuda:
@@ -68,6 +70,7 @@ def read_cuda(fields: Fields) -> Cuda:
         tuple(_stack(f) for f in fields.records("stacks", 0, _MAX_STACKS)),
         fields.boolean("deterministic"),
         fields.boolean("batch_invariant"),
+        fields.boolean("training"),
     )
     fields.finish()
     return found

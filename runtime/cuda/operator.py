@@ -1,4 +1,4 @@
-"""`torch.ops.moec.run` where its tensors are on a CUDA device.
+"""`torch.ops.moec.run`, `forward` and `backward` where their tensors are on a CUDA device.
 
 Nothing waits for the device, and all memory comes from torch's allocator on torch's current stream, so that a call can
 be captured in a CUDA graph.
@@ -10,39 +10,81 @@ from collections.abc import Sequence
 
 import torch
 
-from moec.errors import DeviceError
-from moec.runtime.cuda.opened import opened
+from moec.errors import DeviceError, GradientError
+from moec.runtime.cuda.opened import Entry, Opened, opened
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.native import pinned
+from moec.runtime.step import Step
 
 _ALIGNMENT = 16
 
+_Tensors = Sequence[torch.Tensor]
+
 
 def run(
-    packed: torch.Tensor | None,
-    weights: Sequence[torch.Tensor],
-    inputs: Sequence[torch.Tensor],
-    artifact: str,
-    variant: str,
+    packed: torch.Tensor | None, weights: _Tensors, inputs: _Tensors, artifact: str, variant: str
 ) -> list[torch.Tensor]:
     """As `runtime/operator.py` says; `weights` are ordinary ones on the device of the inputs, `variant` is not read."""
+    there, device = _opened(artifact, inputs, weights)
+    manifest = there.library.manifest
+    tokens = inputs[0].shape[0]
+    outputs = [
+        torch.empty((tokens, *one.row), dtype=TORCH_DTYPES[one.dtype], device=device) for one in manifest.outputs
+    ]
+    unobserved = (None,) * len(manifest.statistics)
+    there.run(tokens, weights, [*map(_aligned, inputs), *outputs, *unobserved])
+    return outputs
+
+
+def forward(inputs: _Tensors, weights: _Tensors, artifact: str, variant: str) -> list[torch.Tensor]:
+    """As `runtime/gradients.py` says."""
+    there, device = _opened(artifact, inputs, weights)
+    tokens = inputs[0].shape[0]
+    step = _step(there)
+    results = [torch.empty(one.shape(tokens), dtype=one.dtype, device=device) for one in step.results]
+    _trained(there.forward)(tokens, weights, [*map(_aligned, inputs), *results])
+    return results
+
+
+def backward(
+    inputs: _Tensors, weights: _Tensors, saved: _Tensors, seeds: _Tensors, artifact: str, variant: str
+) -> list[torch.Tensor]:
+    """As `runtime/gradients.py` says."""
+    there, device = _opened(artifact, inputs, weights)
+    taken = [*inputs, *weights]
+    results = [torch.empty(taken[i].shape, dtype=taken[i].dtype, device=device) for i in _step(there).gradients]
+    _trained(there.backward)(inputs[0].shape[0], weights, [*map(_aligned, (*inputs, *saved, *seeds)), *results])
+    return results
+
+
+def trains(artifact: str) -> bool:
+    """Whether an artifact's layer can be trained on CUDA devices."""
+    cuda = pinned(artifact).manifest.cuda
+    return cuda is not None and cuda.training
+
+
+def _opened(artifact: str, inputs: _Tensors, weights: _Tensors) -> tuple[Opened, torch.device]:
     device = inputs[0].device
-    manifest = pinned(artifact).manifest
     for tensor in (*inputs, *weights):
         if tensor.device != device:
-            raise DeviceError(f"{manifest.layer}: tensors are on {device} and on {tensor.device}")
-    there = opened(artifact, device.index)
-    tokens = inputs[0].shape[0]
-    bound = there.bound(weights)
-    given = [tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone() for tensor in inputs]
-    needed = there.workspace_bytes(tokens)
-    try:
-        outputs = [
-            torch.empty((tokens, *one.row), dtype=TORCH_DTYPES[one.dtype], device=device) for one in manifest.outputs
-        ]
-        workspace = torch.empty(needed, dtype=torch.uint8, device=device)
-    except torch.OutOfMemoryError as error:
-        error.add_note(f"{manifest.layer} needs {needed} bytes of scratch memory on {device} for {tokens} tokens")
-        raise
-    there.run(bound, workspace, [*given, *outputs])
-    return outputs
+            layer = pinned(artifact).manifest.layer
+            raise DeviceError(f"{layer}: tensors are on {device} and on {tensor.device}")
+    return opened(artifact, device.index), device
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
+
+
+def _step(there: Opened) -> Step:
+    found = Step.of(there.library.manifest)
+    if found is None:
+        raise GradientError(f"{there.library.manifest.layer} was compiled for inference only")
+    return found
+
+
+def _trained(entry: Entry | None) -> Entry:
+    if entry is None:
+        raise GradientError("the artifact has no backward for CUDA devices")
+    return entry

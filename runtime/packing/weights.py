@@ -214,7 +214,7 @@ class PackedWeights:
         for index, (tensor, stamp) in list(self.blank.items()):
             if _stamp(tensor) != stamp:
                 self.missing.pop(self.weights[index].name, None)
-                del self.blank[index]
+                self.blank.pop(index, None)  # another thread may have seen it, too
         return tuple(self.missing)
 
     def forget(self) -> None:

@@ -69,9 +69,9 @@ class _Mode(TorchDispatchMode):
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     found: list[torch.device] = []
     tree_map_only(CudaTensor, lambda t: found.append(t.device), (args, kwargs))
-    if str(func) == "moec.run.default" and found:
+    if func.namespace == "moec" and found:
         with _Mode():
-            return operator.run(*args, **kwargs)
+            return getattr(operator, func._opname)(*args, **kwargs)
     device = kwargs.get("device")
     target = torch.device(device) if device is not None else (found[0] if found else torch.device("cpu"))
     if func._schema.name == "aten::copy_" and isinstance(args[1], CudaTensor) and not isinstance(args[0], CudaTensor):

@@ -17,7 +17,7 @@ from moec.runtime.linking import link
 from tests.backends.cuda.host import toy
 from tests.backends.cuda.host.driver import Driver, Simulator, driver, on_gpu
 
-FUNCTIONS = ("open", "close", "architecture", "bound_bytes", "bind", "workspace_bytes", "run")
+FUNCTIONS = ("open", "close", "architecture", "run_bound_bytes", "run_bind", "run_workspace_bytes", "run")
 Functions = Mapping[str, Callable[..., Any]]
 
 
@@ -50,13 +50,13 @@ class Opened:
         self.handle = functions["open"](device)
         generator = torch.Generator().manual_seed(1)
         self.a, self.b = (torch.randn(1, 3, 8, generator=generator) for _ in range(2))
-        self.bound = aligned(functions["bound_bytes"]())
-        functions["bind"](self.handle, self.bound, on_gpu(self.a, device), on_gpu(self.b, device))
+        self.bound = aligned(functions["run_bound_bytes"]())
+        functions["run_bind"](self.handle, self.bound, on_gpu(self.a, device), on_gpu(self.b, device))
 
     def call(self, tokens: int, stream: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """What the kernels compute, and what they should."""
         x, y = torch.randn(tokens, 8), torch.full((tokens, 3), float("nan"))
-        room = aligned(self.functions["workspace_bytes"](self.handle, tokens))
+        room = aligned(self.functions["run_workspace_bytes"](self.handle, tokens))
         tensors = [on_gpu(tensor, self.device) for tensor in (room, x, y)]
         self.functions["run"](self.handle, stream, self.bound, *tensors)
         return y, x @ (self.a + self.b)[0].T
@@ -162,6 +162,6 @@ def test_arguments_are_checked(functions: Functions, fake: Driver) -> None:
     with pytest.raises(RuntimeError, match="handle must be what cuda_open gave"):
         run(on_gpu(room), on_gpu(x), on_gpu(y), handle=0)
     with pytest.raises(RuntimeError, match="parameter `a` must be"):
-        functions["bind"](opened.handle, opened.bound, on_gpu(opened.a[:, :2]), on_gpu(opened.b))
+        functions["run_bind"](opened.handle, opened.bound, on_gpu(opened.a[:, :2]), on_gpu(opened.b))
     assert fake.record == []
     functions["close"](opened.handle)
