@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
-from moec.backends.cuda import expressions
+from moec.backends.cuda import expressions, wgmma
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Argument, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
 
 _HIGH, _WIDE, _STAGES, _DOWN, _ACROSS = 128, 256, 3, 2, 4
 """Of `GradientTile`: 8 warps with 64 by 64 elements each."""
 
+_WARPGROUP_STAGES = 4
 _LANES_BYTES = 2 * 16 * 64 * 4
 
-_TEMPLATE = """MOEC_KERNEL(256, {blocks}) {name}({parameters}) {{
+_TEMPLATE = """{before}MOEC_KERNEL({threads}, {blocks}) {name}({parameters}) {{
   MOEC_SHARED(shared);
   const moec::ExpertRows<{experts}> rows{{{offsets}, tokens}};
   const moec::RowOperand<{a_type}, {a_columns}, {a_gather}> a{{left, {slots}}};
@@ -24,6 +26,35 @@ _TEMPLATE = """MOEC_KERNEL(256, {blocks}) {name}({parameters}) {{
   {call}(shared, rows, a, b, out);
 }}
 """
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One of the kernels: the header and the function, what is printed before it, and what a block of it takes."""
+
+    header: str
+    call: str
+    threads: int
+    blocks: int
+    shared_bytes: int
+    before: str = ""
+
+
+_LANES = _Way("moec/matmul/gradient_lanes.cuh", "moec::gradient_by_lanes", 256, 2, _LANES_BYTES)
+
+
+def _by_warps(type_: str, out: str) -> _Way:
+    tile = f"moec::GradientTile<{type_}, {out}, {_HIGH}, {_WIDE}, {_STAGES}, {_DOWN}, {_ACROSS}>"
+    shared = _STAGES * (_HIGH + _WIDE) * 128
+    return _Way("moec/matmul/gradient.cuh", f"moec::gradient_by_warps<{tile}>", 256, 1, shared)
+
+
+def _by_warpgroups(element: str, type_: str, out: str) -> _Way:
+    tile = f"moec::GradientWarpgroupTile<{type_}, {out}, {_WIDE}, {_WARPGROUP_STAGES}>"
+    call = f"moec::gradient_by_warpgroups<{tile}>"
+    shared = _WARPGROUP_STAGES * ((_HIGH + _WIDE) * 128 + 16)
+    before = wgmma.definition(element, _WIDE, transposed_a=True, transposed_b=True)
+    return _Way("moec/matmul/gradient_warpgroups.cuh", call, 384, 1, shared, before)
 
 
 def weight_gradient(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
@@ -38,14 +69,15 @@ def weight_gradient(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel,
     types = [expressions.element_of(value.type) for value in (view.a, view.b)]
     a_type, b_type = (expressions.memory_type(op, value.type) for value in (view.a, view.b))
     out_type = expressions.memory_type(op, view.out.type)
-    lanes = "f32" in types
-    if not lanes:
+    if "f32" in types:
+        how = _LANES
+    else:
         if types[0] != types[1] or types[0] not in ("bf16", "f16"):
             raise unsupported("cuda", op, f"a product of {types[0]} and {types[1]}")
         for columns in (a_columns, b_columns):
             if columns % 8:
                 raise unsupported("cuda", op, f"rows of {columns} elements: no multiple of 16 bytes")
-    tile = f"moec::GradientTile<{a_type}, {out_type}, {_HIGH}, {_WIDE}, {_STAGES}, {_DOWN}, {_ACROSS}>"
+        how = _by_warpgroups(types[0], a_type, out_type) if arch.wgmma else _by_warps(a_type, out_type)
     name = scope.name("weight_gradient")
     parameters = [f"const {a_type}* left", f"const {b_type}* right", f"{out_type}* out"]
     arguments: list[Argument] = [
@@ -57,7 +89,9 @@ def weight_gradient(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel,
         parameters += ["const int* offsets", "const int* slots"]
         arguments += [TensorPointer(view.offsets, "const int*"), TensorPointer(view.slots, "const int*")]
     source = _TEMPLATE.format(
-        blocks=2 if lanes else 1,
+        before=how.before,
+        threads=how.threads,
+        blocks=how.blocks,
         name=name,
         parameters=", ".join((*parameters, "int tokens")),
         experts=0 if dense else experts,
@@ -69,16 +103,16 @@ def weight_gradient(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel,
         b_columns=b_columns,
         a_gather=gathers[0],
         b_gather=gathers[1],
-        call="moec::gradient_by_lanes" if lanes else f"moec::gradient_by_warps<{tile}>",
+        call=how.call,
     )
     return (
         Kernel(
             name=name,
             source=source,
-            includes=("moec/matmul/gradient_lanes.cuh" if lanes else "moec/matmul/gradient.cuh",),
-            threads=256,
-            shared_bytes=_LANES_BYTES if lanes else _STAGES * (_HIGH + _WIDE) * 128,
-            grid=DeviceGrid(2 if lanes else 1),
+            includes=(how.header,),
+            threads=how.threads,
+            shared_bytes=how.shared_bytes,
+            grid=DeviceGrid(how.blocks),
             arguments=(*arguments, Tokens()),
         ),
     )

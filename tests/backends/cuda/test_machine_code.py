@@ -11,8 +11,10 @@ import pytest
 
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.matmul import emit
+from tests.backends.cuda.calls import Function
 from tests.backends.cuda.products import SWIGLU, Emitted, Product
 from tests.backends.cuda.simulator import INCLUDE
+from tests.backends.cuda.test_weight_gradient import gradients
 
 WEIGHTED = """%e = "moe.element"(%w) {kind = "slot"} : (tensor<?x8xf32>) -> f32
       %v = arith.mulf %a0, %e : f32"""
@@ -33,19 +35,33 @@ CASES = [("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmax
 ]
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
-@pytest.mark.parametrize(("name", "arch", "instructions"), CASES)
-def test_no_register_is_spilled(name: str, arch: str, instructions: tuple[str, ...], tmp_path: Path) -> None:
-    emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)
-    source = tmp_path / "kernels.cu"
-    source.write_text(emitted.source)
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
+
+
+def check(text: str, kernels: int, arch: str, instructions: tuple[str, ...], folder: Path) -> None:
+    """Compiles a source; no kernel of it may spill, and its PTX has the instructions."""
+    source = folder / "kernels.cu"
+    source.write_text(text)
     command = ["nvcc", f"-arch={arch}", "-std=c++17", f"-I{INCLUDE}", "-cubin", "-Xptxas", "-v", "--keep"]
-    command += ["--keep-dir", str(tmp_path), "-o", str(tmp_path / "kernels.cubin"), str(source)]
+    command += ["--keep-dir", str(folder), "-o", str(folder / "kernels.cubin"), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     spilled = re.findall(r"(\d+) bytes spill stores", done.stderr)
-    assert spilled == ["0"] * len(emitted.kernels), done.stderr
+    assert spilled == ["0"] * kernels, done.stderr
     assert "serialized" not in done.stderr, done.stderr
-    ptx = (tmp_path / "kernels.ptx").read_text()
+    ptx = (folder / "kernels.ptx").read_text()
     for instruction in instructions:
         assert instruction in ptx
+
+
+@pytest.mark.parametrize(("name", "arch", "instructions"), CASES)
+def test_matmuls(name: str, arch: str, instructions: tuple[str, ...], tmp_path: Path) -> None:
+    emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)
+    check(emitted.source, len(emitted.kernels), arch, instructions, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_gradients_of_weights(arch: str, tmp_path: Path) -> None:
+    function = Function(gradients(128, 2048, 768, 8, "bf16", "bf16"), arch)
+    check(function.source, 2, arch, ("wgmma" if arch == "sm_90a" else "mma.sync",), tmp_path)

@@ -21,7 +21,7 @@ def _argument(name: str, type_: str) -> str:
     return f'%{name}: {type_} {{moe.name = "{name}", moe.role = "{role}"}}'
 
 
-def _module(experts: int, n: int, k: int, slots: int, a: str, b: str) -> str:
+def gradients(experts: int, n: int, k: int, slots: int, a: str, b: str) -> str:
     """d = the grouped gradient of a [R, n], in plan order, and b [T, k], in token order; e = that of c [T, n] and b."""
     left, right, dense = f"tensor<?x{n}x{a}>", f"tensor<?x{k}x{b}>", f"tensor<?x{n}x{a}>"
     plan, d, e = f"tensor<{experts + 1}xi32>", f"tensor<{experts}x{n}x{k}x{a}>", f"tensor<1x{n}x{k}xf32>"
@@ -39,7 +39,7 @@ module attributes {{moe.layer = "L"}} {{
 }}"""
 
 
-compiled = cache(lambda *sizes: Function(_module(*sizes), "sm_80"))
+compiled = cache(lambda arch, *sizes: Function(gradients(*sizes), arch))
 
 
 def _inputs(
@@ -62,13 +62,20 @@ def _inputs(
 
 
 @pytest.mark.parametrize(
-    "sizes", [(4, 136, 72, 2, "bf16", "bf16"), (2, 8, 264, 1, "f16", "f16"), (3, 17, 70, 3, "f32", "bf16")], ids=str
+    ("arch", "sizes"),
+    [
+        ("sm_80", (4, 136, 72, 2, "bf16", "bf16")),
+        ("sm_90a", (4, 136, 72, 2, "bf16", "bf16")),
+        ("sm_90a", (2, 8, 264, 1, "f16", "f16")),
+        ("sm_80", (3, 17, 70, 3, "f32", "bf16")),
+    ],
+    ids=str,
 )
-def test_sums_of_outer_products(sizes: tuple[int, int, int, int, str, str]) -> None:
+def test_sums_of_outer_products(arch: str, sizes: tuple[int, int, int, int, str, str]) -> None:
     experts, n, k, slots, type_, _ = sizes
     for tokens, kind in [(0, "even"), (1, "even"), (40, "dropped"), (300, "one")]:
         given = _inputs(*sizes, tokens, kind)
-        found = compiled(*sizes)(given, tokens, tokens)
+        found = compiled(arch, *sizes)(given, tokens, tokens)
         a, b, c = (exact(given[name]) for name in "abc")
         expert = np.repeat(np.arange(experts), np.diff(given["o"].numpy()))
         wanted = np.zeros((experts, n, k))
