@@ -7,8 +7,9 @@ from typing import Any
 from torch_mlir import ir
 
 from moec.backends.cuda.arch import Arch
-from moec.backends.cuda.kernel import Argument, BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
-from moec.backends.cuda.plan import INCLUDES, Sort
+from moec.backends.cuda.kernel import BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
+from moec.backends.cuda.plan import counting
+from moec.backends.cuda.sorting import INCLUDES, Sort
 
 _INCLUDES = (*INCLUDES, "moec/capacity.cuh")
 _WARPS = 8
@@ -28,17 +29,18 @@ def capacity(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
         f"const int limit = moec::capacity_limit({ir.FloatAttr(view.factor).value!r}, {experts}, "
         f"{ir.IntegerAttr(view.minimum).value}, tokens * {per_token});"
     )
-    outputs: dict[str, Argument] = {"kept": TensorPointer(view.kept, "int*")}
+    outputs, total = counting(op)
+    outputs["kept"] = TensorPointer(view.kept, "int*")
     if order != "score":
         take = "kept[flat] = expert >= 0 && rank < limit ? expert : -1;"
         by_choice = order == "choice"
-        return Sort(op, "capacity", view.index, experts, "", take, outputs, by_choice, limit, _INCLUDES).kernels(
+        return Sort(op, "capacity", view.index, experts, total, take, outputs, by_choice, limit, _INCLUDES).kernels(
             scope, arch
         )
     starts = scope.buffer(view.kept, "capacity starts", 0, 4 * (experts + 1))
     sorted_ = scope.buffer(view.kept, "capacity slots", 4 * per_token, 0)
     outputs |= {"starts": BufferPointer(starts, "int*"), "sorted": BufferPointer(sorted_, "int*")}
-    total = f"starts[expert] = start; if (expert == {experts - 1}) starts[{experts}] = start + count;"
+    total += f" starts[expert] = start; if (expert == {experts - 1}) starts[{experts}] = start + count;"
     take = "if (expert >= 0) sorted[place] = flat; else kept[flat] = -1;"
     sort = Sort(op, "capacity", view.index, experts, total, take, outputs)
     name = scope.name("capacity_score")

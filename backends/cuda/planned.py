@@ -14,7 +14,7 @@ BLOCKS = 128
 
 def slots_per_token(offsets: ir.Value) -> int:
     """K of the plan that makes these offsets."""
-    return _columns(offsets.owner.operation.operands[0])
+    return columns_of(offsets.owner.operation.operands[0])
 
 
 def rows_of_slots(scope: Scope, offsets: ir.Value) -> Buffer:
@@ -38,16 +38,35 @@ class Counted:
     experts: int
 
 
+def sorter(index: ir.Value) -> ir.Operation | None:
+    """The first plan or capacity, if any, that sorts the slots of an index tensor."""
+    users = [use.owner.operation for use in index.uses]
+    found = [user for user in users if user.name in ("moe.plan", "moe.capacity") and user.operands[0] == index]
+    return found[-1] if found else None
+
+
 def counted_slots(index: ir.Value) -> Counted | None:
-    """What is sorted of an index tensor, block by block in the order of tokens; None if nothing is."""
-    for use in index.uses:
-        user = use.owner.operation
-        if user.name == "moe.plan" or (
-            user.name == "moe.capacity" and ir.StringAttr(user.attributes["order"]).value != "choice"
-        ):
-            return Counted(_columns(index), int(ir.IntegerAttr(user.attributes["experts"]).value))
-    return None
+    """What is sorted of an index tensor block by block in the order of tokens; None if nothing is."""
+    found = sorter(index)
+    if found is None or (found.name == "moe.capacity" and ir.StringAttr(found.attributes["order"]).value == "choice"):
+        return None
+    return Counted(columns_of(index), int(ir.IntegerAttr(found.attributes["experts"]).value))
 
 
-def _columns(value: ir.Value) -> int:
+def counts_by(op: ir.Operation) -> list[ir.Value]:
+    """Results of counts that the kernels of a plan or capacity write: nothing reads these before the function ends."""
+    index, experts = op.operands[0], int(ir.IntegerAttr(op.attributes["experts"]).value)
+    if sorter(index) != op:
+        return []
+    counts = [use.owner.operation.results[0] for use in index.uses if use.owner.operation.name == "moe.count"]
+    return [
+        value
+        for value in counts
+        if ir.RankedTensorType(value.type).get_dim_size(0) <= experts
+        and all(use.owner.operation.name == "func.return" for use in value.uses)
+    ]
+
+
+def columns_of(value: ir.Value) -> int:
+    """How many elements a row has."""
     return int(ir.RankedTensorType(value.type).get_dim_size(1))

@@ -1,4 +1,4 @@
-"""moe.route, and the matmul of its logits: separate kernels for few tokens, one for many.
+"""moe.route, with the plan of few tokens, and with the matmul of the logits of many.
 
 Of many tokens, each block of a fixed grid has a share. It multiplies some tokens' rows at a time by the whole router,
 keeps the logits in shared memory, runs the tokens' programs on them, and counts the chosen experts of its share, which
@@ -8,69 +8,24 @@ sorting the slots by expert begins with.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from torch_mlir import ir
 
-from moec.backends.cuda import expressions
+from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
-from moec.backends.cuda.kernel import Argument, BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
+from moec.backends.cuda.fusion import DECODE, FEW, TILES, Fused, fused, plan_of
+from moec.backends.cuda.kernel import BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
 from moec.backends.cuda.matmul import emit
+from moec.backends.cuda.parameters import parameters
+from moec.backends.cuda.plan import sort_of
 from moec.backends.cuda.planned import BLOCKS, counted_slots, counts_of_blocks
-from moec.backends.cuda.rowkernel import INCLUDES, captured, rows_kernel, store_rows
-from moec.backends.cuda.rowprogram import Program
-from moec.backends.cuda.rowvalues import Code, Memory
+from moec.backends.cuda.rowkernel import INCLUDES, print_program, rows_kernel, warps_of
+from moec.backends.cuda.rowvalues import Code, Memory, Value
 
-FEW = 2048
-"""Calls of fewer tokens have a kernel for the logits and one for the route."""
-_MANY = 16384
-_ROWS = {FEW: 64, _MANY: 128}
 _WARPS = 8
-
-
-@dataclass(frozen=True)
-class Fused:
-    """A route with the matmul of its logits."""
-
-    route: ir.Operation
-    matmul: ir.Operation
-    columns: int
-    inner: int
-
-    def shared_bytes(self, rows: int) -> int:
-        """Of a tile of logits, as `LogitTile` has it in `moec/logits.cuh`."""
-        across = 8 * 32 // rows
-        padded = -(-self.columns // (16 * across)) * 16 * across
-        return max(2 * (rows + 3 * padded) * 80, rows * (padded + 4) * 4)
-
-
-def fused(route: ir.Operation, arch: Arch) -> Fused | None:
-    """What a `moe.route` is fused with for many tokens: a product of bf16 rows and f32 weights, at most 256 columns."""
-    (x,) = route.operands
-    reads = [op.operation for op in route.regions[0].blocks[0].operations if op.operation.name == "moe.row"]
-    made = [read.operands[0].owner for read in reads]
-    products = [o.operation for o in made if not isinstance(o, ir.Block) and o.operation.name == "moe.matmul"]
-    if not products:
-        return None
-    matmul, view = products[0], products[0].opview
-    (columns, inner) = ir.RankedTensorType(view.weights[0].type).shape[1:]
-    body = [op.operation for op in matmul.regions[0].blocks[0].operations]
-    found = Fused(route, matmul, columns, inner)
-    if (
-        view.lhs != x
-        or len(view.weights) != 1
-        or view.transposed
-        or len(body) != 1
-        or len(matmul.results) != 1
-        or expressions.element_of(x.type) != "bf16"
-        or expressions.element_of(view.weights[0].type) != "f32"
-        or inner % 8
-        or columns > 256
-        or max(map(found.shared_bytes, _ROWS.values())) + 16 * 1024 > arch.shared_bytes
-    ):
-        return None
-    return found
+_WARPS_ALONE = 32
 
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
@@ -86,16 +41,18 @@ def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
 
 def route(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     """The kernels of a `moe.route`.  Raises Unsupported for what a row program cannot compute."""
-    alone = rows_kernel(op, scope, arch, "route", [op.operands[0]])
-    fusion = fused(op, arch)
+    made = [rows_kernel(op, scope, arch, "route", [op.operands[0]])]
+    fusion, planned = fused(op, arch), plan_of(op)
+    if planned is not None:
+        made = [dataclasses.replace(made[0], tokens=(DECODE + 1, None)), _with_plan(op, planned, scope, arch)]
     if fusion is None:
-        return (alone,)
-    limits = [*_ROWS, None]
+        return tuple(made)
+    limits = [*TILES, None]
     many = [
-        _kernel(fusion, scope, arch, rows, (least, most))
-        for (least, rows), most in zip(_ROWS.items(), limits[1:], strict=True)
+        _with_logits(fusion, scope, arch, rows, (least, most))
+        for (least, rows), most in zip(TILES.items(), limits[1:], strict=True)
     ]
-    return (_below(alone, FEW), *many)
+    return (*(_below(kernel, FEW) for kernel in made), *many)
 
 
 def _below(kernel: Kernel, limit: int) -> Kernel:
@@ -104,48 +61,70 @@ def _below(kernel: Kernel, limit: int) -> Kernel:
     return dataclasses.replace(kernel, tokens=(least, limit if most is None else min(most, limit)))
 
 
-def _kernel(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tuple[int, int | None]) -> Kernel:
+def _with_plan(op: ir.Operation, plan: ir.Operation, scope: Scope, arch: Arch) -> Kernel:
+    """One block runs all tokens' programs, and sorts the slots when all are known."""
+    name = scope.name("route_plan")
+    printed = print_program(op, name, [op.operands[0]], deeper=1)
+    sort = sort_of(plan, scope)
+    warps = warps_of(op, printed, arch, min(_WARPS_ALONE, sort.warps(_WARPS_ALONE, arch)))
+    arguments = {**printed.arguments, **sort.outputs}
+    scratch = f"  moec::u8* scratch = shared + moec::warp_index() * {printed.scratch};"
+    source = "\n".join(
+        [
+            *printed.constants,
+            f"MOEC_KERNEL({32 * warps}, 1) {name}({parameters(arguments)}) {{",
+            "  MOEC_SHARED(shared);",
+            "  const int lane = moec::lane_index();",
+            *([scratch] if printed.scratch else []),
+            f"  for (int token = moec::warp_index(); token < tokens; token += {warps}) {{",
+            *printed.lines,
+            "  }",
+            "  moec::sync_block();",
+            *sort.statements("alone", warps, "out0"),
+            "}\n",
+        ]
+    )
+    shared = max(warps * printed.scratch, sort.shared_bytes(warps))
+    includes = tuple(dict.fromkeys([*INCLUDES, *sort.includes]))
+    found = (*arguments.values(), Tokens())
+    return Kernel(name, source, includes, 32 * warps, shared, FixedGrid(1), found, (0, DECODE + 1))
+
+
+def _with_logits(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tuple[int, int | None]) -> Kernel:
+    """Each block has a share of the tokens, and makes the logits of `rows` of them at a time."""
     op = fusion.route
     view: Any = fusion.matmul.opview
     logits = fusion.matmul.results[0]
-    block = op.regions[0].blocks[0]
     name = scope.name(f"router{rows}")
-    inputs = [value for value in dict.fromkeys([op.operands[0], *captured(block)]) if value != logits]
-    pointers = {value: f"in{n}" for n, value in enumerate(inputs)}
-    code = Code()
-    code.indent(2)
-    given = Memory((fusion.columns,), "f32", lambda i: f"(float)logits[row * Tile::pitch + {i}]")
-    program = Program(code, pointers, "token", name, {logits: given})
-    index, weight = program.run(block, *(pointers[value] for value in op.operands))
-    store_rows(code, [index, weight])
     slots = counted_slots(op.results[0])
-    if slots is not None:
+
+    def count(code: Code, yielded: Sequence[Value]) -> None:
+        if slots is None:
+            return
+        index = yielded[0]
         guard = f"{{}} < {slots.per_token} && " if slots.per_token % 32 else ""
-        code.each(
-            index.shape,
-            lambda r, i: code.line(
-                f"if ({guard.format(i)}moec::as_unsigned({code.element(index, r, i)}) < {slots.experts}) "
-                f"moec::atomic_add(chosen, {code.element(index, r, i)}, 1);"
-            ),
-        )
-    tile, scratch = fusion.shared_bytes(rows), code.scratch_bytes
-    arguments: dict[str, Argument] = {
-        **{f"in{n}": TensorPointer(v, f"const {expressions.memory_type(op, v.type)}*") for n, v in enumerate(inputs)},
-        "router": TensorPointer(view.weights[0], "const float*"),
-        "out0": TensorPointer(op.results[0], "int*"),
-        "out1": TensorPointer(op.results[1], "float*"),
-    }
+
+        def one(r: str, i: str) -> None:
+            expert = code.element(index, r, i)
+            code.line(f"if ({guard.format(i)}moec::as_unsigned({expert}) < {slots.experts})")
+            code.line(f"  moec::atomic_add(chosen, {expert}, 1);")
+
+        code.each(index.shape, one)
+
+    given = {logits: Memory((fusion.columns,), "f32", lambda i: f"(float)logits[row * Tile::pitch + {i}]")}
+    printed = print_program(op, name, [op.operands[0]], deeper=2, given=given, after=count)
+    tile, experts = fusion.shared_bytes(rows), slots.experts if slots is not None else 0
+    shared = tile + _WARPS * printed.scratch + 4 * experts
+    if shared > arch.shared_bytes:
+        raise unsupported("cuda", op, f"its row program needs {printed.scratch} bytes of shared memory for a token")
+    arguments = {**printed.arguments, "router": TensorPointer(view.weights[0], "const float*")}
     kept = any(use.owner.operation.parent != op for use in logits.uses)
     if kept:
         arguments["logits_out"] = TensorPointer(logits, "float*")
     if slots is not None:
-        arguments["counts"] = BufferPointer(counts_of_blocks(scope, op.results[0], slots.experts), "int*")
-    parameters = ", ".join(
-        [*(f"{a.ctype} MOEC_RESTRICT {called}" for called, a in arguments.items() if not isinstance(a, Tokens))]
-    )
-    experts = slots.experts if slots is not None else 0
+        arguments["counts"] = BufferPointer(counts_of_blocks(scope, op.results[0], experts), "int*")
     counting = [
-        f"  const moec::Shared<int> chosen = moec::shared_array<int>(shared + {tile + _WARPS * scratch});",
+        f"  const moec::Shared<int> chosen = moec::shared_array<int>(shared + {tile + _WARPS * printed.scratch});",
         f"  for (int i = moec::thread_index(); i < {experts}; i += 256) chosen[i] = 0;",
     ]
     counted = [
@@ -161,15 +140,16 @@ def _kernel(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tuple[in
         f"            logits[i / {fusion.columns} * Tile::pitch + i % {fusion.columns}];",
         "    }",
     ]
+    scratch = f"  moec::u8* scratch = shared + {tile} + moec::warp_index() * {printed.scratch};"
     source = "\n".join(
         [
-            *program.constants,
-            f"MOEC_KERNEL(256, 1) {name}({parameters}, int tokens) {{",
+            *printed.constants,
+            f"MOEC_KERNEL(256, 1) {name}({parameters(arguments)}) {{",
             "  MOEC_SHARED(shared);",
             f"  using Tile = moec::LogitTile<{rows}, {fusion.columns}, {fusion.inner}>;",
             f'  static_assert(Tile::shared_bytes == {tile}, "the size that the launch has room for");',
             "  const int lane = moec::lane_index();",
-            f"  moec::u8* scratch = shared + {tile} + moec::warp_index() * {scratch};" if scratch else "",
+            *([scratch] if printed.scratch else []),
             *(counting if slots is not None else []),
             "  const moec::Range share = moec::share_of(tokens, moec::block_index(), moec::grid_blocks());",
             f"  for (int first = share.first; first < share.last; first += {rows}) {{",
@@ -179,13 +159,12 @@ def _kernel(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tuple[in
             f"    for (int row = moec::warp_index(); row < {rows}; row += {_WARPS}) {{",
             "      const int token = first + row;",
             "      if (token >= share.last) break;",
-            *code.lines,
+            *printed.lines,
             "    }",
             "  }",
             *(counted if slots is not None else []),
             "}\n",
         ]
     )
-    shared = tile + _WARPS * scratch + 4 * experts
     includes = (*INCLUDES, "moec/plan.cuh", "moec/logits.cuh")
     return Kernel(name, source, includes, 256, shared, FixedGrid(BLOCKS), (*arguments.values(), Tokens()), tokens)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch_mlir import ir
 
@@ -11,9 +12,10 @@ from moec.backends.cpu.parameters import is_parameter
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import Arch
-from moec.backends.cuda.kernel import Kernel, Scope, TensorPointer, TokenGrid, Tokens
+from moec.backends.cuda.kernel import Argument, Kernel, Scope, TensorPointer, TokenGrid, Tokens
+from moec.backends.cuda.parameters import parameters
 from moec.backends.cuda.rowprogram import Program
-from moec.backends.cuda.rowvalues import Code, Value, count_of
+from moec.backends.cuda.rowvalues import Code, Memory, Value, count_of
 
 INCLUDES = ("moec/primitives.cuh", "moec/scalar.cuh", "moec/rows.cuh")
 _WARPS = 8
@@ -29,64 +31,97 @@ def map_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     return (rows_kernel(op, scope, arch, "map", []),)
 
 
-def rows_kernel(op: ir.Operation, scope: Scope, arch: Arch, wish: str, own: Sequence[ir.Value]) -> Kernel:
-    """The kernel of a row program whose arguments are this token's rows of `own`.
+@dataclass(frozen=True)
+class Printed:
+    """A row program in C++.
 
+    lines      statements for the token `token`, where `lane` and, if `scratch`, the pointer `scratch` are known
+    constants  definitions that stand before the kernel
+    scratch    bytes of shared memory that a warp needs
+    arguments  of the kernel, by the names of its parameters; results are `out0`, ...
+    """
+
+    lines: tuple[str, ...]
+    constants: tuple[str, ...]
+    scratch: int
+    arguments: dict[str, Argument]
+
+
+def print_program(
+    op: ir.Operation,
+    name: str,
+    own: Sequence[ir.Value],
+    *,
+    deeper: int = 0,
+    given: Mapping[ir.Value, Memory] | None = None,
+    after: Callable[[Code, Sequence[Value]], None] | None = None,
+) -> Printed:
+    """The program of `op`, whose arguments are this token's rows of `own`, and stores of what it yields.
+
+    given: this token's rows of tensors that are not in memory.  after: prints more, of what was yielded.
     Raises Unsupported for what a row program cannot compute.
     """
-    block = op.regions[0].blocks[0]
-    many = rows_per_token(op.operands[0])
-    name = scope.name(wish)
-    inputs = list(dict.fromkeys([*own, *captured(block)]))
+    block, given = op.regions[0].blocks[0], given or {}
+    inputs = [value for value in dict.fromkeys([*own, *captured(block)]) if value not in given]
     pointers = {value: f"in{n}" for n, value in enumerate(inputs)}
     code = Code()
-    program = Program(code, pointers, "token", name)
+    code.indent(deeper)
+    program = Program(code, pointers, "token", name, given)
     yielded = program.run(block, *(pointers[value] for value in own))
-    store_rows(code, yielded)
-    scratch = code.scratch_bytes
-    if scratch > arch.shared_bytes:
-        raise unsupported("cuda", op, f"its row program needs {scratch} bytes of shared memory for a token")
-    warps = max(1, min(_WARPS, _SHARED // max(scratch, 1)))
-    given = [TensorPointer(v, f"const {expressions.memory_type(op, v.type)}*") for v in inputs]
-    made = [TensorPointer(v, f"{expressions.memory_type(op, v.type)}*") for v in op.results]
-    parameters = [f"{p.ctype} MOEC_RESTRICT in{n}" for n, p in enumerate(given)]
-    parameters += [f"{p.ctype} MOEC_RESTRICT out{n}" for n, p in enumerate(made)]
-    shared = ["  MOEC_SHARED(shared);", f"  moec::u8* scratch = shared + moec::warp_index() * {scratch};"]
+    for n, value in enumerate(yielded):
+        _store_row(code, value, f"out{n} + (moec::i64)token * {count_of(value.shape)}")
+    if after is not None:
+        after(code, yielded)
+    arguments: dict[str, Argument] = {
+        called: TensorPointer(v, f"const {expressions.memory_type(op, v.type)}*") for v, called in pointers.items()
+    }
+    arguments |= {
+        f"out{n}": TensorPointer(v, f"{expressions.memory_type(op, v.type)}*") for n, v in enumerate(op.results)
+    }
+    return Printed(tuple(code.lines), tuple(program.constants), code.scratch_bytes, arguments)
+
+
+def rows_kernel(op: ir.Operation, scope: Scope, arch: Arch, wish: str, own: Sequence[ir.Value]) -> Kernel:
+    """The kernel of a row program alone.  Raises Unsupported for what a row program cannot compute."""
+    many = rows_per_token(op.operands[0])
+    name = scope.name(wish)
+    printed = print_program(op, name, own, deeper=0 if many == 1 else 1)
+    warps = warps_of(op, printed, arch, _WARPS)
     # A block has whole tokens, and each of its warps their rows by turns.
     tokens = max(1, warps // many)
-    body = code.lines
-    if many == 1:
-        head = [
-            f"  const int token = moec::block_index() * {warps} + moec::warp_index();",
-            "  if (token >= tokens) return;",
-        ]
-    else:
+    head = [
+        f"  const int token = moec::block_index() * {warps} + moec::warp_index();",
+        "  if (token >= tokens) return;",
+    ]
+    if many > 1:
         head = [
             f"  const int end = (moec::block_index() + 1) * {tokens};",
             f"  const int rows = (end < tokens ? end : tokens) * {many};",
             f"  for (int token = moec::block_index() * {tokens * many} + moec::warp_index(); token < rows; "
             f"token += {warps}) {{",
         ]
-        body = [*("  " + line for line in body), "  }"]
+    shared = ["  MOEC_SHARED(shared);", f"  moec::u8* scratch = shared + moec::warp_index() * {printed.scratch};"]
     source = "\n".join(
         [
-            *program.constants,
-            f"MOEC_KERNEL({32 * warps}, 1) {name}({', '.join([*parameters, 'int tokens'])}) {{",
+            *printed.constants,
+            f"MOEC_KERNEL({32 * warps}, 1) {name}({parameters(printed.arguments)}) {{",
             "  const int lane = moec::lane_index();",
-            *(shared if scratch else []),
+            *(shared if printed.scratch else []),
             *head,
-            *body,
+            *printed.lines,
+            *(["  }"] if many > 1 else []),
             "}\n",
         ]
     )
-    arguments = (*given, *made, Tokens())
-    return Kernel(name, source, INCLUDES, 32 * warps, warps * scratch, TokenGrid(tokens), arguments)
+    arguments = (*printed.arguments.values(), Tokens())
+    return Kernel(name, source, INCLUDES, 32 * warps, warps * printed.scratch, TokenGrid(tokens), arguments)
 
 
-def store_rows(code: Code, values: Sequence[Value]) -> None:
-    """Prints stores of what a program yields for `token` to `out0`, ...."""
-    for n, value in enumerate(values):
-        _store_row(code, value, f"out{n} + (moec::i64)token * {count_of(value.shape)}")
+def warps_of(op: ir.Operation, printed: Printed, arch: Arch, most: int) -> int:
+    """How many warps of a block have room for their scratch memory, at most.  Raises Unsupported if none has."""
+    if printed.scratch > arch.shared_bytes:
+        raise unsupported("cuda", op, f"its row program needs {printed.scratch} bytes of shared memory for a token")
+    return max(1, min(most, _SHARED // max(printed.scratch, 1)))
 
 
 def _store_row(code: Code, value: Value, target: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from moec.backends.cuda import plan, planned, route
+from moec.backends.cuda import fusion, planned, route, sorting
 from tests.backends.cpu.programs import choose, softmax
 from tests.backends.cuda.calls import Function, close, orders, together
 
@@ -15,7 +15,7 @@ from tests.backends.cuda.calls import Function, close, orders, together
 SIZES = [(64, 72, 3), (20, 40, 2), (250, 24, 8)]
 KEPT = (20, 40, 2)
 """The logits of this one are also a result."""
-FEW, MANY, BLOCKS = 40, 200, 2
+DECODE, FEW, MANY, BLOCKS = 9, 40, 200, 2
 
 
 def routed(columns: int, inner: int, k: int) -> str:
@@ -47,17 +47,19 @@ module attributes {{moe.layer = "L"}} {{
 @pytest.fixture(scope="module")
 def layers() -> Iterator[dict[str, Function]]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (plan, planned, route):
+        for module in (planned, route, sorting):
             patch.setattr(module, "BLOCKS", BLOCKS)
-        for module in (plan, route):
+        for module in (route, sorting):
             patch.setattr(module, "FEW", FEW)
-        patch.setattr(route, "_ROWS", {FEW: 64, MANY: 128})
-        patch.setattr(plan, "_ALONE", 2 * FEW)
+            patch.setattr(module, "DECODE", DECODE)
+        for module in (fusion, route):
+            patch.setattr(module, "TILES", {FEW: 64, MANY: 128})
+        patch.setattr(sorting, "ALONE", 2 * FEW)
         yield together({str(size): routed(*size) for size in SIZES})
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("tokens", [0, 1, FEW - 1, FEW, 137, MANY, 301])
+@pytest.mark.parametrize("tokens", [0, 1, DECODE, DECODE + 1, FEW - 1, FEW, 137, MANY, 301])
 def test_a_router(layers: dict[str, Function], size: tuple[int, int, int], tokens: int) -> None:
     torch.manual_seed(tokens)
     columns, inner, _ = size
@@ -73,12 +75,12 @@ def test_a_router(layers: dict[str, Function], size: tuple[int, int, int], token
 
 def test_which_kernels_run(layers: dict[str, Function]) -> None:
     made = [(kernel.name.partition("_")[2], kernel.tokens) for kernel in layers[str(SIZES[0])].kernels]
-    assert made == [
-        ("product_f32", (0, FEW)),
-        ("route", (0, FEW)),
+    assert [kernel for kernel in made if not kernel[0].startswith("product")] == [
+        ("route", (DECODE + 1, FEW)),
+        ("route_plan", (0, DECODE + 1)),
         ("router64", (FEW, MANY)),
         ("router128", (MANY, None)),
-        ("plan_alone", (0, 2 * FEW // 3 + 1)),
+        ("plan_alone", (DECODE + 1, 2 * FEW // 3 + 1)),
         ("plan_count", (2 * FEW // 3 + 1, FEW)),
         ("plan_place", (2 * FEW // 3 + 1, None)),
     ]
