@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +17,15 @@ from moec.artifact.quantised import Stored
 from moec.errors import GradientError, RangeError, WeightsError
 from moec.fixed import calibrate
 from moec.fixed.convert import convert, rows_to_codes
+from moec.fixed.packing import pack
+from moec.fixed.real import forward
 from moec.fixed.scales import MAX_BYTES, Calibration, CalibrationError, read_calibration
 from moec.fixed.values import Values, gather
 from moec.runtime.checks import Input, Signature
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.hls.csim import Simulator
 from moec.runtime.hls.level import Level
+from moec.runtime.hls.sample import Sample
 from moec.runtime.random_values import RandomValues
 
 _Stamp = list[tuple[torch.Tensor, int]]
@@ -40,6 +45,7 @@ class SimulatedLayer(Level):
         self._signature = Signature(project.project.layer, tuple(Input.of(t) for t in project.project.inputs), False)
         self._calibration: Calibration | None = None
         self._prepared: tuple[_Stamp, Any] | None = None
+        self._seen: Sample | None = None
         for weight in project.project.parameters:
             self.place(weight)
 
@@ -56,6 +62,29 @@ class SimulatedLayer(Level):
         """
         x, tasks, _ = self._inputs(inputs, named)
         return self._take(calibrate.calibrate(self.project.design.layer, self._values(), _reals(x), tasks))
+
+    @contextmanager
+    def calibrating(self, most: int = 4096) -> Iterator[Self]:
+        """For the body of a `with`: calls compute in float64, and their inputs are remembered; at its end, calibrate.
+
+        So the layers of a whole model are calibrated by running it.  Of more than `most` tokens, random ones are kept.
+        Raises what `calibrate` raises; the layer is as it was where the body fails.
+        """
+        self._seen = seen = Sample(most)
+        try:
+            yield self
+        finally:
+            self._seen = None
+        self._take(calibrate.calibrate(self.project.design.layer, self._values(), seen.x, seen.tasks))
+
+    def memory(self) -> NDArray[np.uint8]:
+        """What a board's memory holds for these weights and scales, [ports, words, bytes], for the host programs.
+
+        Raises WeightsError or CalibrationError where there are none.
+        """
+        layer = self.project.design.layer
+        parameters = convert(layer, self._values(), self._require_calibration().scales)
+        return pack(self.project.design, parameters)
 
     def load_calibration(self, path: str | os.PathLike[str]) -> Calibration:
         """Take what `moec calibrate` or `save_calibration` wrote.  Raises CalibrationError, or OSError."""
@@ -78,13 +107,17 @@ class SimulatedLayer(Level):
         WeightsError while weights are missing, CalibrationError before there are scales.
         """
         x, tasks, leading = self._inputs(inputs, named)
+        layer, real = self.project.design.layer, _reals(x)
+        if self._seen is not None:
+            self._seen.add(real, tasks)
+            exact = forward(layer, self._values(), real, tasks).y
+            return torch.from_numpy(exact).to(x.dtype).view(*leading, layer.width)
         scales = self._require_calibration().scales
         prepared = self._current()
-        real = _reals(x)
-        codes = self._simulator.run(prepared, rows_to_codes(self.project.design.layer, real, scales.x), tasks)
+        codes = self._simulator.run(prepared, rows_to_codes(layer, real, scales.x), tasks)
         result = codes * scales.y
         result[~np.isfinite(real).all(axis=1)] = np.nan
-        return torch.from_numpy(result).to(x.dtype).view(*leading, self.project.design.layer.width)
+        return torch.from_numpy(result).to(x.dtype).view(*leading, layer.width)
 
     def reset_parameters(self, seed: int | None = None) -> Self:
         """Give every weight random values: normal with variance 1 / (size of the last dimension).

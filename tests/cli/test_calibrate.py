@@ -80,7 +80,7 @@ def test_it_finds_what_the_layer_itself_finds(files: Files) -> None:
     assert first.checked == first.error
     own = files.layer.calibrate(files.x.bfloat16().float().bfloat16(), files.task)
     assert own.scales.hidden == pytest.approx(first.scales.hidden, rel=0.05)
-    assert first.error.agreeing < 0.03
+    assert first.error.agreeing < 0.05
     files.layer.load_calibration(files.project / "calibration.json")
     assert files.layer(files.x.bfloat16(), files.task).shape == files.x.shape
 

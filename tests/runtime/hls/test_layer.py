@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from moec.errors import DtypeError, GradientError, InputError, RangeError, ShapeError, WeightsError
+from moec.fixed.layout import layout
 from moec.fixed.scales import CalibrationError
 from moec.runtime.hls.layer import SimulatedLayer
+from moec.runtime.hls.sample import Sample
 from tests.runtime.hls.projects import Reference, layer
 
 GELU = """layer L(d = 24, ff = 32) {
@@ -46,7 +49,7 @@ def test_it_is_near_the_layer_in_float64(gelu: SimulatedLayer) -> None:
     error = (gelu(x).double() - exact).norm(dim=1) / exact.norm(dim=1)
     assert error.median() < 0.03
     assert gelu.calibration is not None
-    assert gelu.calibration.error.agreeing < 0.03
+    assert gelu.calibration.error.agreeing < 0.05
 
 
 def test_its_state_dict_is_that_of_every_layer(gelu: SimulatedLayer, tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_tasks_are_checked(tmp_path: Path) -> None:
 def test_weights_may_be_given_as_codes(tmp_path: Path) -> None:
     made = layer(tmp_path, GIVEN).reset_parameters(0)
     assert made.state_dict()["routed.up.weight"].dtype is torch.int8
-    assert made.calibrate(torch.randn(100, 24)).error.agreeing < 0.03
+    assert made.calibrate(torch.randn(100, 24)).error.agreeing < 0.05
 
 
 def test_weights_and_scales_are_asked_for(tmp_path: Path) -> None:
@@ -175,3 +178,50 @@ def test_seeds_are_reproducible(tmp_path: Path) -> None:
 
 def test_what_it_says_of_itself(gelu: SimulatedLayer) -> None:
     assert gelu.extra_repr() == "L, hls:bench, reference, calibrated"
+
+
+def test_the_layers_of_a_model_are_calibrated_by_running_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = (layer(tmp_path / name, GELU).reset_parameters(seed) for seed, name in enumerate("ab"))
+    model = torch.nn.Sequential(first, torch.nn.LayerNorm(24), second)
+    x = torch.randn(100, 24)
+    x[3, 3] = float("nan")
+    with torch.no_grad(), first.calibrating(), second.calibrating(most=60):
+        exact = model(x[10:])
+        assert torch.allclose(exact, plain(second.state_dict(), model[:2](x[10:])).float(), atol=1e-5)
+        model(x[:10])
+    assert first.calibration is not None
+    assert second.calibration is not None
+    assert first.calibration.error.tokens == 189  # the first twice, without the row that is not finite
+    assert second.calibration.error.tokens == 60
+    assert first.calibration.error.agreeing < 0.05
+    with torch.no_grad():
+        got = model(x[10:])
+    assert 0.0 < float((got - exact).norm() / exact.norm()) < 0.3
+    assert first._simulator.name == "reference"
+
+
+def test_a_calibration_that_fails_changes_nothing(gelu: SimulatedLayer) -> None:
+    before = gelu.calibration
+    with pytest.raises(RuntimeError), gelu.calibrating():
+        raise RuntimeError
+    with pytest.raises(CalibrationError, match="at least one"), gelu.calibrating():
+        pass
+    assert gelu.calibration is before
+    assert gelu(torch.randn(2, 24)).isfinite().all()
+
+
+def test_samples_are_spread_evenly_over_calls() -> None:
+    sample = Sample(500)
+    for number in range(10):
+        sample.add(np.full((300, 2), float(number)), np.full(300, number))
+    assert sample.x.shape == (500, 2)
+    assert sample.tasks is not None
+    assert np.array_equal(sample.x[:, 0], sample.tasks)
+    assert 20 < np.bincount(sample.tasks).min() <= np.bincount(sample.tasks).max() < 80
+
+
+def test_the_memory_of_a_board_is_given(gelu: SimulatedLayer) -> None:
+    design = gelu.project.design
+    assert gelu.memory().shape == (design.ports, layout(design).beats, design.port_bits // 8)
