@@ -7,6 +7,7 @@ from moec.backends.hls.cpp.template import filled
 from moec.fixed.design import Design, Memory
 from moec.fixed.layout import layout
 from moec.fixed.model.geometry import lanes
+from moec.fixed.model.kernel import hidden_banks, memories, row_banks
 
 _TASKS = """\
   for (int token = 0; token < tokens; token++) {
@@ -35,12 +36,9 @@ def source(design: Design) -> str:
         "interfaces": "\n".join(_interfaces(design)),
         "fetches": "\n".join(f"  fetch({p.name}, count, sections[{i}], words[{i}]);" for i, p in enumerate(ports)),
         "burst": max(16, 2 * BURST_BYTES * 8 // design.port_bits),
-        "weights_in": _impl(design.weights_in),
-        "rows": _impl(design.rows_in),
-        "queues": _impl(design.queues),
-        "tables": _impl(Memory.BRAM if design.queues is Memory.URAM else design.queues),
-        "row_banks": max(design.inputs, design.port_bits // layer.rows),
-        "hidden_banks": max(design.inputs, side),
+        **_made_of(design),
+        "row_banks": row_banks(design),
+        "hidden_banks": hidden_banks(design),
         "lanes": side,
         "tasks": _TASKS if layer.router.tasks > 1 else "",
     }
@@ -84,8 +82,11 @@ def _interfaces(design: Design) -> list[str]:
     return lines
 
 
-def _impl(memory: Memory) -> str:
-    return memory.value
+def _made_of(design: Design) -> dict[str, str]:
+    """What each buffer is bound to; a buffer that the design has no use for is a few words."""
+    names = ("rows", "hidden", "held", "totals", "queue", "logits", "table", "panel")
+    made = memories(design)
+    return {f"{name}_in": made.get(name, Memory.LUTRAM).value for name in names}
 
 
 def call(design: Design) -> str:

@@ -59,6 +59,7 @@ def estimate(design: Design, decided: Sequence[str]) -> dict[str, Any]:
                 {
                     "name": one.name,
                     "bits": one.bits,
+                    "banks": one.banks,
                     "memory": memory(design, one).value,
                     **asdict(buffer_parts(design)[one.name]),
                 }

@@ -29,9 +29,16 @@ LUTS_OF_CONTROL = 12000
 """State machines, streams, and an AXI master for each bundle."""
 
 
+SHALLOW = 64
+"""A bank of at most so many words is of look-up tables, whatever the others of its kind are made of."""
+
+NARROW = 32
+"""A bank of fewer bits stays in block RAM: an UltraRAM, 72 bits wide, would be wasted on it."""
+
+
 @dataclass(frozen=True)
 class Buffer:
-    """A memory on the chip: `depth` words of `width` bits, `count` times.
+    """A memory on the chip: `banks` of `depth` words of `width` bits each, all of which are read at once.
 
     kind  which of the design's choices says what it is made of: "queues", "weights_in" or "rows_in"
     """
@@ -40,41 +47,65 @@ class Buffer:
     kind: str
     width: int
     depth: int
-    count: int = 1
+    banks: int = 1
 
     @property
     def bits(self) -> int:
-        return self.width * self.depth * self.count
+        return self.width * self.depth * self.banks
+
+
+def row_banks(design: Design) -> int:
+    """Numbers of a token's row that are read, or come in, in one cycle."""
+    return max(design.inputs, design.port_bits // design.layer.rows)
+
+
+def hidden_banks(design: Design) -> int:
+    return max(design.inputs, lanes(design))
 
 
 def buffers(design: Design) -> tuple[Buffer, ...]:
     """Every buffer of the kernel that has more than a few words."""
-    layer, side = design.layer, lanes(design)
+    layer, side, tokens = design.layer, lanes(design), design.tokens
     widest = max(expert.hidden for expert in experts(design))
-    row, hidden = padded(layer.width, design.inputs), padded(widest, design.inputs)
-    tiles = max(row, hidden) // design.inputs
-    at_once = 1 if design.order is Order.TOKEN and not layer.shared else design.tokens
-    token_bits = max(1, (design.tokens - 1).bit_length())
+    row = padded(layer.width, row_banks(design))
+    hidden = padded(widest, max(design.inputs, design.outputs))
+    per_token = design.order is Order.TOKEN
+    at_once = 1 if per_token else tokens
+    queues = max(layer.router.slots if per_token else layer.experts, layer.router.tasks) + 1
+    token_bits = max(1, (tokens - 1).bit_length())
+    tiles = ceil(max(layer.width, widest) / design.inputs)
+
+    def banked(name: str, kind: str, width: int, words: int, banks: int) -> Buffer:
+        return Buffer(name, kind, width, ceil(words / banks), banks)
+
     found = [
-        Buffer("rows", "rows_in", design.inputs * layer.rows, design.tokens * row // design.inputs),
-        Buffer("hidden", "rows_in", design.inputs * layer.rows, at_once * hidden // design.inputs),
-        Buffer("totals", "rows_in", side * TOTAL_BITS, design.tokens * padded(layer.width, design.outputs) // side),
-        Buffer("queues", "queues", token_bits + FACTOR_BITS, design.tokens * layer.router.slots),
-        Buffer("logits", "queues", side * LOGIT_BITS, design.tokens * padded(layer.experts, design.outputs) // side),
-        Buffer("panels", "weights_in", design.inputs * design.outputs * layer.weights.bits, tiles, 2),
-        Buffer("channels", "weights_in", design.outputs * RECORD_BITS, 1, 2),
+        banked("rows", "rows_in", layer.rows, tokens * row, row_banks(design)),
+        banked("hidden", "rows_in", layer.rows, at_once * hidden, hidden_banks(design)),
+        banked("totals", "rows_in", TOTAL_BITS, tokens * padded(layer.width, design.outputs), side),
+        banked("logits", "queues", LOGIT_BITS, tokens * padded(layer.experts, design.outputs), side),
+        Buffer("queue", "queues", token_bits + FACTOR_BITS, queues * tokens),
+        Buffer("panel", "weights_in", design.inputs * design.outputs * layer.weights.bits, tiles, 2),
     ]
     if gated(design):
-        found.append(Buffer("held", "rows_in", side * WIDE, at_once * design.outputs // side))
+        found.append(banked("held", "rows_in", WIDE, at_once * design.outputs, side))
     if layer.routed.activation is not Activation.RELU:
         found.append(Buffer("table", "queues", RECORD_BITS, ENTRIES, side))
     return tuple(found)
 
 
 def memory(design: Design, buffer: Buffer) -> Memory:
-    """What a buffer is made of; one of a few words is of look-up tables, whatever the others of its kind are."""
+    """What a buffer is made of: what its kind is, but for shallow banks and for narrow ones."""
     chosen: Memory = getattr(design, buffer.kind)
-    return Memory.LUTRAM if buffer.depth <= 64 else chosen
+    if buffer.depth <= SHALLOW:
+        return Memory.LUTRAM
+    if chosen is Memory.URAM and (buffer.width < NARROW or buffer.name == "table"):
+        return Memory.BRAM
+    return chosen
+
+
+def memories(design: Design) -> dict[str, Memory]:
+    """What each buffer is made of, by name."""
+    return {buffer.name: memory(design, buffer) for buffer in buffers(design)}
 
 
 def buffer_parts(design: Design) -> dict[str, Resources]:
@@ -83,7 +114,7 @@ def buffer_parts(design: Design) -> dict[str, Resources]:
     for buffer in buffers(design):
         one = blocks(memory(design, buffer), buffer.width, buffer.depth)
         total = Resources(0, 0, 0, 0, 0)
-        for _ in range(buffer.count):
+        for _ in range(buffer.banks):
             total += one
         made[buffer.name] = total
     return made
@@ -119,7 +150,12 @@ def room(board: Board) -> Resources:
 
 def excess(design: Design) -> list[str]:
     """What the kernel would take more of than it may; nothing where it fits."""
-    taken, most = resources(design), room(design.board)
+    return over(resources(design), design.board)
+
+
+def over(taken: Resources, board: Board) -> list[str]:
+    """What of this a design may not take of a board."""
+    most = room(board)
     return [
         f"{getattr(taken, name):,g} {what} of {getattr(most, name):,g}"
         for name, what in (("dsp", "DSP blocks"), ("bram", "block RAMs"), ("uram", "UltraRAMs"), ("lut", "LUTs"))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from moec.fixed.design import Design, Memory, Order
-from moec.fixed.model.kernel import excess, resources
+from moec.fixed.model import synthesis
+from moec.fixed.model.kernel import excess, over, resources
 from moec.fixed.model.timing import Prediction, predict
 from moec.fixed.model.traffic import even_counts
 
@@ -29,16 +30,16 @@ class Candidate:
     prediction: Prediction
 
 
-def bind(design: Design) -> Design | None:
+def bind(design: Design, tile: bool = False) -> Design | None:
     """The design with its buffers in block RAM, or those that do not fit there in UltraRAM; None where neither does.
 
-    A board without UltraRAM gets none.
+    A board without UltraRAM gets none.  With `tile` the compute tile in SystemVerilog has to fit, too.
     """
     kinds = (Memory.BRAM, Memory.URAM) if design.board.uram else (Memory.BRAM,)
     choices = sorted(product(kinds, repeat=3), key=lambda three: three.count(Memory.URAM))
     for rows, queues, weights in choices:
         bound = replace(design, rows_in=rows, queues=queues, weights_in=weights)
-        if not excess(bound):
+        if not excess(bound) and not (tile and over(synthesis.total(bound), bound.board)):
             return bound
     return None
 
