@@ -16,10 +16,8 @@ Groups = list[tuple[str, list[tuple[str, int | bool, str]]]]
 
 
 def queue_length(design: Design) -> int:
-    """Items of all queues: of experts (or of slots), of tasks, whose place is theirs before, and of every token."""
-    router = design.layer.router
-    queues = design.layer.experts if design.order is Order.EXPERT else router.slots
-    return (max(queues, router.tasks if router.tasks > 1 else 0) + 1) * design.tokens
+    """Items of all queues: of experts, in whose place those of tasks are before, and of every token."""
+    return (design.layer.router.slots + 1) * design.tokens
 
 
 def visits(design: Design) -> int:

@@ -29,7 +29,7 @@ struct plan_t {
   int steps;
 };
 
-static void add(plan_t &plan, kind_t kind, int number, int start, int count) {
+static void add(plan_t &plan, ap_uint<2> kind, int number, int start, int count) {
 #pragma HLS inline
   visit_t visit;
   visit.kind = kind;

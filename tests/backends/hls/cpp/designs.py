@@ -67,7 +67,7 @@ SHARED = design(
 """Shared experts of another shape, gated ones, numbers that are added for the choice, 4 bits, two ports."""
 
 TOKENS_FIRST = design(
-    Layer("Few", 33, 9, router(over="chosen"), Expert(17, Activation.RELU, False, False), 0, None, Weights.TERNARY),
+    Layer("Few", 33, 9, router(Score.SIGMOID), Expert(17, Activation.RELU, False, False), 0, None, Weights.TERNARY),
     inputs=16,
     outputs=4,
     ports=1,
@@ -75,7 +75,7 @@ TOKENS_FIRST = design(
     tokens=5,
     order=Order.TOKEN,
 )
-"""Token by token, ternary weights, sizes that fill no tile."""
+"""Token by token, ternary weights, scores that saturate, sizes that fill no tile."""
 
 WIDE = design(
     Layer(
