@@ -10,13 +10,17 @@ from moec.backends.cuda.kernel import Emitter
 EMITTERS: dict[str, str] = {
     "moe.capacity": "moec.backends.cuda.capacity:capacity",
     "moe.count": "moec.backends.cuda.plan:count",
+    "moe.dense_group_sum": "moec.backends.cuda.sums:dense_group_sum",
     "moe.dense_weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
+    "moe.group_sum": "moec.backends.cuda.sums:group_sum",
     "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
     "moe.grouped_matmul_combine": "moec.backends.cuda.combine:grouped_matmul_combine",
     "moe.map": "moec.backends.cuda.rowkernel:map_rows",
     "moe.matmul": "moec.backends.cuda.route:matmul",
     "moe.plan": "moec.backends.cuda.plan:plan",
     "moe.route": "moec.backends.cuda.route:route",
+    "moe.row_values": "moec.backends.cuda.sums:row_values",
+    "moe.slot_values": "moec.backends.cuda.sums:slot_values",
     "moe.weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
 }
 

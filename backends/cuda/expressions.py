@@ -167,7 +167,7 @@ def apply(op: Any, operands: Sequence[str]) -> str:
         return _INTEGERS[name](*operands)
     if name in ("arith.cmpf", "arith.cmpi"):
         table = _COMPARE_FLOATS if name == "arith.cmpf" else _COMPARE_INTEGERS
-        return table[ir.IntegerAttr(operation.attributes["predicate"]).value](*operands)
+        return table[int(ir.IntegerAttr(operation.attributes["predicate"]).value)](*operands)
     if name == "arith.select":
         return f"{operands[0]} ? {operands[1]} : {operands[2]}"
     if name in _CONVERSIONS:

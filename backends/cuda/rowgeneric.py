@@ -140,7 +140,7 @@ class _Loops:
 
     def _evaluate(self, arguments: Sequence[str], wanted: Sequence[ir.Value]) -> list[str]:
         """Prints the region for one element; names of the values that are asked for."""
-        names = dict(zip(self.block.arguments, arguments, strict=False))
+        names: dict[ir.Value, str] = dict(zip(self.block.arguments, arguments, strict=False))
 
         def named(value: ir.Value) -> str:
             if value not in names:
@@ -163,7 +163,6 @@ class _Loops:
 
     def elementwise(self) -> list[Value]:
         code = self.code
-        along = lambda n: self._follows(n, self.kept, [])  # noqa: E731
         used = [bool(list(argument.uses)) for argument in self.block.arguments]
         yielded = list(self.block.operations)[-1].operation.operands
         elements = [expressions.element_of(value.type) for value in yielded]
@@ -171,7 +170,7 @@ class _Loops:
             texts = [value.text if isinstance(value, Uniform) else "" for value in self.operands]
             found = self._evaluate(texts, yielded)
             return [Uniform(self.shape, element, text) for element, text in zip(elements, found, strict=True)]
-        sources = self._sources(lambda n: along(n) or not used[n], len(self.operands))
+        sources = self._sources(lambda n: not used[n] or self._follows(n, self.kept, []), len(self.operands))
         outs = [code.declare(self.shape, element) for element in elements]
 
         def each(r: str, i: str) -> None:

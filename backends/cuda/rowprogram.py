@@ -84,7 +84,7 @@ class Program:
         if element not in _NUMPY:
             raise unsupported("cuda", op, f"a constant of {element} with several values")
         name = f"{self.prefix}_constant{len(self.constants)}"
-        numbers = np.array(ir.DenseElementsAttr(attribute)).astype(_NUMPY[element]).ravel().tolist()
+        numbers: list[float | int] = np.array(ir.DenseElementsAttr(attribute)).astype(_NUMPY[element]).ravel().tolist()
         items = ", ".join(expressions.literal(op, number, element) for number in numbers)
         type_ = expressions.REGISTER[element]
         self.constants.append(f"MOEC_CONSTANT {type_} {name}[] = {{{items}}};\n")
@@ -111,8 +111,9 @@ class Program:
         shape, element = shape_of(result), expressions.element_of(result.type)
         expressions.register_type(op, result.type)
         operands = [self.code.lanes(self._value(operand)) for operand in op.operands]
-        if all(isinstance(operand, Uniform) for operand in operands):
-            return self.code.uniform(shape, element, expressions.apply(op, [o.text for o in operands]))
+        texts = [operand.text for operand in operands if isinstance(operand, Uniform)]
+        if len(texts) == len(operands):
+            return self.code.uniform(shape, element, expressions.apply(op, texts))
 
         def text(r: str, i: str) -> str:
             found = expressions.apply(op, [self.code.element(operand, r, i) for operand in operands])

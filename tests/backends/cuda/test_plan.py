@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moec.backends.cuda import planned, sorting
 from tests.backends.cuda.calls import Function, close, orders, together
 
 SIZES = [(1, 1), (33, 3), (130, 8)]
@@ -54,7 +55,11 @@ module attributes {{moe.layer = "L"}} {{
 @pytest.fixture(scope="module")
 def plans() -> dict[str, Function]:
     texts = {str(size): plan(*size) for size in SIZES}
-    return together(texts | {order: capacity(7, 3, order) for order in ("token", "choice", "score")})
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (planned, sorting):
+            patch.setattr(module, "BLOCKS", 5)
+        patch.setattr(sorting, "ALONE", 400)
+        return together(texts | {order: capacity(7, 3, order) for order in ("token", "choice", "score")})
 
 
 def agree(layer: Function, index: torch.Tensor, order: int = 0) -> None:
@@ -66,7 +71,7 @@ def agree(layer: Function, index: torch.Tensor, order: int = 0) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("tokens", [0, 1, 67, 500])
+@pytest.mark.parametrize("tokens", [0, 1, 50, 150])
 def test_a_plan(plans: dict[str, Function], size: tuple[int, int], tokens: int) -> None:
     for index in choices(*size, tokens, tokens).values():
         agree(plans[str(size)], index)
@@ -76,11 +81,11 @@ def test_a_plan(plans: dict[str, Function], size: tuple[int, int], tokens: int) 
     ("kind", "order"), [*zip(("random", "one has nearly all", "one has all"), orders(), strict=True)]
 )
 def test_a_plan_of_more_slots_than_one_block_sorts(plans: dict[str, Function], kind: str, order: int) -> None:
-    agree(plans["(33, 3)"], choices(33, 3, 1700, order)[kind], order)
+    agree(plans["(33, 3)"], choices(33, 3, 170, order)[kind], order)
 
 
 @pytest.mark.parametrize("order", ["token", "choice", "score"])
-@pytest.mark.parametrize("tokens", [0, 1, 90, 1500])
+@pytest.mark.parametrize("tokens", [0, 1, 90, 160])
 def test_a_capacity(plans: dict[str, Function], order: str, tokens: int) -> None:
     rng = np.random.default_rng(tokens)
     for index in choices(7, 3, tokens, tokens).values():
