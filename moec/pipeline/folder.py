@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^[.-]")
 
-BUILD = "build"
-"""The one folder in a project where tools put what they make; it survives when the project is written again."""
+KEPT = ("build", "calibration.json")
+"""What survives in a project that is written again: where its tools put what they make, and what was calibrated."""
 
 
 def write_project(compilation: "Compilation", backend: ProjectBackend, output: Path) -> None:
@@ -107,13 +107,13 @@ def _require_replaceable(output: Path) -> None:
         raise _error("E0744", f"`{output}` is there, and not as moec wrote it: {why}", hint) from why
     for path in sorted(output.rglob("*")):
         name = path.relative_to(output).as_posix()
-        if name.partition("/")[0] != BUILD and not path.is_dir() and name not in known:
+        if name.partition("/")[0] not in KEPT and not path.is_dir() and name not in known:
             said = f"`{output}` holds `{name}`, which moec did not write and would delete"
-            raise _error("E0744", said, f"move it away or into `{output / BUILD}`, which is kept")
+            raise _error("E0744", said, f"move it away or into `{output / KEPT[0]}`, which is kept")
 
 
 def replace_folder(output: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder beside the one that is there, and put it in its place once it is complete; `BUILD` is kept."""
+    """Write a folder beside the one that is there, and put it in its place once it is complete, with what is `KEPT`."""
     new = output.with_name(f".{output.name}.{secrets.token_hex(8)}")
     old = new.with_name(f"{new.name}.old")
     try:
@@ -130,19 +130,17 @@ def replace_folder(output: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _swap(new: Path, output: Path, old: Path) -> None:
-    """`new` becomes `output`, with the `BUILD` of that.  Where a step fails, those before it are taken back."""
-    output.rename(old)
+    """`new` becomes `output`, with what is kept of that.  Where a step fails, those before it are taken back."""
+    kept = [name for name in KEPT if (output / name).exists()]
+    steps = [(output, old), (new, output), *((old / name, output / name) for name in kept)]
+    done: list[tuple[Path, Path]] = []
     try:
-        new.rename(output)
+        for source, target in steps:
+            source.rename(target)
+            done.append((source, target))
     except OSError:
-        old.rename(output)
-        raise
-    try:
-        if (old / BUILD).exists():
-            (old / BUILD).rename(output / BUILD)
-    except OSError:
-        output.rename(new)
-        old.rename(output)
+        for source, target in reversed(done):
+            target.rename(source)
         raise
     shutil.rmtree(old)
 

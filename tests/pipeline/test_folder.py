@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moec.pipeline.folder import BUILD, replace_folder, source_paths
+from moec.pipeline.folder import KEPT, replace_folder, source_paths
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -21,20 +21,22 @@ def test_a_folder_is_written(tmp_path: Path) -> None:
 def test_a_folder_is_replaced_and_what_was_built_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
     replace_folder(out, {"a": b"1", "b/c": b"2"})
-    (out / BUILD).mkdir()
-    (out / BUILD / "moe_layer.xo").write_bytes(b"3")
+    (out / "build").mkdir()
+    (out / "build" / "moe_layer.xo").write_bytes(b"3")
+    (out / "calibration.json").write_bytes(b"5")
     replace_folder(out, {"a": b"4"})
-    assert contents(tmp_path) == {"out/a": b"4", f"out/{BUILD}/moe_layer.xo": b"3"}
+    assert contents(tmp_path) == {"out/a": b"4", "out/build/moe_layer.xo": b"3", "out/calibration.json": b"5"}
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     replace_folder(out, {"a": b"1"})
-    (out / BUILD).mkdir()
-    (out / BUILD / "log").write_bytes(b"3")
+    (out / KEPT[0]).mkdir()
+    (out / KEPT[0] / "log").write_bytes(b"3")
+    (out / KEPT[1]).write_bytes(b"5")
     before = contents(tmp_path)
     rename = Path.rename
-    for broken in range(3):
+    for broken in range(4):
         left = [broken]
 
         def failing(self: Path, target: Path, left: list[int] = left) -> Path:
