@@ -9,6 +9,7 @@ from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Buffer, Kernel, Scope
 from moec.backends.cuda.matmul import lanes, router, tiles, warpgroups, warps
 from moec.backends.cuda.matmul.problem import Problem, problem
+from moec.backends.cuda.matmul.tile import WarpgroupTile
 
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
@@ -33,15 +34,12 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
         raise unsupported(
             "cuda", of.op, f"rows of {of.columns if of.inner % 8 == 0 else of.inner} elements: no multiple of 16 bytes"
         )
-    few = tiles.few_rows(of)
-    limit = tiles.most_tokens_of_few_rows(of)
-    made = [warps.kernel(of, few, 2, scope, "product_few", rows, rows_type, (0, limit))]
-    if arch.wgmma:
-        tile = tiles.warpgroup_tile(of)
-        made.append(warpgroups.kernel(of, tile, scope, "product", rows, rows_type, (limit, None)))
-    else:
-        made.append(warps.kernel(of, tiles.many_rows(of), 1, scope, "product", rows, rows_type, (limit, None)))
-    return tuple(made)
+    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
+    limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
+    first = warps.kernel(of, few, 2, scope, "product_few", rows, rows_type, (0, limit))
+    if isinstance(many, WarpgroupTile):
+        return first, warpgroups.kernel(of, many, scope, "product", rows, rows_type, (limit, None))
+    return first, warps.kernel(of, many, 1, scope, "product", rows, rows_type, (limit, None))
 
 
 def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:

@@ -12,8 +12,9 @@ from moec.backends.cuda import expressions, wgmma
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Argument, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
 
-_HIGH, _WIDE, _STAGES, _DOWN, _ACROSS = 128, 256, 3, 2, 4
-"""Of `GradientTile`: 8 warps with 64 by 64 elements each."""
+_HIGH, _STAGES, _DOWN, _ACROSS = 128, 3, 2, 4
+"""Of `GradientTile`: 8 warps with 64 by 32 or 64 elements each."""
+_WIDE = 256
 
 _WARPGROUP_STAGES = 4
 _LANES_BYTES = 2 * 16 * 64 * 4
@@ -43,9 +44,10 @@ class _Way:
 _LANES = _Way("moec/matmul/gradient_lanes.cuh", "moec::gradient_by_lanes", 256, 2, _LANES_BYTES)
 
 
-def _by_warps(type_: str, out: str) -> _Way:
-    tile = f"moec::GradientTile<{type_}, {out}, {_HIGH}, {_WIDE}, {_STAGES}, {_DOWN}, {_ACROSS}>"
-    shared = _STAGES * (_HIGH + _WIDE) * 128
+def _by_warps(type_: str, out: str, arch: Arch) -> _Way:
+    wide = _WIDE if arch.shared_bytes >= _STAGES * (_HIGH + _WIDE) * 128 else _WIDE // 2
+    tile = f"moec::GradientTile<{type_}, {out}, {_HIGH}, {wide}, {_STAGES}, {_DOWN}, {_ACROSS}>"
+    shared = _STAGES * (_HIGH + wide) * 128
     return _Way("moec/matmul/gradient.cuh", f"moec::gradient_by_warps<{tile}>", 256, 1, shared)
 
 
@@ -77,7 +79,7 @@ def weight_gradient(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel,
         for columns in (a_columns, b_columns):
             if columns % 8:
                 raise unsupported("cuda", op, f"rows of {columns} elements: no multiple of 16 bytes")
-        how = _by_warpgroups(types[0], a_type, out_type) if arch.wgmma else _by_warps(a_type, out_type)
+        how = _by_warpgroups(types[0], a_type, out_type) if arch.wgmma else _by_warps(a_type, out_type, arch)
     name = scope.name("weight_gradient")
     parameters = [f"const {a_type}* left", f"const {b_type}* right", f"{out_type}* out"]
     arguments: list[Argument] = [

@@ -154,11 +154,9 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
     rows  where it stores what is combined afterwards, as elements of `rows_type`
     """
     function = regions.scalar_function(problem.op.regions[0], scope.name(f"{name}_value"))
-    if rows is None:
-        outs = [TensorPointer(value, f"{expressions.MEMORY[function.results[0]]}*") for value in problem.results or ()]
-        memory = expressions.MEMORY[function.results[0]]
-    else:
-        memory = expressions.MEMORY[rows_type]
+    memory = expressions.MEMORY[function.results[0] if rows is None else rows_type]
+    outs: list[Argument] = [TensorPointer(value, f"{memory}*") for value in problem.results or ()]
+    if rows is not None:
         outs = [BufferPointer(rows, f"{memory}*")]
     elements = function.elements
     class_name = scope.name(f"{name}_epilogue")

@@ -7,7 +7,7 @@ from moec.backends.cuda.kernel import Buffer, DeviceGrid, Kernel, Scope, TensorP
 from moec.backends.cuda.matmul.problem import Problem, epilogue
 
 MOST_TOKENS_OF_DOTS = 64
-_STAGES = 4
+_STAGES = 3
 _STAGE_BYTES = 128 * 128 + 64 * 256
 
 _SPLIT = """{epilogue}

@@ -1,58 +1,78 @@
-"""Which tiles a product is cut into."""
+"""Which tiles a product is cut into, by what `cost` predicts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from moec.backends.base import unsupported
+from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.matmul import cost
 from moec.backends.cuda.matmul.problem import Problem
 from moec.backends.cuda.matmul.tile import WarpgroupTile, WarpTile
 
-FEW_ROWS = 16
-"""Rows of a tile for few rows an expert."""
-
+_FEW_ROWS = 16
 _FEW_BYTES = 80 * 1024
-_MANY_BYTES = 160 * 1024
-_WARPGROUP_BYTES = 224 * 1024
+"""Two blocks with so much shared memory run on a multiprocessor, but for those with 100 KiB of it."""
 _LEAST_STAGES = 3
+_MOST_STAGES = 8
+_TYPICAL_ROWS = (256.0, 1024.0, 4096.0)
+"""Rows of an expert for which tiles for many rows are compared."""
 
+_NOTABLE = 0.97
+"""A smaller difference of predicted times decides nothing."""
 
-def most_tokens_of_few_rows(of: Problem) -> int:
-    """From how many tokens on an expert has more than a few rows on average."""
-    return FEW_ROWS * of.experts // of.per_token + 1
+AnyTile = TypeVar("AnyTile", WarpgroupTile, WarpTile)
 
 
 def few_rows(of: Problem) -> WarpTile:
     """For few rows an expert: bound by the bytes of the weights, so narrow tiles, to have many, and a deep ring."""
-    products = of.products
-    width = 64 if of.transposed else max(32, 64 // products // 32 * 32)
-    stages = _FEW_BYTES // WarpTile(products, FEW_ROWS, width, 1, 1, 4).stage_bytes
-    return _checked(of, WarpTile(products, FEW_ROWS, width, min(8, stages), 1, 4))
+    width = 64 if of.transposed else max(32, 64 // of.products // 32 * 32)
+    tile = WarpTile(of.products, _FEW_ROWS, width, 1, 1, 4)
+    stages = min(_MOST_STAGES, (_FEW_BYTES - 4 * of.counters) // tile.stage_bytes)
+    if stages < _LEAST_STAGES:
+        raise unsupported("cuda", of.op, f"{of.products} weights at once of {of.experts} experts")
+    return WarpTile(of.products, _FEW_ROWS, width, stages, 1, 4)
 
 
-def many_rows(of: Problem) -> WarpTile:
+def many_rows(of: Problem, arch: Arch) -> WarpgroupTile | WarpTile:
     """For many rows an expert: 128 rows by up to 256 columns of all weights together."""
-    products = of.products
-    most = min(256 // products, of.columns)
-    width = (
-        32
-        if most <= 32 and not of.transposed
-        else max(64, -(-most // 64) * 64 if most == of.columns else most // 64 * 64)
-    )
-    stages = _MANY_BYTES // WarpTile(products, 128, width, 1, 2, 4).stage_bytes
-    return _checked(of, WarpTile(products, 128, width, min(4, stages), 2, 4))
+    if arch.wgmma:
+        unit = 64 if of.transposed else 8
+        widths = [width for width in range(unit, 257, unit) if width * of.products <= 256]
+        return _fastest(of, arch, [WarpgroupTile(of.products, width, _LEAST_STAGES) for width in widths])
+    widths = [width for width in (32, 64, 128, 256) if width * of.products <= 256 and (width > 32 or not of.transposed)]
+    return _fastest(of, arch, [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4) for width in widths])
 
 
-def warpgroup_tile(of: Problem) -> WarpgroupTile:
-    """128 rows by up to 256 columns of all weights together."""
-    products = of.products
-    unit = 64 if of.transposed else 8
-    width = min(256 // products // unit * unit, -(-of.columns // unit) * unit)
-    if width < unit:
-        raise unsupported("cuda", of.op, f"{products} weights at once")
-    stages = _WARPGROUP_BYTES // WarpgroupTile(products, width, 1).stage_bytes
-    return WarpgroupTile(products, width, min(6, stages))
+def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: WarpgroupTile | WarpTile) -> int:
+    """The number of tokens from which on `many` is predicted to be the faster one.
+
+    Experts have the same number of rows in this comparison; what they have is known on the device only.
+    """
+    device = cost.DEVICES[arch.name]
+    for rows in range(1, 128):
+        if cost.seconds(of, many, device, rows) < _NOTABLE * cost.seconds(of, few, device, rows):
+            return max(1, rows * of.experts // of.per_token)
+    return 128 * of.experts // of.per_token
 
 
-def _checked(of: Problem, tile: WarpTile) -> WarpTile:
-    if tile.stages < _LEAST_STAGES:
-        raise unsupported("cuda", of.op, f"{tile.products} weights at once")
-    return tile
+def _fastest(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> AnyTile:
+    """The tile with the least predicted time over all typical numbers of rows, with as many stages as fit."""
+    device = cost.DEVICES[arch.name]
+    room = arch.shared_bytes - 4 * of.counters
+    fitting = [tile for tile in tiles if _stages(tile, room) >= _LEAST_STAGES]
+    if not fitting:
+        raise unsupported("cuda", of.op, f"{of.products} weights at once of {of.experts} experts")
+    times = [sum(cost.seconds(of, tile, device, rows) / rows for rows in _TYPICAL_ROWS) for tile in fitting]
+    # A wider tile asks the cache for less: of tiles that are about as fast, the widest.
+    best = [tile for tile, time in zip(fitting, times, strict=True) if _NOTABLE * time <= min(times)][-1]
+    stages = min(_MOST_STAGES, _stages(best, room))
+    if isinstance(best, WarpgroupTile):
+        return WarpgroupTile(best.products, best.width, stages)
+    return WarpTile(best.products, best.rows, best.width, min(4, stages), best.down, best.across)
+
+
+def _stages(tile: WarpgroupTile | WarpTile, room: int) -> int:
+    """How many stages fit into shared memory, each with two barriers."""
+    return room // (tile.stage_bytes + 16)
