@@ -17,7 +17,6 @@ def period(design: Design) -> str:
 
 def config(design: Design) -> str:
     """For `v++ -c --mode hls` and `vitis-run --mode hls`, which Vitis has since 2023.2."""
-    burst = max(2, min(256, 4096 * 8 // design.port_bits))
     lines = [
         f"part={design.board.part}",
         "",
@@ -34,8 +33,6 @@ def config(design: Design) -> str:
         "syn.interface.m_axi_latency=64",
         f"syn.interface.m_axi_max_widen_bitwidth={design.port_bits}",
         f"syn.interface.m_axi_alignment_byte_size={design.port_bits // 8}",
-        f"syn.interface.m_axi_max_read_burst_length={burst}",
-        f"syn.interface.m_axi_max_write_burst_length={burst}",
         "package.output.format=xo",
         f"package.output.file={NAME}.xo",
     ]

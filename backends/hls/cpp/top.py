@@ -17,9 +17,6 @@ _TASKS = """\
   }
 """
 
-BURST_BYTES = 4096
-"""AXI bursts do not cross this boundary; the stream behind a port holds two of them."""
-
 
 def source(design: Design) -> str:
     """`src/moe_layer.cpp`."""
@@ -35,7 +32,6 @@ def source(design: Design) -> str:
         "parameters": parameters(design),
         "interfaces": "\n".join(_interfaces(design)),
         "fetches": "\n".join(f"  fetch({p.name}, count, sections[{i}], words[{i}]);" for i, p in enumerate(ports)),
-        "burst": max(16, 2 * BURST_BYTES * 8 // design.port_bits),
         **_made_of(design),
         "row_banks": row_banks(design),
         "hidden_banks": hidden_banks(design),
@@ -59,6 +55,11 @@ def parameters(design: Design) -> str:
     return ", ".join(made)
 
 
+def burst(design: Design) -> int:
+    """Words of an AXI burst: 4 KiB, which no burst may cross, and no more than 64, for which each port has a buffer."""
+    return max(2, min(64, 4096 * 8 // design.port_bits))
+
+
 def depths(design: Design) -> dict[str, int]:
     """Words behind each pointer: what a co-simulation has to bring along."""
     where = layout(design)
@@ -76,7 +77,7 @@ def _interfaces(design: Design) -> list[str]:
         if argument.bundle is not None:
             lines.append(
                 f"#pragma HLS interface m_axi port = {argument.name} offset = slave bundle = {argument.bundle}"
-                f" depth = {depth[argument.name]}"
+                f" depth = {depth[argument.name]} max_read_burst_length = {burst(design)} num_read_outstanding = 8"
             )
     lines += [f"#pragma HLS interface s_axilite port = {argument.name}" for argument in arguments(design)]
     return lines
@@ -84,7 +85,7 @@ def _interfaces(design: Design) -> list[str]:
 
 def _made_of(design: Design) -> dict[str, str]:
     """What each buffer is bound to; a buffer that the design has no use for is a few words."""
-    names = ("rows", "hidden", "held", "totals", "queue", "logits", "table", "panel")
+    names = ("rows", "hidden", "held", "totals", "queue", "picks", "logits", "table", "panel", "records")
     made = memories(design)
     return {f"{name}_in": made.get(name, Memory.LUTRAM).value for name in names}
 

@@ -63,6 +63,12 @@ def hidden_banks(design: Design) -> int:
     return max(design.inputs, lanes(design))
 
 
+def records(design: Design) -> int:
+    """Groups of PO records of an expert, all of which may come in before its first tile is used."""
+    most = max((2 if expert.gated else 1) * ceil(expert.hidden / design.outputs) for expert in experts(design))
+    return max(most + ceil(design.layer.width / design.outputs), ceil(design.layer.experts / design.outputs))
+
+
 def buffers(design: Design) -> tuple[Buffer, ...]:
     """Every buffer of the kernel that has more than a few words."""
     layer, side, tokens = design.layer, lanes(design), design.tokens
@@ -71,7 +77,8 @@ def buffers(design: Design) -> tuple[Buffer, ...]:
     hidden = padded(widest, max(design.inputs, design.outputs))
     per_token = design.order is Order.TOKEN
     at_once = 1 if per_token else tokens
-    queues = max(layer.router.slots if per_token else layer.experts, layer.router.tasks) + 1
+    slots = layer.router.slots
+    expert_bits = max(1, (layer.experts - 1).bit_length())
     token_bits = max(1, (tokens - 1).bit_length())
     tiles = ceil(max(layer.width, widest) / design.inputs)
 
@@ -83,8 +90,10 @@ def buffers(design: Design) -> tuple[Buffer, ...]:
         banked("hidden", "rows_in", layer.rows, at_once * hidden, hidden_banks(design)),
         banked("totals", "rows_in", TOTAL_BITS, tokens * padded(layer.width, design.outputs), side),
         banked("logits", "queues", LOGIT_BITS, tokens * padded(layer.experts, design.outputs), side),
-        Buffer("queue", "queues", token_bits + FACTOR_BITS, queues * tokens),
+        Buffer("queue", "queues", token_bits + FACTOR_BITS, (slots + 1) * tokens),
+        Buffer("picks", "queues", 1 + expert_bits + FACTOR_BITS, slots * tokens),
         Buffer("panel", "weights_in", design.inputs * design.outputs * layer.weights.bits, tiles, 2),
+        Buffer("records", "weights_in", design.outputs * RECORD_BITS, records(design)),
     ]
     if gated(design):
         found.append(banked("held", "rows_in", WIDE, at_once * design.outputs, side))

@@ -146,10 +146,10 @@ static void queue_by_token(const pick_t picks[TOKENS * SLOTS], int tokens, item_
 
 // From the logits of all tokens to what the experts are to do.
 static void route(const logit_t logits[TOKENS][LOGIT_LENGTH], const choice_t selection[TASKS][LOGIT_LENGTH],
-                  const int task[TOKENS], int tokens, item_t queue[QUEUE_LENGTH], plan_t &plan) {
+                  const int task[TOKENS], int tokens, pick_t picks[TOKENS * SLOTS], item_t queue[QUEUE_LENGTH],
+                  plan_t &plan) {
 #pragma HLS inline off
-  static pick_t picks[TOKENS * SLOTS];
-  static int counts[EXPERTS];
+  int counts[EXPERTS];
   pick(logits, selection, task, tokens, picks, counts);
   if (EXPERT_MAJOR)
     queue_by_expert(picks, tokens, counts, queue, plan);

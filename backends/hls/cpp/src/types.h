@@ -10,6 +10,13 @@
 constexpr int greater(int a, int b) { return a > b ? a : b; }
 constexpr int lesser(int a, int b) { return a < b ? a : b; }
 
+// Of a call's buffers: none needs a first value, which not every memory has; a simulation's stack is too small for them.
+#ifdef __SYNTHESIS__
+#define ON_CHIP
+#else
+#define ON_CHIP static
+#endif
+
 typedef ap_uint<PORT_BITS> word_t;
 typedef ap_int<ROW_BITS> code_t;             // a number of a token, and of an expert's hidden layer
 typedef ap_int<DIGIT_BITS> weight_t;         // a weight as the array takes it: an expert's, or a digit of a router's
