@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.one_variant import one_variant
 
 
 def pytest_configure() -> None:
@@ -29,6 +32,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if "privileged" in item.keywords and os.geteuid() != 0:
             item.add_marker(skip_privileged)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Layers are compiled for the best instruction set of this machine only, where a test does not ask for all.
+
+    tests/backends/cpu runs all that the machine can run, kernel by kernel.
+    """
+    with nullcontext() if item.get_closest_marker("every_variant") else one_variant():
+        return (yield)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from bench.parallel.sizes import SOURCE, Size
 from moec.pipeline import Compilation
 from moec.pipeline.plan import plan
 from moec.schedule.machine import Machine
-from tests.one_variant import one_variant
 from tests.parallel.ranks import run
 
 RANKS = 4
@@ -30,9 +29,8 @@ def both(artifact: str, local: str) -> dict[str, Any]:
 
 def test_the_same_layer_is_measured_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     defines = dict(SIZE.defines)
-    with one_variant():
-        artifact = moec.compile(SOURCE, tmp_path / "exact.so", layer="Bench", layout="Exact", defines=defines)
-        local = moec.compile(SOURCE, tmp_path / "local.so", layer="Local", defines=dict(SIZE.local(RANKS)))
+    artifact = moec.compile(SOURCE, tmp_path / "exact.so", layer="Bench", layout="Exact", defines=defines)
+    local = moec.compile(SOURCE, tmp_path / "local.so", layer="Local", defines=dict(SIZE.local(RANKS)))
     ranks = run(both, RANKS, str(artifact), str(local))
     assert all(rank["calls"]["errors"]["Exact"] == 0 for rank in ranks)
     assert all(rank["calls"]["errors"]["blocking"] < 1e-5 for rank in ranks)

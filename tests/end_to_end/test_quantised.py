@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,7 +16,6 @@ from moec import oracle
 from moec.errors import GradientError, RangeError, WeightsError
 from moec.pipeline import Compilation
 from moec.runtime.module import Layer
-from tests.one_variant import one_variant
 
 from .conftest import Compiled, exact, random_layer, relative_error
 
@@ -66,13 +64,6 @@ layer Demo(d = {d}, ff = {ff}) {{
 
 def with_option(format: str, option: str) -> str:
     return f"{format[:-1]}, {option})" if format.endswith(")") else f"{format}({option})"
-
-
-@pytest.fixture(autouse=True)
-def _slow_tests_compile_for_this_processor_only(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The others compile every variant; tests/backends/cpu/test_quantised.py runs them all."""
-    with one_variant() if "slow" in request.keywords else nullcontext():
-        yield
 
 
 @pytest.fixture(scope="session")

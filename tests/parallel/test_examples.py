@@ -12,7 +12,6 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import moec
 from moec.artifact.container import read
-from tests.one_variant import one_variant
 from tests.parallel.ranks import run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -22,9 +21,8 @@ COUNTS = (5, 0, 11, 1)
 
 @cache
 def compiled(name: str, layout: str) -> Path:
-    with one_variant():
-        path = Path(mkdtemp(prefix="moec-test-")) / "layer.so"
-        return moec.compile(EXAMPLES / f"{name}.moe", path, defines=SMALL, layout=layout)
+    path = Path(mkdtemp(prefix="moec-test-")) / "layer.so"
+    return moec.compile(EXAMPLES / f"{name}.moe", path, defines=SMALL, layout=layout)
 
 
 def tokens() -> list[torch.Tensor]:

@@ -12,7 +12,6 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import moec
 from moec.runtime.parallel.layer import ParallelLayer
-from tests.one_variant import one_variant
 from tests.parallel.ranks import run
 
 SOURCE = """edition 1
@@ -58,8 +57,7 @@ SAME = ("Cut",)
 def artifact(layout: str) -> Path:
     folder = Path(mkdtemp(prefix="moec-test-"))
     (folder / "small.moe").write_text(SOURCE)
-    with one_variant():
-        return moec.compile(folder / "small.moe", folder / f"{layout}.so", layout=layout)
+    return moec.compile(folder / "small.moe", folder / f"{layout}.so", layout=layout)
 
 
 def batch(number: int, same: bool) -> tuple[torch.Tensor, list[int]]:

@@ -19,7 +19,6 @@ import torch
 import moec
 from examples import train_on_mesh
 from moec.runtime.parallel.checkpoints import latest, load
-from tests.one_variant import one_variant
 from tests.parallel.ranks import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,9 +27,8 @@ BATCH, STEPS = 24, 6
 
 @cache
 def artifact(layout: str) -> Path:
-    with one_variant():
-        path = Path(mkdtemp(prefix="moec-test-")) / f"{layout}.so"
-        return moec.compile(ROOT / "examples" / "train_on_mesh.moe", path, training=True, layout=layout)
+    path = Path(mkdtemp(prefix="moec-test-")) / f"{layout}.so"
+    return moec.compile(ROOT / "examples" / "train_on_mesh.moe", path, training=True, layout=layout)
 
 
 def on_rank(path: str, steps: int, folder: str) -> float:

@@ -19,7 +19,6 @@ from moec.dialect.functions import routed
 from moec.dialect.json_attributes import to_attribute
 from moec.pipeline import Compilation
 from moec.runtime.module import Layer
-from tests.one_variant import one_variant
 from tests.pieces.spread import spread
 
 
@@ -40,8 +39,7 @@ def compiled(source: str, ranks: int = 2, training: bool = False, make: Callable
 def _artifact(text: str, training: bool) -> Path:
     folder = Path(mkdtemp(prefix="moec-test-"))
     (folder / "layer.mlir").write_text(text)
-    with one_variant():
-        return moec.compile(folder / "layer.mlir", folder / "layer.so", training=training)
+    return moec.compile(folder / "layer.mlir", folder / "layer.so", training=training)
 
 
 @dataclass

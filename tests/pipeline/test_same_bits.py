@@ -16,6 +16,7 @@ from moec.artifact.specialisation import Specialisation
 from moec.pipeline.respecialise import respecialise
 from moec.runtime.module import Layer
 
+pytestmark = pytest.mark.every_variant
 LAYERS = {
     "bf16": "layer L(d = 70, ff = 45) {\n  router softmax_top(3)\n  experts routed[24] = swiglu(d, ff) : bf16\n}",
     "f32": "layer L(d = 33, ff = 17) {\n  router softmax_top(2)\n  experts routed[9] = swiglu(d, ff) : f32\n"

@@ -12,6 +12,7 @@ import moec
 from moec.errors import UnsupportedCpu
 from moec.runtime.module import Layer
 
+pytestmark = pytest.mark.every_variant
 D, FF, EXPERTS, K = 48, 24, 64, 8
 
 

@@ -10,7 +10,6 @@ import torch
 
 import moec
 from moec.runtime.module import Layer
-from tests.one_variant import one_variant
 
 Named = dict[str, torch.Tensor]
 Train = Callable[..., Layer]
@@ -27,8 +26,7 @@ def trainable(tmp_path_factory: pytest.TempPathFactory) -> Train:
         if not artifact.exists():
             source = folder / f"{name}.moe"
             source.write_text(text)
-            with one_variant():
-                moec.compile(source, artifact, training=True)
+            moec.compile(source, artifact, training=True)
         layer = moec.load(artifact, training=True).reset_parameters(seed)
         randomise(layer, seed + 1, highest or {})
         return layer

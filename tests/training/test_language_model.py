@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from examples.train_lm import LanguageModel, PlainMoE, compiled_layer, complete, train
-from tests.one_variant import one_variant
 
 STEPS = 250
 AGREE = 0.03
@@ -35,8 +34,7 @@ def one_thread() -> Iterator[None]:
 def test_language_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = LanguageModel(PlainMoE)
-    with one_variant():
-        compiled = LanguageModel(compiled_layer(tmp_path))
+    compiled = LanguageModel(compiled_layer(tmp_path))
     compiled.load_state_dict(plain.state_dict())
     losses = {name: train(model, STEPS) for name, model in (("plain", plain), ("compiled", compiled))}
     assert losses["compiled"][0] == pytest.approx(losses["plain"][0], rel=1e-5), "the same start"
@@ -50,7 +48,6 @@ def test_language_model(tmp_path: Path) -> None:
 def test_a_few_steps_of_the_example(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = LanguageModel(PlainMoE)
-    with one_variant():
-        compiled = LanguageModel(compiled_layer(tmp_path))
+    compiled = LanguageModel(compiled_layer(tmp_path))
     compiled.load_state_dict(plain.state_dict())
     assert train(compiled, 3) == pytest.approx(train(plain, 3), rel=1e-4)
