@@ -181,7 +181,8 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
 def _unit(source: Source, span: Span) -> Fix | None:
     """What to say of a word behind a number that is no unit.  A small `b` are bits, of which a byte has eight."""
     word = _UNIT.match(source.text, span.start)
-    assert word is not None
+    if word is None:
+        return None
     whole = Span(source, word.start(), word.end())
     rate = _RATE.fullmatch(word.group())
     if rate:

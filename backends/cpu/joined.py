@@ -14,9 +14,10 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cpu import tiling
+from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.plain import Columns, expanded_part_bytes, plain
+from moec.backends.cpu.plain import Columns, expanded_part_bytes, operands
 from moec.backends.cpu.product import pick
 from moec.backends.cpu.sources import At, Coming, Streams
 from moec.backends.cpu.values import Pointer, Value
@@ -55,12 +56,15 @@ def join(op: Any, layout: Panels, parts: Sequence[Panels], element: ir.Type) -> 
     """The source of transposed weights that stand beside each other, all plain parameters."""
     unit = tiling.unit_steps(layout, _together(layout, element), tiling.RUN_UNIT_BYTES)
     bytes_ = expanded_part_bytes(layout, unit)
-    made = []
-    for one, part in zip(beside(op.weights[0]), parts, strict=True):
-        source = plain([one], part, element, transposed=True)
-        assert isinstance(source, Columns)
-        made.append(replace(source, room=bytes_))
+    made = [
+        Columns(part, element, operands([one], part), room=bytes_)
+        for one, part in zip(beside(op.weights[0]), parts, strict=True)
+    ]
     return Joined(layout, tuple(made), unit, bytes_)
+
+
+def _pick(b: Builder, condition: Value, then: Pointer | None, otherwise: Pointer | None) -> Pointer | None:
+    return None if then is None or otherwise is None else pick(b, condition, then, otherwise)
 
 
 def _together(layout: Panels, element: ir.Type) -> int:
@@ -97,20 +101,16 @@ class Joined:
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """As for the part in which the steps that come begin; those of a further part are not prefetched."""
-        b = call.b
-        found: Streams | None = None
-        for part, begin, _ in self._each():
+        (first, _, _), *further = self._each()
+        found = first.ahead(call, coming, block, blocks)
+        for part, begin, _ in further:
             mine = part.ahead(call, replace(coming, first=coming.first - begin), block, blocks)
-            if found is None:
-                found = mine
-                continue
             here = coming.first >= begin
-            assert found.second is not None
-            assert mine.second is not None
             found = replace(
-                found, first=pick(b, here, mine.first, found.first), second=pick(b, here, mine.second, found.second)
+                found,
+                first=pick(call.b, here, mine.first, found.first),
+                second=_pick(call.b, here, mine.second, found.second),
             )
-        assert found is not None
         return found
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:

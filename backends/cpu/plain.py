@@ -318,11 +318,15 @@ def expanded_part_bytes(layout: Panels, steps: int) -> int:
 
 def plain(weights: Sequence[ir.Value], layout: Panels, element: ir.Type, transposed: bool) -> Rows | Columns:
     """The source of weights that are plain parameters, each tensor<ExNxK> or `transposed` tensor<ExKxN>."""
+    return (Columns if transposed else Rows)(layout, element, operands(weights, layout))
+
+
+def operands(weights: Sequence[ir.Value], layout: Panels) -> tuple[_Operand, ...]:
+    """Where the weights of a plain source lie."""
     matrix = layout.columns * layout.inner
-    operands = tuple(
+    return tuple(
         _Operand(
             tuple((part.begin // matrix, part.source // matrix, part.parameter) for part in parameters.parts(value))
         )
         for value in weights
     )
-    return (Columns if transposed else Rows)(layout, element, operands)

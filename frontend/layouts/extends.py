@@ -60,15 +60,14 @@ def _whole(found: Collector, layout: WrittenLayout, known: dict[str, WrittenLayo
             )
             return None
         chain.append(following)
-    layer = chain[-1].layer
-    assert layer is not None
     body: tuple[LayoutStatement, ...] = ()
     for one in reversed(chain):
         said = {_about(statement) for statement in one.body}
         body = (*(statement for statement in body if _about(statement) not in said), *one.body)
     mesh, load = (_first(names) for names in ((one.mesh for one in chain), (one.load for one in chain)))
+    layers = [one.layer for one in chain if one.layer is not None]  # only the last one does not extend, and so names it
     whole = not any(one.damage for one in chain)
-    return LayoutDeclaration(layout.span, layout.name, layer, mesh, load, body, layout.damage, whole)
+    return LayoutDeclaration(layout.span, layout.name, layers[0], mesh, load, body, layout.damage, whole)
 
 
 def _first(names: Iterable[ast.Name | None]) -> ast.Name | None:

@@ -210,7 +210,8 @@ def _divisible(use: ShardUse, routed: Experts, positions: int, counts: tuple[tup
 def _cuttable(use: ShardUse, group: Experts, parts: int) -> None:
     """Raises Mistake unless the hidden dimension of these experts can be cut into equal parts."""
     down = _outermost(group.output)
-    widths = {_width(node) for node in down if node.operands[0].op != "x"}
+    types = {node.operands[0].type for node in down if node.operands[0].op != "x"}
+    widths = {type_.shape[0] for type_ in types if isinstance(type_, TensorType)}
     if not widths:
         raise Mistake(
             "E0465",
@@ -256,9 +257,3 @@ def _outermost(output: Node) -> list[Node]:
         else:
             pending += node.operands
     return found
-
-
-def _width(linear: Node) -> int:
-    type_ = linear.operands[0].type
-    assert isinstance(type_, TensorType)
-    return type_.shape[0]

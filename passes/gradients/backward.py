@@ -155,10 +155,9 @@ def _tokens(experts: Experts, x: ir.Value) -> ir.Value:
     """
     dense = experts.tape.total(x)
     *shared, routed = experts.token_sums(x)
-    total: ir.Value | None = None
-    for part in (*shared, *([] if dense is None else [dense]), routed):
-        total = part if total is None else arith.addf(part, total)
-    assert total is not None
+    total, *rest = (*shared, *([] if dense is None else [dense]), routed)
+    for part in rest:
+        total = arith.addf(part, total)
     element = element_type(x)
     if element != ir.F32Type.get():
         total = arith.truncf(ir.RankedTensorType.get(dims(x), element), total)

@@ -94,7 +94,7 @@ class ParallelLayer(nn.Module):
         grid = tuple(parallel.mesh.axis(name).size for name in parallel.routed.ep) or (1,)
         if self._rank < parallel.mesh.ranks:
             engine = self._spans.engine(parallel.mesh.shape[0])
-            trainer = Trainer.of(artifact, loaded, schedules, pieces, engine.network) if training else None
+            trainer = Trainer.of(artifact, parallel, loaded, schedules, pieces, engine.network) if training else None
             self.__dict__.update(_serving=engine, _trainer=trainer)
         self.use(Table.first(Placement.even(parallel.holders), parallel.slots, grid))
         self._adopt()

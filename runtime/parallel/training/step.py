@@ -9,6 +9,7 @@ import torch
 
 from moec.artifact.container import Artifact
 from moec.artifact.manifest import Loss
+from moec.artifact.parallel import Parallel
 from moec.errors import GradientError
 from moec.placement.lookup import Lookup
 from moec.placement.table import Table
@@ -37,14 +38,19 @@ class Trainer:
 
     @classmethod
     def of(
-        cls, artifact: Artifact, loaded: Mapping[str, Layer], schedules: Schedules, run: Pieces, network: Network
+        cls,
+        artifact: Artifact,
+        parallel: Parallel,
+        loaded: Mapping[str, Layer],
+        schedules: Schedules,
+        run: Pieces,
+        network: Network,
     ) -> Trainer:
-        """For a layer whose pieces are `loaded`, and `run` in inference."""
+        """For a layer that is spread as `parallel` says, and whose pieces are `loaded`, and `run` in inference."""
         manifest = artifact.manifest
-        assert manifest.parallel is not None, "a layer over ranks says how it is spread"
         pieces = trained_pieces(artifact, loaded, run)
         inputs = [tensor.name for tensor in manifest.inputs]
-        engine = TrainingEngine(manifest.parallel, schedules, pieces, inputs, network)
+        engine = TrainingEngine(parallel, schedules, pieces, inputs, network)
         return cls(manifest.layer, engine, network, manifest.training.losses if manifest.training else ())
 
     def weights(self, loaded: Mapping[str, Layer]) -> dict[str, list[torch.Tensor]]:
@@ -138,7 +144,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *seeds: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         given, call = ctx.given, ctx.call
-        tensors = ctx.saved_tensors  # raises for those that were changed, or after a backward that did not retain them
+        ctx.saved_tensors  # noqa: B018  raises for those that were changed, or after a backward that did not retain them
         if call is None:
             _refuse()
         ctx.call = None
@@ -153,7 +159,6 @@ class _Step(torch.autograd.Function):
             gradients = by_piece.get(piece, {})
             found += [gradients.get(parameter) for parameter in trained.parameters]
         wanted = ctx.needs_input_grad[1:]
-        assert len(found) == len(wanted) == len(tensors)
         return None, *(gradient if needed else None for gradient, needed in zip(found, wanted, strict=True))
 
 
