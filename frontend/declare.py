@@ -30,7 +30,7 @@ from moec.frontend.declarations import (
     TokensUse,
     WrittenLayout,
 )
-from moec.frontend.declare_layout import LAYOUT_FORMS, LAYOUT_READ, LAYOUT_WORDS, read_header, read_statement
+from moec.frontend.declare_layout import LAYOUT_FORMS, LAYOUT_READ, LAYOUT_WORDS, kind_of, read_header, read_statement
 from moec.frontend.declare_mesh import MESH_FORMS, MESH_WORDS, read_mesh_statement
 from moec.frontend.layouts.extends import extend
 from moec.frontend.words import Malformed, Words
@@ -165,7 +165,11 @@ class _Declare:
             )
             return
         self._found.error(
-            "E0106", f"{what} does not have the form it needs", why.span, why.why, fix=f"write it as `{forms}`"
+            "E0106",
+            f"{what} does not have the form it needs",
+            why.span,
+            why.why,
+            fix=why.fix or f"write it as `{forms}`",
         )
 
     def _unknown(self, statement: ast.Statement, known: tuple[str, ...], where: str) -> None:
@@ -328,7 +332,7 @@ class _Declare:
         body: list[Binding] = []
         before = self._found.errors
         for inner in statement.block or ():
-            if _binds(inner):
+            if _binds(inner) or inner.head.text in LOAD_WORDS:
                 body.extend(self._formed("binding", inner, self._binding))
             else:
                 self._unknown(inner, LOAD_WORDS, "a load")
@@ -340,7 +344,7 @@ class _Declare:
         before = self._found.errors
         for inner in statement.block or ():
             if inner.head.text in LAYOUT_READ:
-                body.extend(self._formed(f"layout.{inner.head.text}", inner, read_statement))
+                body.extend(self._formed(f"layout.{kind_of(inner)}", inner, read_statement))
             else:
                 self._unknown(inner, LAYOUT_WORDS, "a layout")
         return replace(header, body=tuple(body), damage=self._found.errors - before)

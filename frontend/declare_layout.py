@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moec.diagnostics import closest
+from moec.diagnostics import Fix, closest
 from moec.frontend import ast
 from moec.frontend.declarations import (
     ColdestUse,
@@ -62,8 +62,17 @@ def read_header(words: Words, statement: ast.Statement) -> WrittenLayout:
     if words.next_name():
         words.keyword("under")
         load = words.name("a load")
+        if words.next_name() == "on" and mesh is None:
+            words.fail("`on MESH` stands in front of `under LOAD`")
     words.end(block=True)
     return WrittenLayout(statement.span, name, layer, base, mesh, load, ())
+
+
+def kind_of(statement: ast.Statement) -> str:
+    """The word that says of what kind a statement is: the first one, or what is approximate, where that has a form."""
+    head = statement.head.text
+    said = Words(statement).next_name() if head == "approx" else ""
+    return said if said in ("shard", *NEED_APPROX) else head
 
 
 def read_statement(statement: ast.Statement) -> LayoutStatement:
@@ -71,10 +80,11 @@ def read_statement(statement: ast.Statement) -> LayoutStatement:
     words = Words(statement)
     span, head = statement.span, statement.head.text
     approx = head == "approx"
-    if approx and words.next_name() in ("shard", *NEED_APPROX):
-        head = words.name().text
+    kind = kind_of(statement)
+    if kind != head:
+        words.name()
     made: LayoutStatement
-    match head:
+    match kind:
         case "shard":
             made = _shard(statement, words, approx)
         case "replicate":
@@ -91,11 +101,7 @@ def read_statement(statement: ast.Statement) -> LayoutStatement:
         case "overlap":
             made = _overlap(statement, words)
         case "send":
-            direction = words.name("`dispatch` or `combine`")
-            if words.peek(","):
-                words.fail("each direction has a statement of its own")
-            words.keyword("as")
-            made = SendUse(span, approx, direction, words.name("a format"))
+            made = _send(statement, words, approx)
         case "combine":
             words.keyword("per")
             made = CombineUse(span, approx, words.name("an axis"))
@@ -136,6 +142,21 @@ def _shard(statement: ast.Statement, words: Words, approx: bool) -> ShardUse:
     return ShardUse(statement.span, approx, whole.values, whole.pick, kind, tuple(options))
 
 
+def _send(statement: ast.Statement, words: Words, approx: bool) -> SendUse:
+    first = words.name("`dispatch` or `combine`")
+    further: list[str] = []
+    comma = words.here
+    while words.skip(","):
+        further.append(words.name("`dispatch` or `combine`").text)
+    words.keyword("as")
+    format_ = words.name("a format")
+    if further:
+        each = "; ".join(f"approx send {direction} as {format_.text}" for direction in (first.text, *further))
+        fix = Fix(f"write `{each}`", statement.span, each)
+        raise Malformed(comma, "each direction has a statement of its own", fix=fix)
+    return SendUse(statement.span, approx, first, format_)
+
+
 def _place(words: Words) -> Option:
     return Option(words.name("an axis"), words.expression("a position, a number from 0"), None)
 
@@ -145,14 +166,14 @@ def _overlap(statement: ast.Statement, words: Words) -> OverlapUse:
     while words.skip(","):
         directions.append(words.name("`dispatch` or `combine`"))
     groups: list[ast.Name] = []
-    if words.next_name() == "with":
-        words.name()
+    chunks = None
+    following = words.keyword("with", "in") if words.next_name() else ""
+    if following == "with":
         groups.append(words.name("a group of shared experts"))
         while words.skip(","):
             groups.append(words.name("a group of shared experts"))
-    chunks = None
-    if words.next_name():
-        words.keyword("in")
+        following = words.keyword("in") if words.next_name() else ""
+    if following == "in":
         chunks = words.expression("a number")
         words.keyword("chunks")
     return OverlapUse(statement.span, tuple(directions), tuple(groups), chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from moec.diagnostics import Span
+from moec.diagnostics import Fix, Span, did_you_mean
 from moec.frontend import ast
 
 
@@ -12,13 +12,15 @@ class Malformed(Exception):
     """The statement does not have its form.
 
     extra  the word that stands behind its end, where that is a name
+    fix    what to write instead, where more is known than the form that the statement needs
     """
 
-    def __init__(self, span: Span, why: str, extra: str = "") -> None:
+    def __init__(self, span: Span, why: str, extra: str = "", fix: Fix | None = None) -> None:
         super().__init__(why)
         self.span = span
         self.why = why
         self.extra = extra
+        self.fix = fix
 
 
 class Words:
@@ -34,9 +36,13 @@ class Words:
         span = self._words[self._at - 1].span if self._at else self._statement.head.span
         return Span(span.source, span.end - 1, span.end)
 
-    def fail(self, why: str) -> NoReturn:
-        here = self._words[self._at].span if self._at < len(self._words) else self._previous_end
-        raise Malformed(here, why)
+    @property
+    def here(self) -> Span:
+        """The next word; behind the last one its end."""
+        return self._words[self._at].span if self._at < len(self._words) else self._previous_end
+
+    def fail(self, why: str, fix: Fix | None = None) -> NoReturn:
+        raise Malformed(self.here, why, fix=fix)
 
     def peek(self, mark: str) -> bool:
         """Is the next word this punctuation?"""
@@ -69,11 +75,14 @@ class Words:
         self._at += 1
         return word
 
-    def keyword(self, text: str) -> None:
+    def keyword(self, *texts: str) -> str:
+        """Take one of these words."""
         word = self._words[self._at] if self._at < len(self._words) else None
-        if not (isinstance(word, ast.Name) and word.text == text):
-            self.fail(f"expected `{text}` here")
+        if not isinstance(word, ast.Name) or word.text not in texts:
+            fix = did_you_mean(word.text, texts, word.span) if isinstance(word, ast.Name) else None
+            self.fail(f"expected {' or '.join(f'`{text}`' for text in texts)} here", fix)
         self._at += 1
+        return word.text
 
     def next_expression(self) -> ast.Expr | None:
         """The next word if it is an expression, which is not taken."""

@@ -88,7 +88,8 @@ class _Matching:
                     if further not in came:
                         came[further] = (other, position)
                         queue.append(further)
-        experts = sorted({expert, *(one for position in came for one in self.at[position])})
+        # With those whose turn has not come.
+        experts = [one for one in sorted(self._allowed) if self._allowed[one] <= came.keys()]
         raise NoRoom(tuple(experts), tuple(sorted(came)))
 
     def _move(self, came: Mapping[int, tuple[int, int]], position: int) -> None:
