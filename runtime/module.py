@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -376,17 +376,24 @@ class Layer(Weights):
                 "inside `with layer.unpacked():`, or load the layer with `moec.load(path, keep_weights=True)`."
             )
 
-    def _require_weights(self) -> None:
+    def _missing_weights(self) -> Sequence[str]:
         if not torch.compiler.is_compiling() and not self._store.missing:  # torch's compiler would guard on the latter
-            return
-        names = self._store.missing_now()
-        if not names:
-            return
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise WeightsError(
-            f"{self.manifest.layer} has no values yet for {shown}. Give them with `layer.load_state_dict(...)`, or "
-            "random ones with `layer.reset_parameters(seed)`."
-        )
+            return ()
+        return self._store.missing_now()
+
+    def _require_weights(self) -> None:
+        require_weights(self.manifest.layer, self._missing_weights())
+
+
+def require_weights(layer: str, missing: Sequence[str]) -> None:
+    """Raises WeightsError where weights of a layer have no values."""
+    if not missing:
+        return
+    shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+    raise WeightsError(
+        f"{layer} has no values yet for {shown}. Give them with `layer.load_state_dict(...)`, or random ones with "
+        "`layer.reset_parameters(seed)`."
+    )
 
 
 def _shaped(outputs: list[torch.Tensor], leading: tuple[int, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:

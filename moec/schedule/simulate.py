@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moec.errors import TraceError
 from moec.schedule.demand import Demand, Flow, Load
 from moec.schedule.links import Links
 from moec.schedule.machine import Machine
@@ -76,11 +77,11 @@ def simulate_trace(
     """Simulate the samples of a recorded trace, `most` of them at even distances: their tokens, and their choices.
 
     Tokens are cut evenly over the ranks, or are `tokens` on each rank; all ranks' tokens choose as those of the sample
-    did.  Raises TraceError for what is no trace, ValueError for one of a layer with other experts, OSError.
+    did.  Raises TraceError for what is no trace, or one of a layer with other experts, and OSError.
     """
     header, samples = read(path)
     if header.experts != demand.layer.experts:
-        raise ValueError(f"the trace is of {header.experts} experts, and the layer has {demand.layer.experts}")
+        raise TraceError(f"the trace is of {header.experts} experts, and the layer has {demand.layer.experts}")
     busy = [sample for sample in samples if sample.tokens and sum(sample.counts)]
     chosen = busy[:: max(1, -(-len(busy) // most))]
     return [simulate(replace(demand, load=_met(demand, sample, tokens)), machine) for sample in chosen]

@@ -24,7 +24,7 @@ from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.checks import Signature
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
-from moec.runtime.module import Layer
+from moec.runtime.module import Layer, require_weights
 from moec.runtime.parallel.buffers import Buffers
 from moec.runtime.parallel.checkpoints.state import Slots
 from moec.runtime.parallel.engine import Engine
@@ -254,8 +254,9 @@ class ParallelLayer(nn.Module):
         if self._before is not None:
             self._before()
         engine = self._engine
-        for layer in self._loaded.values():
-            layer._require_weights()
+        require_weights(
+            self._manifest.layer, [name for piece in self._loaded.values() for name in piece._missing_weights()]
+        )
         if (self.training or torch.is_grad_enabled()) and self._takes_a_step(flat):
             return self._take_step(given, leading)
         # Ordinary tensors even in inference mode: threads write them, and later calls that may not be in it.
@@ -385,5 +386,8 @@ def _take_own(layer: ParallelLayer, state: dict[str, Any], prefix: str, *rest: A
 
 
 def _default(parallel: Parallel, capacity: bool, training: bool) -> Schedules:
-    """A schedule for an artifact that has none."""
-    return both(wiring(parallel, capacity), Options(deduplicate=True), training)
+    """A schedule for an artifact that has none.  Raises ArtifactError where there cannot be one."""
+    try:
+        return both(wiring(parallel, capacity), Options(deduplicate=True), training)
+    except ValueError as why:
+        raise ArtifactError(f"there is no schedule for the layout {parallel.layout}: {why}") from why

@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import moec
 from moec.artifact.manifest import Manifest
-from moec.errors import MoecError
+from moec.errors import MoecError, WeightsError
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.parallel.layer import ParallelLayer
 from tests.parallel.ranks import run
@@ -44,8 +44,11 @@ def on_rank(paths: dict[str, str]) -> dict[str, list[torch.Tensor]]:
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("gpu",))
     found = {}
     for name, path in paths.items():
-        layer = moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0)
+        layer = moec.load(path, mesh=mesh, timeout=20.0)
         assert isinstance(layer, ParallelLayer)
+        with pytest.raises(WeightsError, match=r"^L has no values yet for .*routed\."):
+            layer(*inputs(layer.manifest, 1, 0))
+        layer.reset_parameters(0)
         layer.statistics  # noqa: B018  counts from here on
         found[name] = []
         for number, counts in enumerate(TOKENS):

@@ -138,7 +138,7 @@ def test_recorded_calls_are_simulated(tmp_path: Path) -> None:
     assert len(found) == 6
     assert found[0].seconds > found[1].seconds
     assert len(simulate_trace(of, MACHINE, path, most=2)) == 2
-    with pytest.raises(ValueError, match="of 16 experts"):
+    with pytest.raises(TraceError, match="of 16 experts"):
         simulate_trace(replace(of, layer=replace(LAYER, experts=8)), MACHINE, path)
     path.write_text("{}\n")
     with pytest.raises(TraceError):

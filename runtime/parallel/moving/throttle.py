@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from moec.errors import PlacementError
+
 
 class Throttle:
     """Says after every piece for how long to leave the link alone.
@@ -14,7 +16,9 @@ class Throttle:
 
     def __init__(self, share: float, rate: float | None = None) -> None:
         if not 0 < share <= 1 or (rate is not None and rate <= 0):
-            raise ValueError(f"a share must be in (0, 1] and a rate above 0, not {share} and {rate}")
+            raise PlacementError(
+                f"experts cannot move: a share must be in (0, 1] and a rate above 0, not {share} and {rate}"
+            )
         self._share, self._rate = share, rate
         self._going = threading.Event()
         self._going.set()

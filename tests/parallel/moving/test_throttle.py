@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from moec.errors import PlacementError
 from moec.runtime.parallel.moving.throttle import Throttle
 
 
@@ -30,5 +31,5 @@ def test_a_pause_ends_with_resume() -> None:
 
 @pytest.mark.parametrize(("share", "rate"), [(0, None), (1.5, None), (0.5, 0)])
 def test_nonsense_is_refused(share: float, rate: float | None) -> None:
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(PlacementError, match="share"):
         Throttle(share, rate)
