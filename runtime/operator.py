@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from moec.errors import InputError
+from moec.runtime.calls import run
 from moec.runtime.cuda import operator as cuda
 from moec.runtime.native import kernel
 from moec.runtime.packing.weights import PackedWeights, adopted, owner
-from moec.runtime.workspace import WORKSPACES
 
 _SCHEMA = "run(Tensor? packed, Tensor[] weights, Tensor[] inputs, str artifact, str variant) -> Tensor[]"
 
@@ -71,19 +71,9 @@ def _run(
         build = published.choose(tokens)
         code, packed, probe, number = build.kernel, build.packed, build.probe, build.number
     outputs = [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
-    threads = torch.get_num_threads()
     observed = store.statistics if store is not None else None
-    row = observed.take() if observed is not None else None
-    begin = perf_counter_ns() if row is not None or probe is not None else 0
-    workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads))
-    try:
-        code.run(threads, packed, workspace, *inputs, *outputs, *(code.unobserved if row is None else row.tensors))
-    except BaseException:
-        if observed is not None and row is not None:
-            observed.cancel(row)
-        raise
-    finally:
-        WORKSPACES.give(workspace)
+    begin = perf_counter_ns()
+    row = run(code, packed, inputs, outputs, observed)
     if observed is not None and row is not None:
         observed.give(row, tokens, perf_counter_ns() - begin, number)
     if probe is not None:

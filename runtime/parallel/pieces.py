@@ -8,9 +8,9 @@ from typing import Protocol
 
 import torch
 
+from moec.runtime.calls import run
 from moec.runtime.module import Layer
 from moec.runtime.packing.weights import adopted
-from moec.runtime.workspace import WORKSPACES
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,7 @@ class Compiled:
         packed, weights = self.layer._current()
         if packed is None:  # other weights stand in for this one call
             packed = adopted(code, weights).buffer
-        tokens = inputs[0].shape[0]
-        threads = torch.get_num_threads()
         observed = store.statistics
-        row = observed.take() if observed is not None else None
-        workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads))
-        try:
-            code.run(threads, packed, workspace, *inputs, *outputs, *(code.unobserved if row is None else row.tensors))
-        except BaseException:
-            if observed is not None and row is not None:
-                observed.cancel(row)
-            raise
-        finally:
-            WORKSPACES.give(workspace)
+        row = run(code, packed, inputs, outputs, observed)
         if observed is not None and row is not None:
-            observed.give(row, tokens, 0)
+            observed.give(row, inputs[0].shape[0], 0)

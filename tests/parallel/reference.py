@@ -60,13 +60,36 @@ class Small:
             total += self.term(x)
         return total.to(self.dtype)
 
-    def pieces(self, table: Table, position: int, tp: int = 1, shared_tp: int = 1) -> Pieces:
-        """Those of the rank at a position of experts; each of `tp` ranks adds its part to the sum,
-        and each of `shared_tp` to what shared experts give."""
+    @property
+    def forms(self) -> dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+        """What each piece takes and gives."""
         f32, i32 = torch.float32, torch.int32
         row, few, one = (self.columns,), (self.slots,), (1,)
         x, choice = Tensor("x", row, self.dtype), Tensor("choice", few, i32)
         index, weight = Tensor("index", few, i32), Tensor("weight", few, f32)
+        term = (Tensor("term", row, f32),) if self.shared else ()
+        pairs = (Tensor("rows", row, self.dtype), Tensor("source", one, i32), Tensor("slot", one, i32))
+        returned = (Tensor("rows", (self.slots, self.columns), f32), Tensor("places", few, i32), *term)
+        return {
+            "route": ((x, choice), (index, weight)),
+            "capacity": ((index, weight), (Tensor("kept", few, i32),)),
+            "experts": ((*pairs, Tensor("weight", one, f32)), (Tensor("out", row, f32),)),
+            "shared": ((x,), term),
+            "collect": (returned, (Tensor("y", row, self.dtype),)),
+        }
+
+    def collect(self, rows: torch.Tensor, places: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
+        flat, total = rows.reshape(-1, self.columns), torch.zeros((len(places), self.columns))
+        for k in range(self.slots):
+            some = torch.nonzero(places[:, k] >= 0)[:, 0]
+            total[some] += flat[places[some, k].long()]
+        for term in terms:
+            total += term
+        return total.to(self.dtype)
+
+    def pieces(self, table: Table, position: int, tp: int = 1, shared_tp: int = 1) -> Pieces:
+        """Those of the rank at a position of experts; each of `tp` ranks adds its part to the sum,
+        and each of `shared_tp` to what shared experts give."""
         held = torch.from_numpy(table.held[position].copy()).long()
 
         def experts(rows: torch.Tensor, source: torch.Tensor, slot: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -75,24 +98,13 @@ class Small:
             out = self.expert(expert, rows[source[:, 0].clamp(min=0)], scale[:, 0]) / tp
             return torch.where(slot >= 0, out, torch.nan)
 
-        def collect(rows: torch.Tensor, places: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
-            flat, total = rows.reshape(-1, self.columns), torch.zeros((len(places), self.columns))
-            for k in range(self.slots):
-                some = torch.nonzero(places[:, k] >= 0)[:, 0]
-                total[some] += flat[places[some, k].long()]
-            for term in terms:
-                total += term
-            return total.to(self.dtype)
-
-        pairs = (Tensor("rows", row, self.dtype), Tensor("source", one, i32), Tensor("slot", one, i32))
-        term = (Tensor("term", row, f32),) if self.shared else ()
-        returned = (Tensor("rows", (self.slots, self.columns), f32), Tensor("places", few, i32), *term)
+        forms = self.forms
         return Pieces(
-            route=Function((x, choice), (index, weight), lambda x, choice: (choice, self.weight(x, choice))),
-            experts=Function((*pairs, Tensor("weight", one, f32)), (Tensor("out", row, f32),), experts),
-            collect=Function(returned, (Tensor("y", row, self.dtype),), collect),
-            shared=Function((x,), term, lambda x: self.term(x) / shared_tp) if self.shared else None,
-            capacity=Function((index, weight), (Tensor("kept", few, i32),), lambda index, _: self.keep(index))
+            route=Function(*forms["route"], lambda x, choice: (choice, self.weight(x, choice))),
+            experts=Function(*forms["experts"], experts),
+            collect=Function(*forms["collect"], self.collect),
+            shared=Function(*forms["shared"], lambda x: self.term(x) / shared_tp) if self.shared else None,
+            capacity=Function(*forms["capacity"], lambda index, _: self.keep(index))
             if self.capacity is not None
             else None,
         )

@@ -7,17 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
 from moec.artifact.parallel import Sends
-from moec.runtime.parallel.failures import Watch
-from moec.runtime.parallel.network import Network, processes
+from moec.runtime.parallel.network import Network
 from moec.runtime.parallel.training.engine import TrainingEngine
 from moec.schedule.build import Options, both
 from tests.parallel.ranks import run
 from tests.parallel.reference import choices
-from tests.parallel.test_forward import CALLS, Case
+from tests.parallel.test_forward import CALLS, Case, each
 from tests.parallel.trained import Layer
 
 Found = dict[str, list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]]
@@ -25,21 +22,7 @@ Found = dict[str, list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]]
 
 def on_rank(cases: dict[str, Case]) -> Found:
     """For each case and call the results and gradients of this rank, and what one process gives for the same."""
-    store = dist.distributed_c10d._get_default_store()
-    watch = Watch(store, dist.get_rank(), range(dist.get_world_size()), 20.0)
-    networks: dict[object, Network] = {}
-    found: Found = {}
-    for name, case in cases.items():
-        mesh = case.mesh
-        if case.axes not in networks:
-            devices = init_device_mesh("cpu", mesh.shape, mesh_dim_names=mesh.names)
-            networks[case.axes] = Network(mesh, processes(mesh, devices), watch, 20.0)
-        try:
-            found[name] = results(case, networks[case.axes])
-        except Exception as error:
-            error.add_note(f"case: {name}")
-            raise
-    return found
+    return each(cases, results)
 
 
 def results(case: Case, network: Network) -> list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:

@@ -190,8 +190,13 @@ def test_what_is_no_json_is_refused(folder: str) -> None:
 
 
 class Bomb:
+    """Writes a file if a pickle of it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
     def __reduce__(self) -> tuple[object, ...]:
-        return (os.system, ("touch /tmp/moec_was_here",))
+        return (Path.touch, (self.path,))
 
 
 def damaged(header: dict[str, object], key: str, **fields: object) -> dict[str, object]:
@@ -215,7 +220,7 @@ def damaged(header: dict[str, object], key: str, **fields: object) -> dict[str, 
         "gone",
     ],
 )
-def test_unsound_files_are_refused(folder: str, damage: str) -> None:
+def test_unsound_files_are_refused(folder: str, tmp_path: Path, damage: str) -> None:
     write(folder, "whole")
     path, index = Path(folder) / "rank_00000.safetensors", Path(folder) / INDEX
     raw, said = path.read_bytes(), json.loads(index.read_text())
@@ -226,7 +231,7 @@ def test_unsound_files_are_refused(folder: str, damage: str) -> None:
     if damage == "short":
         raw = raw[:-1]
     elif damage == "pickle":
-        raw = pickle.dumps(Bomb())
+        raw = pickle.dumps(Bomb(tmp_path / "was_here"))
     elif damage == "gone":
         header.pop(key)
     elif damage == "huge header":
@@ -249,6 +254,7 @@ def test_unsound_files_are_refused(folder: str, damage: str) -> None:
     index.write_text("{" if damage == "index" else json.dumps(said))
     with pytest.raises(CheckpointError):
         read(folder, "whole")
+    assert not (tmp_path / "was_here").exists()
 
 
 def test_files_of_another_size_than_the_index_says_are_refused(folder: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from moec.schedule.mesh import Axis, Mesh
 from moec.schedule.steps import Wiring
 from tests.parallel.ranks import run
 from tests.parallel.reference import Small, choices
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,6 @@ class Case:
             "Serve", self.mesh, self.tokens, routed, slots, holders, partial=self.partial, sends=self.sends
         )
         return record, table
-        slots = max(sum(p in h for h in holders) for p in range(positions)) + 1
-        grid = tuple(self.mesh.axis(name).size for name in self.ep) or (1,)
-        table = Table.first(Placement.even(holders), slots, grid)
-        routed = Sharding("routed", self.ep, self.tp)
-        record = Parallel(
-            "Serve", self.mesh, self.tokens, routed, slots, holders, partial=self.partial, sends=self.sends
-        )
-        return record, table
 
 
 CALLS = (("any", (5, 3, 7, 4)), ("any", (0, 0, 9, 0)), ("one", (4, 0, 1, 6)), ("none", (2, 1, 1, 1)), ("any", (0,) * 4))
@@ -87,10 +83,15 @@ CALLS = (("any", (5, 3, 7, 4)), ("any", (0, 0, 9, 0)), ("one", (4, 0, 1, 6)), ("
 
 def on_rank(cases: dict[str, Case]) -> dict[str, list[list[torch.Tensor]]]:
     """For each case and call (result, what one process gives for the same tokens)."""
+    return each(cases, results)
+
+
+def each(cases: dict[str, Case], results: Callable[[Case, Network], Found]) -> dict[str, Found]:
+    """The results of each case on the network of its mesh."""
     store = dist.distributed_c10d._get_default_store()
     watch = Watch(store, dist.get_rank(), range(dist.get_world_size()), 20.0)
     networks: dict[tuple[tuple[str, int], ...], Network] = {}
-    found = {}
+    found: dict[str, Found] = {}
     for name, case in cases.items():
         mesh = case.mesh
         if case.axes not in networks:

@@ -119,10 +119,6 @@ class Layer(Small):
     def trained(self, table: Table, position: int, tp: int = 1, shared_tp: int = 1) -> TrainedPieces:
         """The pieces of the rank at a position of experts; each of `tp` ranks adds its part to the sum,
         and each of `shared_tp` to what shared experts give."""
-        f32, i32 = torch.float32, torch.int32
-        row, few, one = (self.columns,), (self.slots,), (1,)
-        x, choice = Tensor("x", row, self.dtype), Tensor("choice", few, i32)
-        index, weight = Tensor("index", few, i32), Tensor("weight", few, f32)
         held = torch.from_numpy(table.held[position].copy()).long()
 
         def d_route(given: Tensors, p: Tensors, seeds: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -154,35 +150,19 @@ class Layer(Small):
                 "shift": grads[1],
             }
 
-        def collect(rows: torch.Tensor, places: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
-            flat, total = rows.reshape(-1, self.columns), torch.zeros((len(places), self.columns))
-            for k in range(self.slots):
-                some = torch.nonzero(places[:, k] >= 0)[:, 0]
-                total[some] += flat[places[some, k].long()]
-            for term in terms:
-                total += term
-            return total.to(self.dtype)
-
         def d_shared(given: Tensors, p: Tensors, seeds: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
             d = seeds["term"].float() / shared_tp
             return {"x": p[0] * d, "gain": row_by_row(given[0].float() * d)}
 
-        pairs = (Tensor("rows", row, self.dtype), Tensor("source", one, i32), Tensor("slot", one, i32))
-        term = (Tensor("term", row, f32),) if self.shared else ()
-        returned = (Tensor("rows", (self.slots, self.columns), f32), Tensor("places", few, i32), *term)
-        kept = (Tensor("kept", few, i32),)
+        forms = self.forms
         return TrainedPieces(
-            route=Trained(
-                (x, choice), (index, weight), ("bias",), lambda g, p: (g[1], self.weights(*g, p[0])), d_route
-            ),
-            experts=Trained(
-                (*pairs, Tensor("weight", one, f32)), (Tensor("out", row, f32),), ("scale", "shift"), experts, d_experts
-            ),
-            collect=Function(returned, (Tensor("y", row, self.dtype),), collect),
-            shared=Trained((x,), term, ("gain",), lambda g, p: (p[0] * g[0].float() / shared_tp,), d_shared)
+            route=Trained(*forms["route"], ("bias",), lambda g, p: (g[1], self.weights(*g, p[0])), d_route),
+            experts=Trained(*forms["experts"], ("scale", "shift"), experts, d_experts),
+            collect=Function(*forms["collect"], self.collect),
+            shared=Trained(*forms["shared"], ("gain",), lambda g, p: (p[0] * g[0].float() / shared_tp,), d_shared)
             if self.shared
             else None,
-            capacity=Function((index, weight), kept, lambda index, _: self.keep(index))
+            capacity=Function(*forms["capacity"], lambda index, _: self.keep(index))
             if self.capacity is not None
             else None,
         )

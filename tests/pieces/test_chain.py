@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -21,14 +20,6 @@ LAYERS = {
     "int4": "layer L(d = 64, ff = 64) {\n  router softmax_top(2)\n  experts routed[6] = swiglu(d, ff)"
     " : int4(group = 32)\n  shared common[2] = swiglu(d, ff) : int4(group = 32)\n  approx rows as int8\n}",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

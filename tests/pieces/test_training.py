@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -19,14 +18,6 @@ LAYERS = {
     "bf16": "layer L(d = 48, ff = 33) {\n  router deepseek_moe(3)\n  experts routed[6] = swiglu(d, ff) : bf16\n"
     "  shared common = swiglu(d, ff) : bf16\n}",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

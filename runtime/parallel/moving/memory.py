@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -117,20 +118,15 @@ class PackedSlots:
         return tuple(buffer[begin : begin + nbytes] for begin, nbytes in self._ranges[slot])
 
 
-class WholeWeights:
-    """All packed weights of some layers as one slot: what every rank that takes part has the same.
+class AsTheyLie(ABC):
+    """Memory whose bytes travel as they lie, between ranks of the same form only."""
 
-    Ranks must run the same variants.
-    """
-
-    def __init__(self, stores: Sequence[PackedWeights]) -> None:
-        self._stores = tuple(stores)
-        kernels = [store.kernel for store in stores]
-        self._form = _digest("whole", *(f"{k.library.sha256} {layout(k).layout}" for k in kernels))
+    def __init__(self, slots: int, form: str) -> None:
+        self._slots, self._form = slots, form
 
     @property
     def slots(self) -> int:
-        return 1
+        return self._slots
 
     @property
     def form(self) -> str:
@@ -140,10 +136,8 @@ class WholeWeights:
     def plain(self) -> str:
         return self._form
 
-    def pieces(self, slot: int) -> Pieces:
-        for store in self._stores:
-            store.reserve()
-        return tuple(store.buffer for store in self._stores)
+    @abstractmethod
+    def pieces(self, slot: int) -> Pieces: ...
 
     def ordinary(self, slot: int) -> Pieces:
         return self.pieces(slot)
@@ -153,6 +147,23 @@ class WholeWeights:
 
     def formed(self, ordinary: Pieces) -> Pieces:
         return ordinary
+
+
+class WholeWeights(AsTheyLie):
+    """All packed weights of some layers as one slot: what every rank that takes part has the same.
+
+    Ranks must run the same variants.
+    """
+
+    def __init__(self, stores: Sequence[PackedWeights]) -> None:
+        kernels = [store.kernel for store in stores]
+        super().__init__(1, _digest("whole", *(f"{k.library.sha256} {layout(k).layout}" for k in kernels)))
+        self._stores = tuple(stores)
+
+    def pieces(self, slot: int) -> Pieces:
+        for store in self._stores:
+            store.reserve()
+        return tuple(store.buffer for store in self._stores)
 
 
 def nbytes(pieces: Sequence[torch.Tensor]) -> int:
