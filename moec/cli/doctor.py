@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import typer
@@ -54,6 +56,13 @@ def _cuda_compiler() -> Finding:
     return Finding("CUDA compiler", compiler.name if compiler else "none", "compiling for CUDA devices")
 
 
+def _hardware_tools() -> Finding:
+    """What writes the SystemVerilog of hardware projects, and what simulates them."""
+    found = [name for name in ("circt", "hls4ml") if find_spec(name) is not None]
+    found += [name for name in ("g++", "verilator") if shutil.which(name) is not None]
+    return Finding("FPGA tools", ", ".join(found) or "none", "writing and simulating hardware projects")
+
+
 def _processor() -> Finding:
     model, features = platform.processor() or platform.machine(), ""
     cpuinfo = Path("/proc/cpuinfo")
@@ -83,6 +92,7 @@ def examine() -> list[Finding]:
         _package("lark", "compiling", compiler),
         _linker(),
         _cuda_compiler(),
+        _hardware_tools(),
         _processor(),
         _memory(),
     ]
