@@ -7,11 +7,12 @@ from importlib import resources
 import numpy as np
 
 from moec.backends.hls.cpp import golden
-from moec.fixed.arithmetic import GATE_BITS, LOGIT_BITS
+from moec.fixed.arithmetic import GATE_BITS, LOGIT_BITS, gate_fraction
 from moec.fixed.design import Design
 from moec.fixed.layout import layout
 from moec.fixed.model import cycles, geometry
 from moec.fixed.model import tile as plan
+from moec.fixed.model.choice import chooses
 from moec.fixed.reference import project, routing
 from moec.fixed.vectors import cases
 from moec.fixed.verilated import Visits, visits
@@ -62,9 +63,11 @@ def header(design: Design) -> str:
         "LANES": geometry.lanes(design),
         "RESULT_STRIDE": plan.result_stride(design),
         "WEIGHT_BITS": GATE_BITS,
+        "WEIGHT_FRACTION": gate_fraction(design.layer.router),
         "LOGIT_BITS": LOGIT_BITS,
         "LOGITS": geometry.router(design).tiles * design.outputs,
         "EXPERTS": design.layer.experts,
+        "SLOTS": design.layer.router.slots,
         "SHARED": design.layer.shared,
         "TASKS": design.layer.router.tasks,
         "TABLE": plan.TABLE,
@@ -82,6 +85,7 @@ def header(design: Design) -> str:
     lines = "\n".join(f"constexpr int64_t {name} = {value};" for name, value in sizes.items())
     return (
         "// Sizes of the compute tile.\n#pragma once\n#include <cstdint>\n\n"
-        f"#define MOEC_ROUTES {int(geometry.routes(design))}  // whether the tile makes logits too\n\n"
+        f"#define MOEC_ROUTES {int(geometry.routes(design))}  // whether the tile makes logits too\n"
+        f"#define MOEC_CHOOSES {int(chooses(design))}  // whether it chooses experts\n\n"
         f"namespace tile {{\nconstexpr bool ROUTES = MOEC_ROUTES;\n{lines}\n}}  // namespace tile\n"
     )

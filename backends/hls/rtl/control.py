@@ -39,6 +39,7 @@ class Control:
     mode, restart, jump, kind, bank   of the step's tile: what becomes of it, whether it is the first of the first
                linear or of `down`, the weights and their buffer
     base, weight   where the row's sums begin, and what they are weighted with
+    logits     where the row's logits begin
     sweep, wipe  the sums at `sweep` are cleared; they are also given as results, where it is not a `wipe` after reset
     idle       nothing is to be done, and all sums are in memory
     """
@@ -59,6 +60,7 @@ class Control:
     bank: Net
     base: Net
     weight: Net
+    logits: Net
     sweeping: Net
     sweep: Net
     results: Net
@@ -145,6 +147,9 @@ def state_machine(
     sum_bits = address_bits(size)
     base = _held(m, "base", taken, items.token.unsigned(sum_bits).times(plan.result_stride(design)))
     weight = _held(m, "weight", taken, items.weight)
+    logit_bits = address_bits(plan.logits(design).words)
+    groups = router.tiles * geometry.groups(design)
+    logits = _held(m, "logits", taken, items.token.unsigned(logit_bits).times(groups))
 
     shape = plan.weights(design)
     tile_bits = address_bits(shape.read_words)
@@ -178,6 +183,7 @@ def state_machine(
         bank=bank,
         base=base,
         weight=weight,
+        logits=logits,
         sweeping=sweeping,
         sweep=sweep.bits(0, sum_bits),
         results=finishing,

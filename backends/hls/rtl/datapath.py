@@ -8,21 +8,28 @@ from moec.backends.hls.rtl.control import GATE_VALUE, HIDDEN, LOGIT, RESULT, Con
 from moec.backends.hls.rtl.loader import Loaded, count
 from moec.backends.hls.rtl.memory import Library, buffer
 from moec.backends.hls.rtl.netlist import Module, Net
+from moec.backends.hls.rtl.router import router
 from moec.fixed.arithmetic import LOGIT_BITS, WIDE, gate_fraction
 from moec.fixed.design import Design, Memory
 from moec.fixed.limits import ACCUMULATOR_BITS, BIAS_BITS
 from moec.fixed.model import geometry
 from moec.fixed.model import tile as plan
+from moec.fixed.model.choice import chooses
 from moec.fixed.model.tile import Shape, address_bits, memory_for
 
 
-def datapath(m: Module, library: Library, design: Design, loaded: Loaded, c: Control) -> list[Module]:
-    """Adds all of it to the tile; gives the modules that it made instances of."""
+def datapath(
+    m: Module, library: Library, design: Design, loaded: Loaded, c: Control, start: tuple[Net, Net]
+) -> list[Module]:
+    """Adds all of it to the tile; gives the modules that it made instances of.
+
+    start  the choice of experts is to begin, and for how many tokens
+    """
     word = m.wire("hidden_word", geometry.lanes(design) * design.layer.rows)
     valid, address = m.wire("hidden_write", 1), m.wire("hidden_to", 16)
     columns = column(design)
     sums = _sums(m, library, design, columns, loaded, c, (valid, address, word))
-    records, held, step = _drain(m, library, design, loaded, c, sums)
+    records, held, step, places = _drain(m, library, design, loaded, c, sums)
     modules = [columns]
 
     widths = (WIDE, LOGIT_BITS) if geometry.routes(design) else (WIDE,)
@@ -35,8 +42,11 @@ def datapath(m: Module, library: Library, design: Design, loaded: Loaded, c: Con
     values = [each[f"value{WIDE}"] for each in given]
     modes = [m.delay(step[1] & step[0].eq(i), geometry.REQUANTISE) for i in (GATE_VALUE, HIDDEN, RESULT, LOGIT)]
     if geometry.routes(design):
+        logits = m.pack(each[f"value{LOGIT_BITS}"] for each in given)
         m.output("logits_valid", modes[LOGIT])
-        m.output("logits", m.pack(each[f"value{LOGIT_BITS}"] for each in given))
+        m.output("logits", logits)
+        if chooses(design):
+            modules += _choice(m, library, design, modes[LOGIT], m.delay(places, geometry.REQUANTISE), logits, start)
     modules += _hidden(m, library, design, loaded, c, values, modes, (valid, address, word))
     _weighted(m, library, design, c, values, modes)
     return modules
@@ -68,10 +78,10 @@ def _sums(
 
 def _drain(
     m: Module, library: Library, design: Design, loaded: Loaded, c: Control, sums: list[Net]
-) -> tuple[list[Net], list[Net], tuple[Net, Net]]:
+) -> tuple[list[Net], list[Net], tuple[Net, Net], Net]:
     """The sums of a tile, `lanes` of them a cycle, and their channels' records.
 
-    Also what becomes of them, and whether there are any.
+    Also what becomes of them, and whether there are any; and where they go, if they are logits.
     """
     lanes, groups = geometry.lanes(design), geometry.groups(design)
     delay = geometry.accumulated(design) - 2
@@ -101,7 +111,26 @@ def _drain(
     write, to, words = loaded.channels
     records = buffer(m, library, memory_for(shape), shape, "channels", write, to, words, channel)
     now = [m.register(each) for each in held.bits(0, lanes * width).parts(width)]
-    return records.parts(plan.record_bits(design)), now, (m.register(held_mode), m.register(draining))
+    place = m.state("logits_to", c.logits.width)
+    origin = m.delay(c.logits, delay)
+    m.drive(place, m.choose(fresh & restart, origin, m.choose(draining, place + 1, place)))
+    step = (m.register(held_mode), m.register(draining))
+    return records.parts(plan.record_bits(design)), now, step, m.register(place)
+
+
+def _choice(
+    m: Module, library: Library, design: Design, valid: Net, place: Net, logits: Net, start: tuple[Net, Net]
+) -> list[Module]:
+    """The logits of all tokens, and the router that reads them when they are there."""
+    shape = plan.logits(design)
+    modules = router(design)
+    address = m.wire("logit_from", address_bits(shape.read_words))
+    logit = buffer(m, library, memory_for(shape), shape, "token_logits", valid, place, logits, address)
+    chosen = m.instance(modules[-1], "router", {"start": start[0], "count": start[1], "logit": logit})
+    m.connect(address, chosen["address"])
+    for name in ("valid", "token", "expert", "weight"):
+        m.output(f"choice_{name}", chosen[name])
+    return modules
 
 
 def _hidden(

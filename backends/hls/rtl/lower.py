@@ -29,4 +29,4 @@ def verilog(modules: tuple[Module, ...]) -> str:
         PassManager.parse(PIPELINE).run(module.operation)
         text = io.StringIO()
         circt.export_verilog(module, text)
-    return text.getvalue()
+    return "\n".join([text.getvalue(), *filter(None, (each.verilog() for each in modules))])

@@ -52,6 +52,10 @@ class Net:
         """Arithmetic: bits from above are the sign's."""
         return self._binary("shrs", places)
 
+    def down(self, places: Net) -> Net:
+        """Shifted to the right, zeros from above."""
+        return self._binary("shru", places)
+
     def eq(self, other: Net | int) -> Net:
         return self._compare("eq", other)
 
@@ -62,6 +66,10 @@ class Net:
     def less(self, other: Net | int) -> Net:
         """As signed numbers."""
         return self._compare("slt", other)
+
+    def below(self, other: Net | int) -> Net:
+        """Less, as unsigned numbers."""
+        return self._compare("ult", other)
 
     def bits(self, low: int, width: int) -> Net:
         """`width` bits from bit `low` on."""
@@ -224,3 +232,44 @@ class Module:
         types = ", ".join(f"i{net.width}" for net in self.outputs.values())
         body = "\n".join(f"  {line}" for line in [*self._lines, f"hw.output {values} : {types}"])
         return f"hw.module @{self.name}({', '.join(ports)}) {{\n{body}\n}}\n"
+
+    def verilog(self) -> str:
+        """What CIRCT does not write of the module: nothing."""
+        return ""
+
+
+class Rom(Module):
+    """A memory whose words never change; `entry` comes a cycle after its `address`.
+
+    It is written as a `case`, which all tools take for a memory; CIRCT knows its ports alone.
+    """
+
+    def __init__(self, name: str, address_bits: int, width: int, words: Sequence[int]) -> None:
+        super().__init__(name, [Port("address", address_bits)])
+        self.words = tuple(words)
+        self.output("entry", Net(self, "%entry", width))
+
+    def text(self) -> str:
+        ports = f"in %clk : !seq.clock, in %rst : i1, in %address : i{self.inputs[0].width}"
+        return f"hw.module.extern @{self.name}({ports}, out entry : i{self.outputs['entry'].width})\n"
+
+    def verilog(self) -> str:
+        bits, width = self.inputs[0].width, self.outputs["entry"].width
+        lines = [f"      {bits}'d{i}: entry <= {width}'h{word:x};" for i, word in enumerate(self.words)]
+        return "\n".join(
+            [
+                f"module {self.name}(",
+                "  input clk,",
+                "  input rst,",
+                f"  input [{bits - 1}:0] address,",
+                f"  output reg [{width - 1}:0] entry",
+                ");",
+                "  always_ff @(posedge clk)",
+                "    case (address)",
+                *lines,
+                f"      default: entry <= {width}'h0;",
+                "    endcase",
+                "endmodule",
+                "",
+            ]
+        )

@@ -12,6 +12,7 @@ from moec.backends.hls.rtl.netlist import Module, Port
 from moec.fixed.arithmetic import GATE_BITS
 from moec.fixed.design import Design
 from moec.fixed.model import tile as plan
+from moec.fixed.model.choice import chooses
 from moec.fixed.model.tile import address_bits
 
 NAME = "moec_tile"
@@ -38,6 +39,7 @@ def ports(design: Design) -> list[Port]:
         Port("item_token", token_bits(design)),
         Port("item_weight", GATE_BITS),
         Port("item_last", 1),
+        *([Port("choose", 1)] if chooses(design) else []),
         Port("finish", 1),
         Port("finish_tokens", token_bits(design)),
     ]
@@ -58,8 +60,9 @@ def tile(design: Design) -> Circuit:
     control = state_machine(m, design, items, loaded.kinds, loaded.complete, finish)
     for flag, complete, release in zip(full, loaded.complete, control.release, strict=True):
         m.drive(flag, complete | (flag & ~release))
+    start = (m.input("choose") if chooses(design) else m.constant(0, 1), m.input("finish_tokens"))
     m.output("beat_ready", loaded.ready)
     m.output("item_ready", control.ready)
     m.output("idle", control.idle & ~loaded.busy)
-    modules = datapath(m, library, design, loaded, control)
+    modules = datapath(m, library, design, loaded, control, start)
     return Circuit((*library.modules, *modules, m))

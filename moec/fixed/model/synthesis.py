@@ -10,16 +10,19 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-from moec.fixed.arithmetic import MULTIPLIER_BITS, WIDE
+from moec.fixed.arithmetic import LOGIT_BITS, MULTIPLIER_BITS, SCORE_FRACTION, WIDE, gate_multiplier
 from moec.fixed.design import Design, Memory
 from moec.fixed.limits import ACCUMULATOR_BITS
 from moec.fixed.model import tile
 from moec.fixed.model.blocks import blocks
+from moec.fixed.model.choice import chooses, sums_up
 from moec.fixed.model.geometry import gated, groups, lanes, paired, routes, sum_bits
 from moec.fixed.model.resources import Resources, lane_multipliers, multipliers
-from moec.fixed.spec import Weights
+from moec.fixed.spec import Score, Weights
 from moec.fixed.tables import ENTRIES, ENTRY_BITS
 
+BLOCK_WORDS = 512
+"""Words of a block RAM that is as wide as can be, 72 bits; deeper memories choose between such blocks."""
 FIELD = 18
 """Bits below the second of two products that share a multiplier."""
 PACKED = 8
@@ -30,6 +33,10 @@ LIMIT = 40
 TABLE = 65
 SUM = 3.5
 """Look-up tables a bit of a weighted sum: added up, cleared, rounded, limited."""
+SUM_BITS = 27
+"""Bits of a power of two with 25 fraction bits."""
+SHIFTED, RUNNING, DIVIDED = 3, 7, 5
+"""Look-up tables a bit of a sum of powers: shifted, added up while logits pass, divided by."""
 CONTROL = 200
 REGISTERS = 1.4
 """Registers a look-up table: most of what is computed is registered."""
@@ -46,6 +53,8 @@ def memories(design: Design) -> dict[str, Resources]:
         "sums": (None, tile.sums(design)),
     }
     made = {name: _memory(shape, memory or tile.memory_for(shape)) for name, (memory, shape) in shapes.items()}
+    if chooses(design):
+        made["logits"] = _memory(tile.logits(design), tile.memory_for(tile.logits(design)))
     if gated(design):
         made["gate_values"] = blocks(Memory.LUTRAM, side * WIDE, max(2, groups(design)))
     if tile.has_table(design):
@@ -56,9 +65,15 @@ def memories(design: Design) -> dict[str, Resources]:
 
 def _memory(shape: tile.Shape, memory: Memory) -> Resources:
     one = blocks(memory, shape.width, shape.depth)
-    choices = max(1, shape.write // shape.read)
-    select = shape.read * ceil((choices - 1) / 3)
+    select = _multiplexer(shape.write // shape.read, shape.read)
+    if memory is Memory.BRAM:
+        select += shape.many * _multiplexer(ceil(shape.depth / BLOCK_WORDS), shape.width)
     return Resources(0, one.bram * shape.many, one.uram * shape.many, one.lut * shape.many + select, 0)
+
+
+def _multiplexer(choices: int, width: int) -> int:
+    """Look-up tables that choose between words; each takes in three more."""
+    return width * ceil((choices - 1) / 3) if choices > 1 else 0
 
 
 def _adders(width: int, terms: int, least: int) -> tuple[int, int]:
@@ -87,6 +102,22 @@ def array(design: Design) -> Resources:
     return Resources(multipliers(design), 0, 0, lut, 0)
 
 
+def router(design: Design) -> Resources:
+    """The choice of experts: a sorted list, a sum of powers, a divider, the scale's adders."""
+    spec, bits = design.layer.router, SUM_BITS + (design.layer.experts - 1).bit_length()
+    power, divides = spec.score is Score.SOFTMAX, spec.score is Score.SOFTMAX or spec.renorm
+    entry = 2 * LOGIT_BITS + tile.address_bits(design.layer.experts)
+    lut = 2 * spec.slots * entry + 100
+    if power:
+        lut += SHIFTED * bits + (0 if sums_up(spec) else RUNNING * bits)
+    if divides:
+        lut += DIVIDED * bits
+    factor, _ = gate_multiplier(spec)
+    lut += (factor.bit_count() - 1) * (SCORE_FRACTION + MULTIPLIER_BITS)
+    table = spec.score is not Score.IDENTITY
+    return Resources(int(table), blocks(Memory.BRAM, 2 * ENTRY_BITS, ENTRIES).bram if table else 0, 0, lut, 0)
+
+
 def lane_luts(design: Design) -> int:
     """Look-up tables of a lane: two requantisations, activation, the weighted sum and its rounding."""
     product = ACCUMULATOR_BITS[design.layer.weights] + MULTIPLIER_BITS
@@ -106,6 +137,7 @@ def parts(design: Design) -> dict[str, Resources]:
         "array": array(design),
         "lanes": Resources(side * lane_multipliers(design), 0, 0, side * lane_luts(design), 0),
         "control": Resources(0, 0, 0, hold + operands + CONTROL, 0),
+        **({"router": router(design)} if chooses(design) else {}),
         **memories(design),
     }
 

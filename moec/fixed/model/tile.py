@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from moec.fixed.arithmetic import MULTIPLIER_BITS
+from moec.fixed.arithmetic import LOGIT_BITS, MULTIPLIER_BITS
 from moec.fixed.design import Design, Memory
 from moec.fixed.layout import RECORD_BITS, GateSection, layout
 from moec.fixed.limits import BIAS_BITS
@@ -166,6 +166,12 @@ def sums(design: Design) -> Shape:
 def result_stride(design: Design) -> int:
     """Groups of sums of a token."""
     return ceil(design.layer.width / design.outputs) * geometry.groups(design)
+
+
+def logits(design: Design) -> Shape:
+    """The logits of all tokens, each padded to whole tiles."""
+    lanes, tiles = geometry.lanes(design), geometry.router(design).tiles
+    return Shape(design.tokens * tiles * geometry.groups(design), lanes * LOGIT_BITS, LOGIT_BITS)
 
 
 def has_table(design: Design) -> bool:

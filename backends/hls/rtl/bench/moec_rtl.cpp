@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <vector>
 
 #include "Vmoec_tile.h"
@@ -113,6 +114,23 @@ class Tile {
     while (!top_->idle);
   }
 
+#if MOEC_CHOOSES
+  // Lets the router go over the logits of all tokens.  The lists are [tokens, SLOTS].
+  uint64_t choose(int32_t tokens, int32_t *experts, int32_t *factors) {
+    const uint64_t from = cycle_;
+    top_->choose = 1;
+    top_->finish_tokens = tokens;
+    for (int64_t named = 0; named < tokens * tile::SLOTS;) {
+      tick();
+      top_->choose = 0;
+      if (!top_->choice_valid) continue;
+      experts[named] = top_->choice_expert;
+      factors[named++] = signed_field(&top_->choice_weight, 0, tile::WEIGHT_BITS);
+    }
+    return cycle_ - from;
+  }
+#endif
+
   std::vector<int32_t> logits;
 
  private:
@@ -187,6 +205,18 @@ int moec_rtl(const void *rows, const void *const *weights, int32_t tokens, int32
   return 0;
 }
 
+namespace {
+
+// The logits of the tokens of a task, by its gate.
+uint64_t run_gate(Tile &it, const void *const *weights, int32_t task, const std::vector<int32_t> &tokens) {
+  std::vector<Item> items;
+  for (const int32_t token : tokens) items.push_back({token, 0, token == tokens.back()});
+  const Section gate = {tile::GATE, tile::GATE_START + int64_t(task) * tile::GATE_BEATS, tile::GATE_BEATS};
+  return tokens.empty() ? 0 : it.run(weights, {gate}, items);
+}
+
+}  // namespace
+
 int moec_rtl_logits(const void *rows, const void *const *weights, int32_t tokens, int32_t task, int32_t *logits,
                     uint64_t *cycles) {
 #if MOEC_ROUTES
@@ -195,10 +225,9 @@ int moec_rtl_logits(const void *rows, const void *const *weights, int32_t tokens
   Tile &it = shared_tile();
   it.load_rows(static_cast<const uint8_t *>(rows), tokens);
   it.logits.clear();
-  std::vector<Item> items;
-  for (int32_t token = 0; token < tokens; token++) items.push_back({token, 0, token + 1 == tokens});
-  const Section gate = {tile::GATE, tile::GATE_START + int64_t(task) * tile::GATE_BEATS, tile::GATE_BEATS};
-  const uint64_t taken = tokens ? it.run(weights, {gate}, items) : 0;
+  std::vector<int32_t> all(tokens);
+  std::iota(all.begin(), all.end(), 0);
+  const uint64_t taken = run_gate(it, weights, task, all);
   for (int32_t token = 0; token < tokens; token++)
     for (int32_t i = 0; i < tile::EXPERTS; i++)
       logits[int64_t(token) * tile::EXPERTS + i] = it.logits[int64_t(token) * tile::LOGITS + i];
@@ -208,4 +237,58 @@ int moec_rtl_logits(const void *rows, const void *const *weights, int32_t tokens
   (void)rows, (void)weights, (void)tokens, (void)task, (void)logits, (void)cycles;
   return 1;
 #endif
+}
+
+int moec_rtl_route(const void *rows, const int32_t *tasks, const void *const *weights, int32_t tokens, int32_t *experts,
+                   int32_t *factors, uint64_t *cycles) {
+#if MOEC_CHOOSES
+  if (tokens < 0 || tokens > tile::TOKENS) return 1;
+  std::vector<std::vector<int32_t>> queues(tile::TASKS);
+  for (int32_t token = 0; token < tokens; token++) {
+    const int32_t task = tasks ? tasks[token] : 0;
+    if (task < 0 || task >= tile::TASKS) return 1;
+    queues[task].push_back(token);
+  }
+  const std::lock_guard<std::mutex> guard(one_at_a_time);
+  Tile &it = shared_tile();
+  it.load_rows(static_cast<const uint8_t *>(rows), tokens);
+  uint64_t taken[2] = {};
+  for (int32_t task = 0; task < tile::TASKS; task++) taken[0] += run_gate(it, weights, task, queues[task]);
+  it.logits.clear();
+  if (tokens) taken[1] = it.choose(tokens, experts, factors);
+  if (cycles) std::memcpy(cycles, taken, sizeof taken);
+  return 0;
+#else
+  (void)rows, (void)tasks, (void)weights, (void)tokens, (void)experts, (void)factors, (void)cycles;
+  return 1;
+#endif
+}
+
+int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens) {
+  if (tokens < 0 || tokens > tile::TOKENS) return 1;
+  std::vector<int32_t> experts(tokens * tile::SLOTS), factors(experts.size());
+  if (moec_rtl_route(rows, tasks, weights, tokens, experts.data(), factors.data(), nullptr)) return 1;
+  std::vector<int32_t> visited, first = {0}, token, weight;
+  const auto end_visit = [&](int32_t expert) {
+    if (int32_t(token.size()) == first.back()) return;
+    visited.push_back(expert);
+    first.push_back(int32_t(token.size()));
+  };
+  for (int32_t expert = 0; expert < tile::EXPERTS; expert++) {
+    for (size_t i = 0; i < experts.size(); i++)
+      if (experts[i] == expert) {
+        token.push_back(int32_t(i / tile::SLOTS));
+        weight.push_back(factors[i]);
+      }
+    end_visit(expert);
+  }
+  for (int32_t expert = 0; expert < tile::SHARED; expert++) {
+    for (int32_t i = 0; i < tokens; i++) {
+      token.push_back(i);
+      weight.push_back(1 << tile::WEIGHT_FRACTION);
+    }
+    end_visit(int32_t(tile::EXPERTS) + expert);
+  }
+  return moec_rtl(rows, weights, tokens, int32_t(visited.size()), visited.data(), first.data(), token.data(),
+                  weight.data(), result, nullptr);
 }

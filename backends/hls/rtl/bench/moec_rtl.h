@@ -23,6 +23,20 @@ struct moec_rtl_cycles {
 int moec_rtl(const void *rows, const void *const *weights, int32_t tokens, int32_t visits, const int32_t *expert,
              const int32_t *first, const int32_t *token, const int32_t *weight, void *result, moec_rtl_cycles *cycles);
 
+// The experts of rows and their weights, [tokens, SLOTS] both, the largest logit first.
+//
+//   tasks    of the rows; null where there is one gate
+//   cycles   of all gates' weights and logits, and of the choice: two numbers; may be null
+//
+// Returns 0, or 1 where a number is out of range or the tile has no router.
+int moec_rtl_route(const void *rows, const int32_t *tasks, const void *const *weights, int32_t tokens, int32_t *experts,
+                   int32_t *factors, uint64_t *cycles);
+
+// A whole call: routes the rows, queues them by expert, and gives the rows of y.  The same parameters as `moec_csim`.
+//
+// Returns 0, or 1 where a number is out of range or the tile has no router.
+int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens);
+
 // The logits of rows by the gate of a task, [tokens, EXPERTS], each with 16 fraction bits.
 //
 //   cycles   of the gate's weights and of all rows; may be null

@@ -17,7 +17,8 @@ from moec.fixed.design import Design
 from moec.fixed.layout import layout
 from moec.fixed.packing import pack, pack_rows, unpack_rows
 from moec.fixed.parameters import Parameters
-from moec.fixed.reference import project
+from moec.fixed.reference import Routing, project
+from moec.fixed.vectors import Case
 from moec.fixed.verilated import FOLDER, Visits, command
 
 Integers = NDArray[np.int64]
@@ -25,6 +26,13 @@ Integers = NDArray[np.int64]
 
 def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
     return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def _tasks(case: Case) -> ctypes.c_void_p | None:
+    if case.tasks is None:
+        return None
+    # The array has to live as long as the pointer: ctypes keeps it.
+    return _pointer(case.tasks.astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,29 @@ class Tile:
         assert not failed
         del kept
         return unpack_rows(design, result), [int(each) for each in cycles]
+
+    def route(self, case: Case) -> tuple[Routing, list[int]]:
+        """The tile's choice, and the cycles of logits and of the choice."""
+        weights, kept = self._weights(case.parameters)
+        words = pack_rows(self.design, case.rows)
+        chosen = np.zeros((2, len(case.rows), self.design.layer.router.slots), np.int32)
+        cycles = np.zeros(2, np.uint64)
+        failed = self.library.moec_rtl_route(
+            _pointer(words), _tasks(case), weights, len(case.rows), *map(_pointer, chosen), _pointer(cycles)
+        )
+        assert not failed
+        del kept
+        return Routing(*chosen.astype(np.int64)), [int(each) for each in cycles]
+
+    def call(self, case: Case) -> Integers:
+        """A whole call."""
+        design = self.design
+        weights, kept = self._weights(case.parameters)
+        words = pack_rows(design, case.rows)
+        result = np.zeros((len(case.rows), layout(design).output_words, design.port_bits // 8), np.uint8)
+        assert not self.library.moec_rtl_call(_pointer(words), _tasks(case), weights, _pointer(result), len(case.rows))
+        del kept
+        return unpack_rows(design, result)
 
     def logits(self, parameters: Parameters, rows: Integers, task: int) -> tuple[Integers, int]:
         weights, kept = self._weights(parameters)

@@ -13,6 +13,7 @@ import pytest
 from moec.fixed import reference
 from moec.fixed.layout import layout
 from moec.fixed.model import cycles, geometry
+from moec.fixed.model.choice import choice, chooses
 from moec.fixed.vectors import Case, cases
 from moec.fixed.verilated import Visits, visits
 from tests.backends.hls.rtl.designs import DESIGNS, FEW
@@ -24,7 +25,8 @@ VERILATOR = shutil.which("verilator")
 pytestmark = pytest.mark.skipif(VERILATOR is None, reason="verilator is not installed")
 
 EVERY = [pytest.param(name, marks=() if name in FEW else (pytest.mark.slow,)) for name in DESIGNS]
-ROUTING = [name for name in FEW if geometry.routes(DESIGNS[name])]
+ROUTING = [each for each in EVERY if geometry.routes(DESIGNS[str(each.values[0])])]
+CHOOSING = [each for each in EVERY if chooses(DESIGNS[str(each.values[0])])]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,27 @@ def test_logits(name: str, tile: Callable[[str], Tile]) -> None:
         np.testing.assert_array_equal(got, logits(case.parameters, case.rows, 0), err_msg=case.name)
         busy = len(case.rows) * geometry.router(design).cycles
         assert taken == cycles.overlapped(design, [cycles.Visit(gate.beats, busy)]) + geometry.settled(design)
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_routers(name: str, tile: Callable[[str], Tile]) -> None:
+    it = tile(name)
+    design = it.design
+    for seed in range(5):
+        for case in cases(design.layer, design.tokens, seed=seed):
+            got, taken = it.route(case)
+            want = reference.routing(design.layer, case.parameters, case.rows, case.tasks)
+            np.testing.assert_array_equal(got.experts, want.experts, err_msg=f"{case.name}, seed {seed}")
+            np.testing.assert_array_equal(got.weights, want.weights, err_msg=f"{case.name}, seed {seed}")
+            assert taken[1] == choice(design, len(case.rows))
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_whole_calls(name: str, tile: Callable[[str], Tile]) -> None:
+    it = tile(name)
+    for tokens in (it.design.tokens, 0, 1):
+        for case in cases(it.design.layer, tokens, seed=9):
+            np.testing.assert_array_equal(it.call(case), case.result, err_msg=case.name)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 3])
