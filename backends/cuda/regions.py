@@ -14,6 +14,9 @@ ROW, SCALAR, TOKEN, TOKEN_SCALAR, SLOT, COLUMN, EXPERT = (
 )  # fmt: skip
 
 
+_APPROXIMATE = {"math.exp": "moec::approximate_exp", "arith.divf": "moec::approximate_quotient"}
+
+
 @dataclass(frozen=True)
 class Element:
     """An element of another tensor that a region reads, as `moe.element` does.
@@ -65,13 +68,17 @@ class ScalarFunction:
     results: tuple[str, ...]
 
 
-def scalar_function(region: ir.Region, name: str) -> ScalarFunction:
-    """The device function of an `epilogue` or `finish` region.  Raises Unsupported for what it cannot print."""
+def scalar_function(region: ir.Region, name: str, approximate: bool = False) -> ScalarFunction:
+    """The device function of an `epilogue` or `finish` region.  Raises Unsupported for what it cannot print.
+
+    approximate  if all results are rounded to 16 bits, exponentials and quotients are the device's own approximations
+    """
     block = region.blocks[0]
     names = {argument: f"a{n}" for n, argument in enumerate(block.arguments)}
     elements: dict[Element, str] = {}
     lines: list[str] = []
     *body, end = (op.operation for op in block.operations)
+    approximate = approximate and all(expressions.element_of(v.type) in ("bf16", "f16") for v in end.operands)
 
     def named(value: ir.Value) -> str:
         if value in names:
@@ -92,7 +99,11 @@ def scalar_function(region: ir.Region, name: str) -> ScalarFunction:
             names[result] = named(op.operands[0])
             continue
         type_ = expressions.register_type(op, result.type)
-        text = expressions.apply(op, [named(operand) for operand in op.operands])
+        operands = [named(operand) for operand in op.operands]
+        if approximate and op.name in _APPROXIMATE:
+            text = f"{_APPROXIMATE[op.name]}({', '.join(operands)})"
+        else:
+            text = expressions.apply(op, operands)
         names[result] = f"v{len(lines)}"
         lines.append(f"  const {type_} {names[result]} = {text};")
     given = [f"float a{n}" for n in range(len(block.arguments))]

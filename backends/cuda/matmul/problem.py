@@ -153,7 +153,7 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
 
     rows  where it stores what is combined afterwards, as elements of `rows_type`
     """
-    function = regions.scalar_function(problem.op.regions[0], scope.name(f"{name}_value"))
+    function = regions.scalar_function(problem.op.regions[0], scope.name(f"{name}_value"), approximate=True)
     memory = expressions.MEMORY[function.results[0] if rows is None else rows_type]
     outs: list[Argument] = [TensorPointer(value, f"{memory}*") for value in problem.results or ()]
     if rows is not None:

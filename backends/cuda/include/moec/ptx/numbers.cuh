@@ -49,6 +49,10 @@ MOEC_DEVICE u32 pack<f16>(float low, float high) {
   return r;
 }
 
+// Within 2^-16 of the result, relatively, where |x| < 88; a quotient is 0 where |y| > 2^126.
+MOEC_DEVICE float approximate_exp(float x) { return __expf(x); }
+MOEC_DEVICE float approximate_quotient(float x, float y) { return __fdividef(x, y); }
+
 MOEC_DEVICE int population_count(u32 x) { return __popc(x); }
 // The position of the lowest bit that is set; x is not 0.
 MOEC_DEVICE int lowest_bit(u32 x) { return __ffs((int)x) - 1; }

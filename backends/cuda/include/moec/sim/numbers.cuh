@@ -34,6 +34,9 @@ u32 pack(float low, float high) {
   return from_float<T>(low).bits | (u32)from_float<T>(high).bits << 16;
 }
 
+inline float approximate_exp(float x) { return expf(x); }
+inline float approximate_quotient(float x, float y) { return fabsf(y) > 0x1p126f ? x * 0.0f : x / y; }
+
 inline int population_count(u32 x) { return std::popcount(x); }
 inline int lowest_bit(u32 x) { return std::countr_zero(x); }
 inline int leading_zeros(u32 x) { return std::countl_zero(x); }
