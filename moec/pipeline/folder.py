@@ -40,7 +40,9 @@ def write_project(compilation: "Compilation", backend: ProjectBackend, output: P
     if parallel(kernels) is not None:
         raise _error("E0745", "a layer on a mesh cannot become one board's project", "choose a layout without a mesh")
     with compilation.stage("project"):
-        made = backend.project(kernels, [str(remark) for remark in compilation.report.remarks.entries])
+        made = backend.project(
+            kernels, [f"{remark.pass_name}: {remark.text}" for remark in compilation.report.remarks.entries]
+        )
     files = dict(made.files)
     files["ir/graph.mlir"] = compilation.graph_text.encode()
     files["ir/kernels.mlir"] = compilation.emit("kernels").encode()

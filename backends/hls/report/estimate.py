@@ -19,9 +19,9 @@ from moec.fixed.spec import Weights
 SCHEMA = 1
 
 SAYS = (
-    "Modelled. Cycles are those of the compute tile in rtl/, which a simulation counts exactly, with the memory as "
-    "fast as the board's data sheet says; the clock is what is asked of the tools. No vendor's tool was run and no "
-    "board was measured; power is not modelled."
+    "Modelled. Cycles are those of the compute tile in SystemVerilog, which a simulation counts exactly, with the "
+    "memory as fast as the board's data sheet says; the clock is what is asked of the tools. No vendor's tool was run "
+    "and no board was measured; power is not modelled."
 )
 
 PORTS = (1, 2, 4, 8, 16)

@@ -42,6 +42,7 @@ def test_the_folder_is_a_project(made: Path) -> None:
     for path in ("src/moe_layer.cpp", "report/index.html", "ir/graph.mlir", "source/edge_moe.moe", "README.md"):
         assert path in read.files
     decided = json.loads(read.files["report/estimate.json"])["decisions"]
+    assert not any("/" + EDGE.name in text for text in decided), "where a file lay is nobody's business"
     assert [text.partition(":")[0] for text in decided if "not " not in text][:2] == ["hls-order", "hls-array"]
 
 
