@@ -1,8 +1,7 @@
 """The SystemVerilog of a project, Verilated, as a function on rows of codes.
 
-The tile multiplies, requantises, activates and adds up; which expert sees which token, and with what weight, is decided
-by the integers of `moec.fixed.reference`, of the logits that the tile computes where its array takes the router's
-weights.
+The tile chooses experts, multiplies, requantises, activates and adds up.  A choice that it does not have is made by the
+integers of `moec.fixed.reference`, of the logits that the tile computes where its array takes the router's weights.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from moec.artifact.hls import Folder
 from moec.errors import MoecError, ToolchainError
 from moec.fixed import reference
 from moec.fixed.layout import layout
+from moec.fixed.model.choice import chooses
 from moec.fixed.model.geometry import routes
 from moec.fixed.packing import pack, pack_rows, unpack_rows
 from moec.fixed.parameters import Parameters
@@ -28,6 +28,7 @@ from moec.runtime.hls import build
 from moec.runtime.hls.csim import Bytes, Integers, entry, not_pickled, pointers
 
 LOGITS = "moec_rtl_logits"
+ROUTE = "moec_rtl_route"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Rtl:
         path = build.rtl(project)
         self._entry = entry(path, ENTRY)
         self._logits = entry(path, LOGITS)
+        self._route = entry(path, ROUTE)
 
     def prepare(self, parameters: Parameters) -> Prepared:
         return Prepared(parameters, pack(self._design, parameters))
@@ -83,6 +85,8 @@ class Rtl:
 
     def _routing(self, prepared: Prepared, rows: Integers, tasks: Integers | None) -> Routing:
         layer, parameters = self._design.layer, prepared.parameters
+        if chooses(self._design):
+            return self._chosen(prepared, rows, tasks)
         if not routes(self._design):
             return reference.routing(layer, parameters, rows, tasks)
         found = Routing(*(np.zeros((len(rows), layer.router.slots), np.int64) for _ in range(2)))
@@ -92,6 +96,15 @@ class Rtl:
                 decided = reference.decide(layer.router, gate, self._logits_of(prepared, rows[mine], number))
                 found.experts[mine], found.weights[mine] = decided.experts, decided.weights
         return found
+
+    def _chosen(self, prepared: Prepared, rows: Integers, tasks: Integers | None) -> Routing:
+        words, ports = pack_rows(self._design, rows), pointers(prepared.memory)
+        numbers = np.zeros(len(rows), np.int32) if tasks is None else tasks.astype(np.int32)
+        chosen = np.zeros((2, len(rows), self._design.layer.router.slots), np.int32)
+        lists = [_pointer(one) for one in chosen]
+        if self._route(_pointer(words), _pointer(numbers), ports, len(rows), *lists, ctypes.c_void_p()):
+            raise MoecError("the simulation of a hardware project refused its input")
+        return Routing(*chosen.astype(np.int64))
 
     def _logits_of(self, prepared: Prepared, rows: Integers, task: int) -> Integers:
         words, ports = pack_rows(self._design, rows), pointers(prepared.memory)
