@@ -18,7 +18,8 @@ def codes_to_bytes(codes: Integers, bits: int) -> Bytes:
     """Numbers of 2, 4, 8 or 16 bits, two's complement, one behind another from bit 0 on, [...] to [bytes]."""
     flat = codes.reshape(-1)
     if bits >= 8:
-        return np.frombuffer(flat.astype(f"<i{bits // 8}").tobytes(), np.uint8)
+        data: bytes = flat.astype(f"<i{bits // 8}").tobytes()
+        return np.frombuffer(data, np.uint8)
     many = 8 // bits
     full = np.pad(flat, (0, -len(flat) % many))
     fields: Integers = (full & ((1 << bits) - 1)).reshape(-1, many) << (bits * np.arange(many))

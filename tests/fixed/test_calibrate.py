@@ -35,6 +35,23 @@ LAYERS = {
     "shared": layer(
         expert="swiglu(d, ff)", more=" shared one[2] = swiglu(d, 32) : f32\n shared two = swiglu(d, 32) : f32"
     ),
+    "own": """router own(k) {
+ logits = linear(x, count, bias = true)
+ s      = sigmoid(logits)
+ kept   = buffer(count)
+ pick   = top_k(kept + s, k)
+ chosen_s = s over pick
+ weight = 1.5 * (chosen_s / sum(chosen_s))
+}
+"""
+    + layer(router="own(2)", expert="geglu(d, ff)"),
+    "logits": """router plain(k) {
+ logits = linear(x, count, bias = true)
+ pick   = top_k(logits, k)
+ weight = 0.5 * logits
+}
+"""
+    + layer(router="plain(3)", expert="mlp_relu(d, ff, bias = true)"),
     "given": layer(expert="swiglu(d, ff)", form="int8(per = channel, prequantized = true, x = f32)"),
 }
 
