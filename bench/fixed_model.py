@@ -73,7 +73,7 @@ def train(model: Model, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--board", default="zcu102")
     options = parser.parse_args()
     with TemporaryDirectory() as name, ExitStack() as stack:
@@ -85,15 +85,15 @@ def main() -> None:
         artifact = moec.compile(file, training=True)
         trained = Model([moec.load(artifact, training=True).reset_parameters() for _ in range(2)])
         train(trained, options.steps)
-        x, y = points(8192, 1)
+        x, y = points(4096, 1)
         trained.eval()
         with torch.no_grad():
             exact = trained(x)
-        print(f"trained in f32: {float((exact.argmax(-1) == y).float().mean()):.2%} right\n")
+        print(f"trained in f32: {float((exact.argmax(-1) == y).float().mean()):.2%} right\n", flush=True)
         print("| weights | right | as the model in f32 says | error of each layer |\n|---|---|---|---|")
         for number, format in enumerate(FORMATS):
             file.write_text(source(format))
-            project = moec.compile(file, folder / str(number), target=f"hls:{options.board},rtl=no,tokens=8192")
+            project = moec.compile(file, folder / str(number), target=f"hls:{options.board},rtl=no,tokens=1024")
             layers = [moec.load(project, rtl=False) for _ in range(2)]
             model = Model(layers)
             model.load_state_dict(trained.state_dict())
