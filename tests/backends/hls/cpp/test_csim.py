@@ -13,7 +13,7 @@ from tests.backends.hls.cpp.designs import DESIGNS, design
 from tests.backends.hls.cpp.projects import make, write
 from tests.fixed.layers import layers
 
-QUICK = ("edge", "shared", "tokens")
+QUICK = ("edge", "shared")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tests.backends.hls.cpp.projects import ap_types, write
 
 BOUNDED = Path(__file__).parent / "bounded"
 SECONDS = 60
+QUICK = ("shared", "tokens")
 
 
 def concurrent(source: str) -> str:
@@ -59,7 +60,7 @@ def run(design: Design, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "shared" else pytest.mark.slow) for name in DESIGNS]
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DESIGNS]
 )
 def test_nothing_waits_for_ever(name: str, tmp_path: Path) -> None:
     said = run(DESIGNS[name], tmp_path)
