@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from moec.backends.base import unsupported
@@ -67,10 +68,7 @@ def _fastest(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> AnyTile:
     times = [sum(cost.seconds(of, tile, device, rows) / rows for rows in _TYPICAL_ROWS) for tile in fitting]
     # A wider tile asks the cache for less: of tiles that are about as fast, the widest.
     best = [tile for tile, time in zip(fitting, times, strict=True) if _NOTABLE * time <= min(times)][-1]
-    stages = min(_MOST_STAGES, _stages(best, room))
-    if isinstance(best, WarpgroupTile):
-        return WarpgroupTile(best.products, best.width, stages)
-    return WarpTile(best.products, best.rows, best.width, min(4, stages), best.down, best.across)
+    return replace(best, stages=min(_MOST_STAGES, _stages(best, room)))
 
 
 def _stages(tile: WarpgroupTile | WarpTile, room: int) -> int:
