@@ -117,7 +117,7 @@ def _differentiate(ctx: Any, seeds: list[torch.Tensor | None]) -> tuple[list[tor
     if any(seed is not None for seed in seeds):
         tensors = ctx.saved_tensors
         inputs, weights = tensors[:count], tensors[count : count + weight_count]
-        given = [_seed(seeds[i], step, i, inputs[0].shape[0]) for i in step.seeds]
+        given = [_seed(seeds[i], step, i, inputs[0]) for i in step.seeds]
         gradients = torch.ops.moec.backward(
             list(inputs), list(weights), list(tensors[count + weight_count :]), given, artifact, variant
         )
@@ -126,11 +126,14 @@ def _differentiate(ctx: Any, seeds: list[torch.Tensor | None]) -> tuple[list[tor
     return found[:count], found[count:], None, None  # type: ignore[return-value]
 
 
-def _seed(given: torch.Tensor | None, step: Step, index: int, tokens: int) -> torch.Tensor:
-    """The gradient of result `index` as the kernels read it; zeros where nothing depends on that result."""
+def _seed(given: torch.Tensor | None, step: Step, index: int, like: torch.Tensor) -> torch.Tensor:
+    """The gradient of result `index` as the kernels read it; zeros where nothing depends on that result.
+
+    like: the first input, for the number of tokens and the device
+    """
     result = step.results[index]
     if given is None:
-        return torch.zeros(result.shape(tokens), dtype=result.dtype, device="cpu")
+        return torch.zeros(result.shape(like.shape[0]), dtype=result.dtype, device=like.device)
     return given.contiguous()
 
 

@@ -22,7 +22,7 @@ def total(losses: Sequence[Loss], tensors: Mapping[str, torch.Tensor]) -> torch.
     tensors  of these names, as far as losses need them: `probability` f32 [T, E], `count` i32 [E] (how often each
              expert was chosen), `z` f32 [T, 1]
     """
-    value = torch.zeros((), dtype=torch.float64, device="cpu")
+    value = torch.zeros((), dtype=torch.float64, device=next(iter(tensors.values())).device)
     for loss in losses:
         if loss.kind == "balance":
             everywhere = loss.over == "global" and dist.is_available() and dist.is_initialized()
@@ -41,7 +41,7 @@ def _balance(probability: torch.Tensor, count: torch.Tensor, everywhere: bool) -
     if not everywhere:
         share = choices / choices.sum().clamp(min=1)
         return experts * (share * mass).sum() / max(tokens, 1)
-    batch = torch.cat([choices, mass.detach(), torch.full((1,), tokens, dtype=torch.float64, device="cpu")])
+    batch = torch.cat([choices, mass.detach(), mass.new_full((1,), tokens)])
     dist.all_reduce(batch)
     choices, everyones_mass, all_tokens = batch[:experts], batch[experts:-1], batch[-1].clamp(min=1)
     share = choices / choices.sum().clamp(min=1)

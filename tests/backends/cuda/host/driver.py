@@ -20,6 +20,9 @@ import torch
 import tvm_ffi
 
 from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.backend import CudaBackend
+from moec.backends.cuda.targets import architectures
+from moec.pipeline import Compilation
 from tests.backends.cuda import simulator
 
 _KERNEL = re.compile(r"MOEC_KERNEL\([^)]*\)\s*(\w+)\s*\(")
@@ -35,6 +38,17 @@ class Simulator:
     def compile(self, source: str, arch: Arch) -> bytes:
         with _ONE_AT_A_TIME:
             return simulator.library(source, tuple(_KERNEL.findall(source))).read_bytes()
+
+
+def compiled(text: str, target: str, folder: Path, training: bool = False) -> Path:
+    """The artifact of a `.moe` file, or of a module as it is, for a target `cuda:...`."""
+    file = folder / ("layer.mlir" if text.lstrip().startswith("module") else "layer.moe")
+    file.write_text(text)
+    passes = () if file.suffix == ".mlir" else None
+    compilation = Compilation(file, target=target, passes=passes, training=training)
+    compilation.__dict__["backend"] = CudaBackend(architectures(target.partition(":")[2]), Simulator())
+    compilation.write(file.with_suffix(".so"))
+    return file.with_suffix(".so")
 
 
 @cache

@@ -11,13 +11,11 @@ import torch
 import moec
 from moec import oracle
 from moec.artifact.container import GRAPH_IR, read
-from moec.backends.cuda.backend import CudaBackend
-from moec.backends.cuda.targets import architectures
 from moec.dialect import context
 from moec.errors import LayoutError
-from moec.pipeline import Compilation, ir_text
+from moec.pipeline import ir_text
 from moec.runtime.module import Layer
-from tests.backends.cuda.host.driver import Simulator
+from tests.backends.cuda.host.driver import compiled
 from tests.backends.cuda.host.tensors import cuda
 
 ROUTED = """edition 1
@@ -41,13 +39,8 @@ CAPABILITIES = {"sm_80": 80, "sm_90a": 90}
 
 @pytest.fixture(scope="module", params=FILES)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    file = folder / "layer.moe"
-    file.write_text(FILES[request.param])
-    compilation = Compilation(file, target="cuda")
-    compilation.__dict__["backend"] = CudaBackend(architectures(",".join(CAPABILITIES)), Simulator())
-    compilation.write(folder / "layer.so")
-    return folder / "layer.so"
+    target = f"cuda:{','.join(CAPABILITIES)}"
+    return compiled(FILES[request.param], target, tmp_path_factory.mktemp(request.param))
 
 
 class Case:

@@ -26,7 +26,7 @@ def functions() -> Functions:
     patch = pytest.MonkeyPatch()
     patch.setitem(emitters.EMITTERS, "moe.matmul", f"{toy.__name__}:emit")
     backend = CudaBackend(architectures("sm_80,sm_90a"), Simulator())
-    library = backend.compile(ir.Module.parse(toy.MODULE, context()), ["generic"])
+    library = backend.compile(ir.Module.parse(toy.MODULE, context()))
     patch.undo()
     assert library.cuda is not None
     assert [stack.parameters for stack in library.cuda.stacks] == [(0,), (1,)]

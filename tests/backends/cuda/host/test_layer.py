@@ -9,28 +9,21 @@ import torch
 
 import moec
 from moec.backends.cuda import emitters
-from moec.backends.cuda.backend import CudaBackend
-from moec.backends.cuda.targets import architectures
-from moec.errors import CudaError, DeviceError, DtypeError, UnsupportedGpu, WeightsError
-from moec.pipeline import Compilation
+from moec.errors import CudaError, DeviceError, DtypeError, GradientError, UnsupportedGpu, WeightsError
 from moec.runtime.module import Layer
 from tests.backends.cuda.host import toy
-from tests.backends.cuda.host.driver import Simulator
+from tests.backends.cuda.host.driver import compiled
 from tests.backends.cuda.host.tensors import STREAM, CudaTensor, cuda
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy layer as an artifact."""
-    folder = tmp_path_factory.mktemp("toy")
-    (folder / "toy.mlir").write_text(toy.MODULE)
     patch = pytest.MonkeyPatch()
     patch.setitem(emitters.EMITTERS, "moe.matmul", f"{toy.__name__}:emit")
-    compilation = Compilation(folder / "toy.mlir", target="cuda:sm_80,sm_90a", passes=())
-    compilation.__dict__["backend"] = CudaBackend(architectures("sm_80,sm_90a"), Simulator())
-    compilation.write(folder / "toy.so")
+    made = compiled(toy.MODULE, "cuda:sm_80,sm_90a", tmp_path_factory.mktemp("toy"))
     patch.undo()
-    return folder / "toy.so"
+    return made
 
 
 @pytest.fixture
@@ -135,3 +128,12 @@ def test_a_driver_that_fails_is_no_end(layer: Layer) -> None:
         with fake.failing("cuLaunchKernel", 719), pytest.raises(CudaError, match="Toy on cuda:0: launching the kernel"):
             layer(x.to("cuda:0"))
         assert layer(x.to("cuda:0")).shape == (4, 3)
+
+
+def test_gradients_of_a_layer_for_inference_are_refused(layer: Layer) -> None:
+    assert layer.manifest.cuda is not None
+    assert not layer.manifest.cuda.training
+    with cuda(90):
+        layer.to("cuda:0")
+        with pytest.raises(GradientError, match="compiled without its backward"):
+            layer(torch.randn(2, 8).to("cuda:0").requires_grad_())
