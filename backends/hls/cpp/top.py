@@ -23,7 +23,7 @@ def source(design: Design) -> str:
     layer = design.layer
     ports = [argument for argument in arguments(design) if argument.name.startswith("weights")]
     side = lanes(design)
-    words = {
+    words: dict[str, str | int] = {
         "layer": layer.name,
         "board": design.board.name,
         "name": NAME,

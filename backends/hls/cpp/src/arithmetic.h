@@ -12,9 +12,9 @@ static int clamp(product_t value) {
 }
 
 // value / 2^places to the nearest, halves up.
-static product_t rounded(total_t value, int places) {
+static product_t rounded(ap_int<48> value, int places) {
 #pragma HLS inline
-  return (value + (total_t(1) << (places - 1))) >> places;
+  return (value + (ap_int<48>(1) << (places - 1))) >> places;
 }
 
 static multiplier_t multiplier_of(record_t record) {
@@ -43,7 +43,7 @@ static product_t scaled(sum_t value, record_t record) {
 // Between the entries of a table of 512; `position` has FRACTION bits behind the entry's number, the result has 2 bits
 // more than that behind its point.
 template <int FRACTION>
-static total_t interpolate(record_t entry, ap_uint<FRACTION> fraction) {
+static ap_int<48> interpolate(record_t entry, ap_uint<FRACTION> fraction) {
 #pragma HLS inline
   const ap_uint<18> base = entry.range(17, 0);
   const ap_int<18> step = entry.range(35, 18);

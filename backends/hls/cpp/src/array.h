@@ -80,7 +80,7 @@ static void finish(const waiting_t &waiting, int turn, record_t scalars, const r
     }
     const wide_t wide = clamp<16>(value);
     if (waiting.second) {
-      totals[token][output] += wide * waiting.item.factor;
+      totals[token][output] += ap_fixed<16, 16>(wide) * waiting.item.factor;
     } else if (gated && waiting.group % 2 == 0) {
       held[waiting.row][channel] = activate(wide, table);
     } else {

@@ -140,7 +140,7 @@ static void store_rows(const total_t totals[TOKENS][TOTAL_LENGTH], int tokens, w
       for (int code = 0; code < codes; code++) {
 #pragma HLS unroll
         const int channel = number * codes + code;
-        const wide_t result = channel < WIDTH ? clamp<16>(rounded(totals[token][channel], FACTOR_FRACTION)) : 0;
+        const result_t result = channel < WIDTH ? totals[token][channel] : total_t(0);
         word.range(code * 16 + 15, code * 16) = result.range(15, 0);
       }
       to[token * OUTPUT_WORDS + number] = word;

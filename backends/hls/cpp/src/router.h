@@ -8,7 +8,7 @@
 static void list_tokens(const int task[TOKENS], int tokens, item_t queue[QUEUE_LENGTH], plan_t &plan) {
 #pragma HLS inline off
   item_t item;
-  item.factor = factor_t(1) << FACTOR_FRACTION;
+  item.factor = 1;
   for (int token = 0; token < tokens; token++) {
 #pragma HLS pipeline II = 1
 #pragma HLS loop_tripcount max = TOKENS
@@ -93,7 +93,7 @@ static void pick(const logit_t logits[TOKENS][LOGIT_LENGTH], const choice_t sele
       pick_t made;
       made.valid = valid;
       made.expert = valid ? experts[slot] : ap_uint<EXPERT_BITS>(0);
-      made.factor = valid ? clamp<18>(scaled(shares[slot], FACTOR_RECORD)) : 0;
+      made.factor.range(17, 0) = valid ? clamp<18>(scaled(shares[slot], FACTOR_RECORD)) : 0;
       picks[token * SLOTS + slot] = made;
       if (valid) counts[made.expert]++;  // of a token, no expert comes twice
     }

@@ -23,18 +23,17 @@ typedef ap_int<DIGIT_BITS> weight_t;         // a weight as the array takes it: 
 typedef ap_int<ACCUMULATOR_BITS> sum_t;      // bias + sum of products
 typedef ap_int<16> wide_t;                   // pre-activation, activation, an expert's result
 typedef ap_int<ACCUMULATOR_BITS + 18> product_t;  // a sum times a multiplier of 17 bits, and rounded
-typedef ap_int<48> total_t;                  // sum of weighted results
 typedef ap_int<24> logit_t;                  // 16 fraction bits
 typedef ap_int<26> choice_t;                 // a score and what is added to it for the choice
 typedef ap_int<25> share_t;                  // a weight of an expert, 16 fraction bits
-typedef ap_int<18> factor_t;                 // the same as results are multiplied with, FACTOR_FRACTION fraction bits
 typedef ap_uint<64> record_t;                // of a channel, of a table's entry, of an expert's scalars
 typedef ap_uint<17> multiplier_t;
 typedef ap_uint<6> shift_t;
 
-// The same numbers, for a reader: where the binary point is.
-typedef ap_fixed<24, 8> real_logit_t;
-typedef ap_fixed<18, 18 - FACTOR_FRACTION> real_factor_t;
+// Numbers whose point does not depend on data.
+typedef ap_fixed<18, 18 - FACTOR_FRACTION> factor_t;  // what an expert's result is multiplied with
+typedef ap_fixed<48, 48 - FACTOR_FRACTION> total_t;   // sum of an expert's results times their factors, exact
+typedef ap_fixed<16, 16, AP_RND, AP_SAT_SYM> result_t;
 
 // Weights that the array takes in one cycle.
 struct tile_t {
