@@ -48,6 +48,11 @@ def _ram(name: str, style: str, depth: int, width: int) -> Module:
     return m
 
 
+def _above(m: Module, address: Net, bit: int) -> Net:
+    """The bits of an address from `bit` on; 0 where it has none."""
+    return address.bits(bit, address.width - bit) if address.width > bit else m.constant(0, 1)
+
+
 def buffer(
     m: Module, library: Library, memory: Memory, shape: Shape, name: str, we: Net, waddr: Net, wdata: Net, raddr: Net
 ) -> Net:
@@ -59,14 +64,14 @@ def buffer(
     bits = address_bits(shape.depth)
     if shape.many > 1:
         inside = (shape.many - 1).bit_length()
-        number, word = waddr.bits(0, inside), waddr.bits(inside, waddr.width - inside)
+        number, word = waddr.bits(0, inside), _above(m, waddr, inside)
         parts = []
         for part in range(shape.many):
             ports = {"we": we & number.eq(part), "waddr": word.unsigned(bits), "wdata": wdata}
             parts.append(m.instance(ram, f"{name}_{part}", {**ports, "raddr": raddr.unsigned(bits)})["rdata"])
         return m.pack(parts)
     inside = (shape.write // shape.read - 1).bit_length()
-    word = raddr.bits(inside, raddr.width - inside).unsigned(bits)
+    word = _above(m, raddr, inside).unsigned(bits)
     ports = {"we": we, "waddr": waddr.unsigned(bits), "wdata": wdata, "raddr": word}
     whole = m.instance(ram, name, ports)["rdata"]
     if not inside:

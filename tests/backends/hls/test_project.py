@@ -162,6 +162,12 @@ def test_the_tile_is_written_unless_it_is_left_out(made: Path, tmp_path: Path) -
     assert text.encode() == files["rtl/moec_tile.sv"]
 
 
+@pytest.mark.skipif(find_spec("circt") is None, reason="CIRCT is not installed")
+def test_a_call_may_have_one_token(tmp_path: Path) -> None:
+    files = hls.read(compile(EDGE, tmp_path / "out", defines=SMALL, target="hls:kv260,tokens=1")).files
+    assert b"module moec_tile(" in files["rtl/moec_tile.sv"]
+
+
 def test_without_circt_the_tile_is_refused_and_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moec.backends.hls.rtl.project.find_spec", lambda name: None)
     with pytest.raises(DiagnosticError, match="rtl=no"):
