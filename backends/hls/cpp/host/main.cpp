@@ -1,7 +1,10 @@
 // Runs the kernel on a board through XRT: `moe_host moe_layer.xclbin FOLDER`.
 //
-// FOLDER holds what `packing.pack`, `packing.pack_rows` of `moec.fixed` make: weights0.bin, weights1.bin ... (one for
-// each port), rows.bin, and tasks.bin where the router has tasks.  result.bin is written there.
+// FOLDER holds, as Python writes them with `layer = moec.load("this project")`:
+//   weights0.bin, weights1.bin ...  for each port, `layer.memory()[port].tobytes()`
+//   rows.bin                        `moec.fixed.packing.pack_rows(layer.project.design, codes).tobytes()`
+//   tasks.bin                       int32 numbers, where the router has tasks
+// result.bin is written there.
 #include <cstdio>
 #include <fstream>
 #include <iterator>

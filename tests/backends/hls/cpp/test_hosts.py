@@ -22,7 +22,7 @@ TOKENS = 2 * DESIGN.tokens + 3
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     write(DESIGN, folder)
-    done = make(folder, "libcsim.so")
+    done = make(folder, "library")
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -34,9 +34,9 @@ def case() -> Case:
 
 def test_xrt(project: Path, case: Case, tmp_path: Path) -> None:
     program = tmp_path / "moe_host"
-    sources = [f"-I{BOARDS}", f"-I{project}/src", project / "host" / "main.cpp", project / "libcsim.so"]
+    sources = [f"-I{BOARDS}", f"-I{project}/src", project / "host" / "main.cpp", project / "build" / "libcsim.so"]
     subprocess.run(
-        ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *sources, f"-Wl,-rpath,{project}", "-o", program],
+        ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *sources, f"-Wl,-rpath,{project}/build", "-o", program],
         check=True,
     )
     for port, words in enumerate(packing.pack(DESIGN, case.parameters)):
@@ -61,7 +61,7 @@ def test_pynq(project: Path, case: Case, tmp_path: Path) -> None:
     np.save(tmp_path / "tasks.npy", case.tasks.astype(np.int32))
     program = f"""
 import numpy as np, pynq
-pynq.LIBRARY = {str(project / "libcsim.so")!r}
+pynq.LIBRARY = {str(project / "build" / "libcsim.so")!r}
 from moe_layer import MoeLayer
 layer = MoeLayer("moe_layer.xclbin", np.load("weights.npy"))
 np.save("result.npy", layer(np.load("rows.npy"), np.load("tasks.npy")))
