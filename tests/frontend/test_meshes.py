@@ -187,7 +187,7 @@ STATEMENT = st.one_of(
 
 
 @given(st.lists(STATEMENT, max_size=5))
-@settings(max_examples=150)
+@settings(max_examples=75)
 def test_any_layout(statements: list[str]) -> None:
     text = HEAD + "layout Serve for Demo on Pod under Chat {\n" + "\n".join(statements) + "\n}\n"
     try:

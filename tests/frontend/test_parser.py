@@ -94,13 +94,13 @@ def test_any_text(text: str) -> None:
 
 
 @given(soup)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_words(text: str) -> None:
     check_total(text)
 
 
 @given(st.text(alphabet='xy=+-*/%<>!?:,;.()[]{}"# \t\r\n019e', max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_marks(text: str) -> None:
     check_total(text)
 

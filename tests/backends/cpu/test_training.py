@@ -21,9 +21,14 @@ TOLERANCE = {"f32": 2e-4, "bf16": 0.02}
 
 # nothing a multiple of anything; several units of both forms of weights and rows of several chunks
 SMALL, LONG = (33, 7, 5, 3), (620, 130, 3, 2)
-CASES = [(SMALL, "f32"), (SMALL, "bf16"), (LONG, "bf16"), (LONG, "f32"), ((1, 1, 1, 1), "bf16")]
+TINY = (1, 1, 1, 1)
+CASES = [(SMALL, "f32"), (SMALL, "bf16"), (LONG, "bf16"), (LONG, "f32"), (TINY, "bf16")]
 
-trained = cache(lambda size, dtype: Trained(Sizes(*size, dtype), VARIANTS))
+
+@cache
+def trained(size: tuple[int, int, int, int], dtype: str) -> Trained:
+    """In all variants; what has neither a whole vector nor a unit anywhere only in the widest and in the narrowest."""
+    return Trained(Sizes(*size, dtype), VARIANTS if size != TINY else (VARIANTS[0], VARIANTS[-1]))
 
 
 def _oracle(layer: Trained, given: Mapping[str, torch.Tensor], entry: str) -> dict[str, np.ndarray]:
@@ -45,7 +50,7 @@ def test_forward_and_backward(size: tuple[int, int, int, int], dtype: str) -> No
     for tokens in (0, 1, 13, 300):
         given = layer.sizes.given(tokens, seed=tokens)
         wanted = None
-        for number, variant in enumerate(VARIANTS):
+        for number, variant in enumerate(layer.variants):
             forward = layer.call("forward", given, tokens, variant=number, threads=2)
             if wanted is None:  # choices may differ where scores all but tie, so that all go on from these
                 saved = forward
