@@ -45,11 +45,11 @@ def pair(inputs: int, weight_bits: int, sum_bits: int) -> Module:
         weights = m.register(m.join(high, m.constant(0, FIELD)).signed(width) + low.signed(width))
         products.append(m.register(x.signed(width + 8) * weights.signed(width + 8)))
     sums = _sum(m, products, max(1, inputs // (PACKED << (8 - weight_bits))))
-    low = [m.register(value.bits(0, FIELD)) for value in sums]
+    lower = [m.register(value.bits(0, FIELD)) for value in sums]
     rest = sums[0].width - FIELD
-    high = [m.register(value.bits(FIELD, rest) + value.bits(FIELD - 1, 1).unsigned(rest)) for value in sums]
-    for name, terms in (("sum0", low), ("sum1", high)):
-        (value,) = _sum(m, terms, 1)
+    upper = [m.register(value.bits(FIELD, rest) + value.bits(FIELD - 1, 1).unsigned(rest)) for value in sums]
+    for name, fields in (("sum0", lower), ("sum1", upper)):
+        (value,) = _sum(m, fields, 1)
         m.output(name, _total(m, value, m.input("first"), m.input("valid"), f"{name}_held", sum_bits))
     return m
 

@@ -116,10 +116,12 @@ def state_machine(
     here = m.choose(bank, available[1], available[0])
     ready = (wait & here) | (ends & ~item_last)
     taken = items.valid & ready
-    settling = m.state("settling", 8)
+    settled_bits = geometry.settled(design).bit_length()
+    settling = m.state("settling", settled_bits)
     settled = settling.eq(0)
     m.drive(
-        settling, m.choose(ends, m.constant(geometry.settled(design), 8), m.choose(settled, settling, settling - 1))
+        settling,
+        m.choose(ends, m.constant(geometry.settled(design), settled_bits), m.choose(settled, settling, settling - 1)),
     )
     idle = wait & ~here & settled
     starts = idle & finish[0]

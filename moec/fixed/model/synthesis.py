@@ -8,7 +8,7 @@ designs; registers are a share of them.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
+from math import ceil, log2
 
 from moec.fixed.arithmetic import LOGIT_BITS, MULTIPLIER_BITS, SCORE_FRACTION, WIDE, gate_multiplier
 from moec.fixed.design import Design, Memory
@@ -22,7 +22,8 @@ from moec.fixed.spec import Score, Weights
 from moec.fixed.tables import ENTRIES, ENTRY_BITS
 
 BLOCK_WORDS = 512
-"""Words of a block RAM that is as wide as can be, 72 bits; deeper memories choose between such blocks."""
+"""Words of a block RAM that is as wide as can be, 72 bits.  Deeper memories are of narrower blocks, as far as they have
+as many words, and choose between them: about two more address bits take a look-up table for each bit that is read."""
 FIELD = 18
 """Bits below the second of two products that share a multiplier."""
 PACKED = 8
@@ -65,15 +66,11 @@ def memories(design: Design) -> dict[str, Resources]:
 
 def _memory(shape: tile.Shape, memory: Memory) -> Resources:
     one = blocks(memory, shape.width, shape.depth)
-    select = _multiplexer(shape.write // shape.read, shape.read)
-    if memory is Memory.BRAM:
-        select += shape.many * _multiplexer(ceil(shape.depth / BLOCK_WORDS), shape.width)
+    select = shape.read * ceil((shape.write // shape.read - 1) / 3) if shape.write > shape.read else 0
+    deep = ceil(shape.depth / BLOCK_WORDS)
+    if memory is Memory.BRAM and deep > 1:
+        select += round(shape.many * shape.width * max(1.0, log2(deep) / 2))
     return Resources(0, one.bram * shape.many, one.uram * shape.many, one.lut * shape.many + select, 0)
-
-
-def _multiplexer(choices: int, width: int) -> int:
-    """Look-up tables that choose between words; each takes in three more."""
-    return width * ceil((choices - 1) / 3) if choices > 1 else 0
 
 
 def _adders(width: int, terms: int, least: int) -> tuple[int, int]:

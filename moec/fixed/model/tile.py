@@ -80,7 +80,7 @@ TABLE = 0
 def kinds(design: Design) -> tuple[Kind, ...]:
     """Routed experts, shared experts if there are any, and the gate where the array multiplies weights like its."""
     layer, where = design.layer, layout(design)
-    found = []
+    found: list[Kind] = []
     for expert, section in ((layer.routed, where.expert), (layer.common, where.common)):
         if expert is not None and section is not None:
             first = (section.channels.beats, section.tiles.beats)

