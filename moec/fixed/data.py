@@ -24,6 +24,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _WIDEST = 2**16
 _MOST = 2**31 - 1
+MOST_ITEMS = 2**20
+"""Pairs of a token and an expert in one call: more than any device keeps, and few enough to be gone through."""
+
 _PORT_BITS = (64, 128, 256, 512, 1024)
 
 
@@ -57,6 +60,8 @@ def read_design(data: object) -> Design:
         if value.bit_count() > 1:
             raise ValueError(f"design.{name} must be a power of two, not {value}")
     _within("design.tokens", design.tokens, 1, _WIDEST)
+    items = design.tokens * (design.layer.router.slots + design.layer.shared)
+    _within("what design.tokens have to be computed by experts", items, 1, MOST_ITEMS)
     if design.port_bits not in _PORT_BITS or design.port_bits > design.board.port_bits:
         raise ValueError(f"design.port_bits cannot be {design.port_bits} on a board of {design.board.port_bits}")
     return design

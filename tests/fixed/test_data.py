@@ -57,10 +57,14 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("ports", 3, "power of two"),
         ("port_bits", 256, "design.port_bits"),
         ("tokens", 0, "design.tokens"),
+        ("layer.shared", 2**16, "computed by experts"),
         ("order", "sideways", "must be one of expert, token"),
         ("layer", [], "must be an object"),
     ],
 )
 def test_what_is_wrong_is_named(path: str, value: Any, said: str) -> None:
+    data = changed(path, value)
+    if path == "layer.shared" and value > 1:
+        data["layer"]["common"] = data["layer"]["routed"]
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
-        read_design(changed(path, value))
+        read_design(data)
