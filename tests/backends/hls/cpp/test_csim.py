@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -66,3 +68,12 @@ def test_a_wrong_result_is_found(tmp_path: Path) -> None:
     done = make(tmp_path, "csim")
     assert done.returncode != 0
     assert "FAIL" in done.stdout
+
+
+def test_missing_headers_are_named(tmp_path: Path) -> None:
+    write(DESIGNS["one"], tmp_path)
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    done = subprocess.run(["make", "csim", "AP_TYPES=/nowhere"], cwd=tmp_path, text=True, stderr=subprocess.PIPE)
+    assert done.returncode != 0
+    assert "no ap_int.h: pip install --no-deps hls4ml, or make AP_TYPES=folder" in done.stderr
