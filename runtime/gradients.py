@@ -162,11 +162,3 @@ def for_inference_only(layer: str) -> str:
         "`moec compile --training` (`moec.compile(..., training=True)`) and load it with "
         "`moec.load(path, training=True)`, or call it under `torch.no_grad()`."
     )
-
-
-def not_on(device: torch.device, layer: str) -> str:
-    """What to say where a gradient, or an auxiliary loss, is needed on a CUDA device."""
-    return (
-        f"{layer}: on {device} there is code for inference only. Call it under `torch.no_grad()` after `layer.eval()`, "
-        "or train it on the CPU."
-    )

@@ -17,7 +17,6 @@ from moec.runtime.checks import Signature
 from moec.runtime.containers import TABLES, Weights, stands_in
 from moec.runtime.cuda.moving import places, settle
 from moec.runtime.cuda.opened import compiled_for_cpu, opened
-from moec.runtime.cuda.operator import trains
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
 from moec.runtime.native import Kernel
@@ -320,10 +319,6 @@ class Layer(Weights):
         if step is None:
             if needed:
                 raise GradientError(gradients.for_inference_only(self.manifest.layer))
-            return False
-        if self._store.device.type != "cpu" and not trains(self._artifact):
-            if needed or (self.training and step.losses):
-                raise GradientError(gradients.not_on(self._store.device, self.manifest.layer))
             return False
         if len(ordinary) == len(self._places):
             return needed or self.training

@@ -9,8 +9,8 @@ import torch
 
 from bench.cuda.shapes import Shape
 
-TOLERANCE = 1e-2
-"""Relative error of a token's row: three roundings to bf16 make about 4e-3."""
+TOLERANCE = 2e-2
+"""Relative error of a row: three roundings to bf16 make 4e-3 of a wide one and up to 1e-2 of a narrow one."""
 
 _TOO_CLOSE = 1e-3
 """Logits that differ by less may be ordered either way in f32."""

@@ -50,7 +50,7 @@ class Cuda:
     """The code for CUDA devices.
 
     architectures    in the order of the numbers that `cuda_architecture` gives
-    stacks           what `cuda_bind` takes, in order; a parameter that is in none is not read
+    stacks           what `cuda_run_bind` takes, in order; a parameter that is in none is not read
     deterministic    the same call on the same device gives the same bits
     batch_invariant  a token's bits do not depend on how many other tokens there are
     training         the layer can be trained there, too

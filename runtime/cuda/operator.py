@@ -57,12 +57,6 @@ def backward(
     return results
 
 
-def trains(artifact: str) -> bool:
-    """Whether an artifact's layer can be trained on CUDA devices."""
-    cuda = pinned(artifact).manifest.cuda
-    return cuda is not None and cuda.training
-
-
 def _opened(artifact: str, inputs: _Tensors, weights: _Tensors) -> tuple[Opened, torch.device]:
     device = inputs[0].device
     for tensor in (*inputs, *weights):
