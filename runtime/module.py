@@ -374,7 +374,8 @@ class Layer(Weights):
     def _missing_weights(self) -> Sequence[str]:
         if not torch.compiler.is_compiling() and not self._store.missing:  # torch's compiler would guard on the latter
             return ()
-        return self._store.missing_now()
+        names: Sequence[str] = self._store.missing_now()
+        return names
 
     def _require_weights(self) -> None:
         require_weights(self.manifest.layer, self._missing_weights())
