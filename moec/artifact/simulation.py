@@ -6,6 +6,8 @@ CSIM_SOURCES = ("csim/library.cpp", "src/moe_layer.cpp")
 """What is compiled, by paths below the project's folder."""
 CSIM_INCLUDES = ("src", "csim")
 CSIM_FLAGS = ("-std=c++14", "-O2", "-fPIC", "-shared", "-w")
+"""Flags of g++, beside a folder with `ap_int.h`, `ap_fixed.h` and `hls_stream.h`: `include/` of Vitis HLS, or
+`templates/vivado/ap_types` of the wheel `hls4ml`."""
 
 CSIM_ENTRY = "moec_csim"
 """What the csim library gives:

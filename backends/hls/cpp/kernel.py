@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moec.artifact.simulation import CSIM_SOURCES
 from moec.fixed.design import Design
 
 NAME = "moe_layer"
@@ -12,22 +13,8 @@ NAME = "moe_layer"
 SOURCES = ("src/moe_layer.cpp",)
 """What is synthesised; the headers beside it are included by it."""
 
-LIBRARY = ("csim/library.cpp", *SOURCES)
-"""What `g++ -std=c++14 -O2 -fPIC -shared -Wno-unknown-pragmas -Isrc -I$AP_TYPES` makes the csim library of.
-
-`AP_TYPES` is a folder with `ap_int.h`, `ap_fixed.h` and `hls_stream.h`: `include/` of Vitis HLS, or
-`templates/vivado/ap_types` of the wheel `hls4ml`.
-"""
-
-ENTRY = "moec_csim"
-"""What the csim library gives:
-
-    int moec_csim(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens);
-
-Buffers are laid out as `moec.fixed.layout` says, bytes of a word in little-endian order and without any alignment;
-`weights` has a pointer for each port.  `tasks` is null where the router has one task.  Returns 0, or 1 where `tokens`
-is negative or above the design's.
-"""
+LIBRARY = CSIM_SOURCES
+"""What the csim library is made of; `moec.artifact.simulation` says how, and what it gives."""
 
 
 @dataclass(frozen=True)
