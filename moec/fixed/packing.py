@@ -23,7 +23,8 @@ def codes_to_bytes(codes: Integers, bits: int) -> Bytes:
     many = 8 // bits
     full = np.pad(flat, (0, -len(flat) % many))
     fields: Integers = (full & ((1 << bits) - 1)).reshape(-1, many) << (bits * np.arange(many))
-    return fields.sum(axis=1).astype(np.uint8)
+    words: Bytes = fields.sum(axis=1).astype(np.uint8)
+    return words
 
 
 def records(linear: Linear, outputs: int) -> NDArray[np.uint64]:
