@@ -9,6 +9,9 @@ from torch_mlir import ir
 
 from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.planned import counted_slots
+from moec.backends.cuda.rowkernel import print_program
+from moec.backends.cuda.rowvalues import Memory
 
 DECODE = 64
 """Calls of at most so many tokens have one kernel for the route and the plan."""
@@ -17,8 +20,8 @@ FEW = 2048
 MANY = 16384
 TILES = {FEW: 64, MANY: 128}
 """From so many tokens on, logits of so many rows are made at a time."""
-_ROOM = 32 * 1024
-"""Shared memory that is left beside a tile of logits, for programs and counts."""
+WARPS = 8
+"""Of a block that makes logits."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Fused:
     columns: int
     inner: int
 
+    @property
+    def logits(self) -> ir.Value:
+        return self.matmul.results[0]
+
+    def given(self) -> dict[ir.Value, Memory]:
+        """The logits of row `row` of a tile, where they are in shared memory."""
+        return {self.logits: Memory((self.columns,), "f32", lambda i: f"(float)logits[row * Tile::pitch + {i}]")}
+
     def shared_bytes(self, rows: int) -> int:
         """Of a tile of logits, as `LogitTile` has it in `moec/logits.cuh`."""
         across = 8 * 32 // rows
@@ -38,7 +49,10 @@ class Fused:
 
 
 def fused(route: ir.Operation, arch: Arch) -> Fused | None:
-    """What a `moe.route` is fused with for many tokens: a product of bf16 rows and f32 weights, at most 256 columns."""
+    """What a `moe.route` is fused with for many tokens: a product of bf16 rows and f32 weights, at most 256 columns.
+
+    None where there is no such product, or where a block has no room for it.
+    """
     (x,) = route.operands
     reads = [op.operation for op in route.regions[0].blocks[0].operations if op.operation.name == "moe.row"]
     made = [read.operands[0].owner for read in reads]
@@ -60,10 +74,12 @@ def fused(route: ir.Operation, arch: Arch) -> Fused | None:
         or expressions.element_of(view.weights[0].type) != "f32"
         or inner % 8
         or columns > 256
-        or max(map(found.shared_bytes, TILES.values())) + _ROOM > arch.shared_bytes
     ):
         return None
-    return found
+    scratch = print_program(route, "", [x], given=found.given()).scratch
+    slots = counted_slots(route.results[0])
+    beside = WARPS * scratch + 4 * (slots.experts if slots is not None else 0)
+    return found if max(map(found.shared_bytes, TILES.values())) + beside <= arch.shared_bytes else None
 
 
 def planned_together(plan: ir.Operation) -> ir.Operation | None:

@@ -13,18 +13,16 @@ from typing import Any
 
 from torch_mlir import ir
 
-from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
-from moec.backends.cuda.fusion import DECODE, FEW, TILES, Fused, fused, plan_of
+from moec.backends.cuda.fusion import DECODE, FEW, TILES, WARPS, Fused, fused, plan_of
 from moec.backends.cuda.kernel import BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
 from moec.backends.cuda.matmul import emit
 from moec.backends.cuda.parameters import parameters
 from moec.backends.cuda.plan import sort_of
 from moec.backends.cuda.planned import BLOCKS, counted_slots, counts_of_blocks
 from moec.backends.cuda.rowkernel import INCLUDES, print_program, rows_kernel, warps_of
-from moec.backends.cuda.rowvalues import Code, Memory, Value
+from moec.backends.cuda.rowvalues import Code, Value
 
-_WARPS = 8
 _WARPS_ALONE = 32
 
 
@@ -49,7 +47,7 @@ def route(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
         return tuple(made)
     limits = [*TILES, None]
     many = [
-        _with_logits(fusion, scope, arch, rows, (least, most))
+        _with_logits(fusion, scope, rows, (least, most))
         for (least, rows), most in zip(TILES.items(), limits[1:], strict=True)
     ]
     return (*(_below(kernel, FEW) for kernel in made), *many)
@@ -90,11 +88,11 @@ def _with_plan(op: ir.Operation, plan: ir.Operation, scope: Scope, arch: Arch) -
     return Kernel(name, source, includes, 32 * warps, shared, FixedGrid(1), found, (0, DECODE + 1))
 
 
-def _with_logits(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tuple[int, int | None]) -> Kernel:
+def _with_logits(fusion: Fused, scope: Scope, rows: int, tokens: tuple[int, int | None]) -> Kernel:
     """Each block has a share of the tokens, and makes the logits of `rows` of them at a time."""
     op = fusion.route
     view: Any = fusion.matmul.opview
-    logits = fusion.matmul.results[0]
+    logits = fusion.logits
     name = scope.name(f"router{rows}")
     slots = counted_slots(op.results[0])
 
@@ -111,12 +109,9 @@ def _with_logits(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tup
 
         code.each(index.shape, one)
 
-    given = {logits: Memory((fusion.columns,), "f32", lambda i: f"(float)logits[row * Tile::pitch + {i}]")}
-    printed = print_program(op, name, [op.operands[0]], deeper=2, given=given, after=count)
+    printed = print_program(op, name, [op.operands[0]], deeper=2, given=fusion.given(), after=count)
     tile, experts = fusion.shared_bytes(rows), slots.experts if slots is not None else 0
-    shared = tile + _WARPS * printed.scratch + 4 * experts
-    if shared > arch.shared_bytes:
-        raise unsupported("cuda", op, f"its row program needs {printed.scratch} bytes of shared memory for a token")
+    shared = tile + WARPS * printed.scratch + 4 * experts
     arguments = {**printed.arguments, "router": TensorPointer(view.weights[0], "const float*")}
     kept = any(use.owner.operation.parent != op for use in logits.uses)
     if kept:
@@ -124,7 +119,7 @@ def _with_logits(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tup
     if slots is not None:
         arguments["counts"] = BufferPointer(counts_of_blocks(scope, op.results[0], experts), "int*")
     counting = [
-        f"  const moec::Shared<int> chosen = moec::shared_array<int>(shared + {tile + _WARPS * printed.scratch});",
+        f"  const moec::Shared<int> chosen = moec::shared_array<int>(shared + {tile + WARPS * printed.scratch});",
         f"  for (int i = moec::thread_index(); i < {experts}; i += 256) chosen[i] = 0;",
     ]
     counted = [
@@ -156,7 +151,7 @@ def _with_logits(fusion: Fused, scope: Scope, arch: Arch, rows: int, tokens: tup
             "    const moec::Shared<float> logits =",
             "        moec::multiply_logits<Tile>(in0, router, first, share.last, shared);",
             *(keep if kept else []),
-            f"    for (int row = moec::warp_index(); row < {rows}; row += {_WARPS}) {{",
+            f"    for (int row = moec::warp_index(); row < {rows}; row += {WARPS}) {{",
             "      const int token = first + row;",
             "      if (token >= share.last) break;",
             *printed.lines,
