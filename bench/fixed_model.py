@@ -73,7 +73,7 @@ def train(model: Model, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--board", default="zcu102")
     options = parser.parse_args()
     with TemporaryDirectory() as name, ExitStack() as stack:
