@@ -12,7 +12,7 @@ def current_stream(index: int) -> int:
 
 def is_capturing() -> bool:
     """Whether what is launched now goes into a CUDA graph."""
-    return torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def describe(index: int) -> str:

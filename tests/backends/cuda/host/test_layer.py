@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import moec
 from moec.backends.cuda import emitters
@@ -137,3 +141,26 @@ def test_gradients_of_a_layer_for_inference_are_refused(layer: Layer) -> None:
         layer.to("cuda:0")
         with pytest.raises(GradientError, match="compiled without its backward"):
             layer(torch.randn(2, 8).to("cuda:0").requires_grad_())
+
+
+def test_compilers_of_torch_see_results_on_the_device(layer: Layer) -> None:
+    with FakeTensorMode():
+        x, weights = torch.empty(5, 8, device="cuda:0"), [torch.empty(1, 3, 8, device="cuda:0")] * 2
+        (y,) = torch.ops.moec.run(None, weights, [x], layer.sha256, "")
+    assert (y.device, y.shape) == (torch.device("cuda:0"), (5, 3))
+
+
+def test_a_machine_without_a_driver_is_told_so(path: Path) -> None:
+    script = (
+        "import sys, moec\n"
+        "from moec.runtime.cuda.opened import opened\n"
+        "layer = moec.load(sys.argv[1]).reset_parameters(1)\n"
+        "try:\n"
+        "    opened(layer.sha256, 0)\n"
+        "except moec.errors.NoCudaDriver as error:\n"
+        "    print(error)\n"
+    )
+    if ctypes.util.find_library("cuda") is not None:
+        pytest.skip("there is a driver on this machine")
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "Toy on cuda:0: this machine has no NVIDIA driver: libcuda.so.1 is not found\n", done.stderr
