@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 
 from moec.artifact.manifest import Manifest
-from moec.errors import DeviceError, GradientError, WeightsError
+from moec.errors import AdaptationError, DeviceError, GradientError, WeightsError
 from moec.runtime import gradients, losses
 from moec.runtime.checks import Signature
 from moec.runtime.containers import TABLES, Weights, stands_in
@@ -139,6 +139,8 @@ class Layer(Weights):
         Raises AdaptationError for a layer without policy, or that adapts already, or whose artifact is gone; CacheError
         for a folder that others may write to.
         """
+        if self._store.device.type != "cpu":
+            raise AdaptationError(f"{self.manifest.layer} is on {self._store.device}; layers adapt on the CPU only")
         from moec.runtime.adapt.start import start
 
         return start(self._store, self._file, self.statistics, policy, cache, journal, weights)

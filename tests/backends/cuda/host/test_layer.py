@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import moec
 from moec.backends.cuda import emitters
-from moec.errors import CudaError, DeviceError, DtypeError, GradientError, UnsupportedGpu, WeightsError
+from moec.errors import AdaptationError, CudaError, DeviceError, DtypeError, GradientError, UnsupportedGpu, WeightsError
 from moec.runtime.module import Layer
 from tests.backends.cuda.host import toy
 from tests.backends.cuda.host.driver import compiled
@@ -105,6 +105,8 @@ def test_tensors_on_another_device_are_refused(layer: Layer) -> None:
             layer(x.to("cuda:1"))
         with pytest.raises(DtypeError, match="cannot be converted"):
             layer.half()
+        with pytest.raises(AdaptationError, match="Toy is on cuda:0; layers adapt on the CPU only"):
+            layer.adapt()
 
 
 def test_a_gpu_without_code_is_named(layer: Layer) -> None:
