@@ -137,7 +137,12 @@ def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, para
             tensor = arguments.tensor(2 + number, _stacked(parameters, stack), gpu=_device(b, arguments, driver))
             with b.if_(arguments.status.equals(0)):
                 (addresses + 8 * number).store(arguments.address(tensor))
-        arguments.then(lambda: _of_program(b, driver, binders, driver.state, arguments.address(bound), addresses))
+
+        def write() -> Value:
+            given = (driver.state, arguments.address(bound), addresses)
+            return _in_context(b, driver, lambda: _of_program(b, driver, binders, *given))
+
+        arguments.then(write)
 
 
 def _bound(bytes_: int) -> Expected:

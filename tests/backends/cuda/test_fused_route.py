@@ -94,6 +94,16 @@ def test_logits_are_as_exact_as_f32(layers: dict[str, Function]) -> None:
     assert (logits - exact).abs().max() <= (x.float() @ w.T - exact).abs().max() * 2
 
 
+def test_logits_of_tiny_and_infinite_weights(layers: dict[str, Function]) -> None:
+    torch.manual_seed(0)
+    x, w = torch.ones(MANY, 40).bfloat16(), torch.zeros(20, 40)
+    w[:, 1::2] = 1.0
+    w[:, ::2] = torch.randint(1, 0x7FFFFF, (20, 20)).int().view(torch.float32)  # subnormal numbers
+    w[3, 5], w[4, 6] = float("inf"), -float("inf")
+    logits = layers[str(KEPT)]({"x": x, "w": w}, MANY)["logits"]
+    assert torch.equal(logits.double(), (x.double() @ w.double().T).float().double())
+
+
 @pytest.mark.parametrize("order", orders())
 def test_the_same_bits_in_any_order(layers: dict[str, Function], order: int) -> None:
     torch.manual_seed(1)

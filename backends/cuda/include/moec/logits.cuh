@@ -4,15 +4,16 @@
 
 namespace moec {
 
-// A number of f32 is exactly the sum of three of bf16: its bits are cut in three.
+// A number of f32 is exactly the sum of three of bf16: its bits are cut in three, but for those below 2^-133, where
+// bf16 ends.
 struct Parts {
   u32 bits[3];  // in the upper halves
 };
 MOEC_DEVICE Parts cut(float value) {
   const u32 high = bits_of(value) & 0xffff0000u;
-  const float rest = value - float_of(high);
+  const float rest = value == float_of(high) ? 0.0f : value - float_of(high);  // of an infinity, too
   const u32 middle = bits_of(rest) & 0xffff0000u;
-  return {{high, middle, bits_of(rest - float_of(middle))}};
+  return {{high, middle, bits_of(rest - float_of(middle)) & 0xffff0000u}};
 }
 
 // Eight warps have `rows` rows (a multiple of 32) of all columns, each 32 rows of some columns.

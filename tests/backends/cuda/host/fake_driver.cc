@@ -202,6 +202,7 @@ int cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* address, co
                            const unsigned long long* strides, const unsigned* box, const unsigned* steps, int interleave,
                            int swizzle, int promotion, int fill) {
   REFUSE(cuTensorMapEncodeTiled);
+  if (!here()) return INVALID_CONTEXT;
   if (rank != 3 || interleave || fill || promotion > 3 || (size_t)map % 64) return INVALID_VALUE;
   for (int i = 0; i < 3; i++)
     if (steps[i] != 1) return INVALID_VALUE;

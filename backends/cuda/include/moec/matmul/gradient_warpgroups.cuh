@@ -111,11 +111,11 @@ MOEC_DEVICE void multiply_gradients(const W& work, int group, u8* stages, Barrie
       wgmma_commit();
       if (first > 0) {
         wgmma_wait<1>(sums);
-        if (thread == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+        if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
       }
     }
     wgmma_wait<0>(sums);
-    if (thread == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
     emit([&](int i) { return sums[i]; });
   }
 }
@@ -130,7 +130,7 @@ MOEC_DEVICE void gradient_by_warpgroups(u8* shared, const R& rows, const A& a, c
   if (thread == 0) {
     for (int i = 0; i < Tile::stages; i++) {
       barrier_init(full + i, 128);
-      barrier_init(empty + i, 2);
+      barrier_init(empty + i, 8);  // the warps that multiply
     }
     fence_barrier_init();
   }

@@ -117,11 +117,11 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
       wgmma_commit();
       if (k > 0) {
         wgmma_wait<1>(sums);
-        if (thread == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+        if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
       }
     }
     wgmma_wait<0>(sums);
-    if (thread == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
     MOEC_UNROLL
     for (int half = 0; half < 2; half++) {
       const int row = group * 64 + thread / 32 * 16 + lane / 4 + half * 8;
@@ -145,7 +145,7 @@ MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* cons
   if (thread == 0) {
     for (int i = 0; i < Tile::stages; i++) {
       barrier_init(full + i, 128 + 1);
-      barrier_init(empty + i, 2);
+      barrier_init(empty + i, 8);  // the warps that multiply
     }
     fence_barrier_init();
     MOEC_UNROLL
