@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moec.backends.hls.cpp import golden
 from moec.fixed.arithmetic import GATE_BITS, LOGIT_BITS, gate_fraction
@@ -34,17 +35,19 @@ def vectors(design: Design) -> dict[str, bytes]:
     made = {}
     for case in cases(layer, golden.tokens(design), distinct=golden.distinct(design)):
         visited = visits(layer, routing(layer, case.parameters, case.rows, case.tasks))
-        made[f"visits/{case.name}.bin"] = _visits(design, visited, len(case.rows))
+        tasks = np.zeros(len(case.rows), np.int64) if case.tasks is None else case.tasks
+        made[f"visits/{case.name}.bin"] = _visits(design, visited, np.bincount(tasks, minlength=layer.router.tasks))
         if geometry.routes(design):
-            tasks = np.zeros(len(case.rows), np.int64) if case.tasks is None else case.tasks
             each = np.stack([project(gate.linear, case.rows, LOGIT_BITS) for gate in case.parameters.gates])
             made[f"logits/{case.name}.bin"] = each[tasks, np.arange(len(tasks))].astype("<i4").tobytes()
     return made
 
 
-def _visits(design: Design, visited: Visits, tokens: int) -> bytes:
-    taken = cycles.tile(design, cycles.planned(design, visited.expert, np.diff(visited.first)), tokens)
-    head = [len(visited.expert), len(visited.token), taken.rows, taken.table, taken.experts, taken.result]
+def _visits(design: Design, visited: Visits, tasks: NDArray[np.int64]) -> bytes:
+    """The lists, behind how long they are and what the tile takes for each part of a whole call."""
+    planned = cycles.planned(design, visited.expert, np.diff(visited.first))
+    taken, route = cycles.tile(design, planned, int(tasks.sum())), cycles.route(design, tasks.tolist())
+    head = [len(visited.expert), len(visited.token), taken.rows, taken.table, route, taken.experts, taken.result]
     parts = [head, visited.expert, visited.first, visited.token, visited.weight]
     return np.concatenate([np.asarray(part, np.int64) for part in parts]).astype("<i8").tobytes()
 
@@ -87,5 +90,5 @@ def header(design: Design) -> str:
         "// Sizes of the compute tile.\n#pragma once\n#include <cstdint>\n\n"
         f"#define MOEC_ROUTES {int(geometry.routes(design))}  // whether the tile makes logits too\n"
         f"#define MOEC_CHOOSES {int(chooses(design))}  // whether it chooses experts\n\n"
-        f"namespace tile {{\nconstexpr bool ROUTES = MOEC_ROUTES;\n{lines}\n}}  // namespace tile\n"
+        f"namespace tile {{\nconstexpr bool ROUTES = MOEC_ROUTES, CHOOSES = MOEC_CHOOSES;\n{lines}\n}}  // namespace tile\n"
     )

@@ -1,4 +1,4 @@
-"""Clock cycles of the compute tile; the generated RTL takes exactly as many (tests/hls/rtl)."""
+"""Clock cycles of the compute tile; the generated RTL takes exactly as many (tests/backends/hls/rtl)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from math import ceil
 
 from moec.fixed.design import Design, Order
 from moec.fixed.layout import RECORD_BITS, layout
+from moec.fixed.model.choice import choice
 from moec.fixed.model.geometry import passes, retired, router, settled
 from moec.fixed.model.tile import result_stride
 from moec.fixed.spec import Expert
@@ -44,9 +45,9 @@ class TileCycles:
 class Latency:
     """Cycles of a call, one part after another.
 
-    rows, table, result   memory traffic that nothing hides
-    route    the gates' weights and all logits
-    experts  from the first beat of an expert's weights until the last expert is done
+    rows, table, experts, result   as TileCycles has them
+    route    the gates' weights, all logits, and the choice of experts (of int4 and ternary layers, and with a selection,
+             as a tile would take that could do it)
     waits    those of `experts` in which the array waits for weights
     """
 
@@ -106,24 +107,38 @@ def visits(design: Design, counts: Sequence[int]) -> list[Visit]:
     return [known[one] for one in shapes]
 
 
-def route(design: Design, tokens: int) -> int:
-    """Cycles of the gates' weights and of all tokens' logits."""
-    return layout(design).gate.beats * design.layer.router.tasks + tokens * router(design).cycles
+def logits(design: Design, tokens: int) -> int:
+    """Cycles of a gate's weights and the logits of a task's tokens; 0 where there are none."""
+    if not tokens:
+        return 0
+    gate = Visit(layout(design).gate.beats, tokens * router(design).cycles)
+    return overlapped(design, [gate]) + settled(design)
 
 
-def call(design: Design, counts: Sequence[int]) -> Latency:
-    """The cycles of a call whose routed experts get `counts` tokens."""
-    where = layout(design)
+def route(design: Design, tasks: Sequence[int]) -> int:
+    """Cycles of gates, logits and choices, where so many tokens have each of the tasks."""
+    tokens = sum(tasks)
+    return sum(logits(design, count) for count in tasks) + (choice(design, tokens) if tokens else 0)
+
+
+def even_tasks(design: Design, tokens: int) -> list[int]:
+    """Tokens of each task, as evenly as can be."""
+    fewest, more = divmod(tokens, design.layer.router.tasks)
+    return [fewest + (task < more) for task in range(design.layer.router.tasks)]
+
+
+def call(design: Design, counts: Sequence[int], tasks: Sequence[int] | None = None) -> Latency:
+    """The cycles of a call whose routed experts get `counts` tokens, and whose tasks have so many (None: evenly)."""
     tokens = ceil(sum(counts) / design.layer.router.slots)
     visited = visits(design, counts)
-    taken = overlapped(design, visited)
+    parts = tile(design, visited, tokens)
     return Latency(
-        rows=tokens * where.input_words,
-        table=where.table.beats,
-        route=route(design, tokens),
-        experts=taken,
-        result=tokens * where.output_words,
-        waits=taken - sum(visit.busy for visit in visited),
+        rows=parts.rows,
+        table=parts.table,
+        route=route(design, even_tasks(design, tokens) if tasks is None else tasks),
+        experts=parts.experts,
+        result=parts.result,
+        waits=overlapped(design, visited) - sum(visit.busy for visit in visited),
     )
 
 

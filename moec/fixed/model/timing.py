@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from moec.fixed.design import Design
@@ -39,14 +39,13 @@ def predict(design: Design, counts: Sequence[int]) -> Prediction:
     planned = [cycles.Visit(ceil(v.beats * slower), v.busy) for v in cycles.visits(design, counts)]
     exact = cycles.call(design, counts)
     busy = sum(visit.busy for visit in planned)
-    taken = cycles.overlapped(design, planned)
-    gates = layout(design).gate.beats * design.layer.router.tasks
-    latency = cycles.Latency(
-        rows=exact.rows,
-        table=ceil(exact.table * slower),
-        route=exact.route - gates + ceil(gates * slower),
-        experts=taken,
-        result=exact.result,
-        waits=taken - busy,
+    tokens = ceil(sum(counts) / design.layer.router.slots)
+    where, gates = layout(design), min(design.layer.router.tasks, tokens)
+    latency = replace(
+        exact,
+        table=exact.table + ceil(where.table.beats * slower) - where.table.beats,
+        route=exact.route + gates * (ceil(where.gate.beats * slower) - where.gate.beats),
+        experts=cycles.tile(design, planned, tokens).experts,
+        waits=cycles.overlapped(design, planned) - busy,
     )
     return Prediction(latency, sum(visit.beats for visit in planned), busy, latency.total / design.board.clock)

@@ -264,10 +264,12 @@ int moec_rtl_route(const void *rows, const int32_t *tasks, const void *const *we
 #endif
 }
 
-int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens) {
+int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens,
+                  moec_rtl_cycles *cycles) {
   if (tokens < 0 || tokens > tile::TOKENS) return 1;
   std::vector<int32_t> experts(tokens * tile::SLOTS), factors(experts.size());
-  if (moec_rtl_route(rows, tasks, weights, tokens, experts.data(), factors.data(), nullptr)) return 1;
+  uint64_t routing[2] = {};
+  if (moec_rtl_route(rows, tasks, weights, tokens, experts.data(), factors.data(), routing)) return 1;
   std::vector<int32_t> visited, first = {0}, token, weight;
   const auto end_visit = [&](int32_t expert) {
     if (int32_t(token.size()) == first.back()) return;
@@ -289,6 +291,8 @@ int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *wei
     }
     end_visit(int32_t(tile::EXPERTS) + expert);
   }
-  return moec_rtl(rows, weights, tokens, int32_t(visited.size()), visited.data(), first.data(), token.data(),
-                  weight.data(), result, nullptr);
+  const int wrong = moec_rtl(rows, weights, tokens, int32_t(visited.size()), visited.data(), first.data(), token.data(),
+                             weight.data(), result, cycles);
+  if (cycles) cycles->route = routing[0] + routing[1];
+  return wrong;
 }

@@ -4,9 +4,9 @@
 
 extern "C" {
 
-// Clock cycles of a call, one part after another.
+// Clock cycles of a call, one part after another.  `route` is of gates, logits and choices: 0 where lists are given.
 struct moec_rtl_cycles {
-  uint64_t rows, table, experts, result;
+  uint64_t rows, table, route, experts, result;
 };
 
 // The weighted results of experts for rows of tokens.
@@ -32,10 +32,13 @@ int moec_rtl(const void *rows, const void *const *weights, int32_t tokens, int32
 int moec_rtl_route(const void *rows, const int32_t *tasks, const void *const *weights, int32_t tokens, int32_t *experts,
                    int32_t *factors, uint64_t *cycles);
 
-// A whole call: routes the rows, queues them by expert, and gives the rows of y.  The same parameters as `moec_csim`.
+// A whole call: routes the rows, queues them by expert, and gives the rows of y.  The parameters of `moec_csim`, and:
+//
+//   cycles   may be null
 //
 // Returns 0, or 1 where a number is out of range or the tile has no router.
-int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens);
+int moec_rtl_call(const void *rows, const int32_t *tasks, const void *const *weights, void *result, int32_t tokens,
+                  moec_rtl_cycles *cycles);
 
 // The logits of rows by the gate of a task, [tokens, EXPERTS], each with 16 fraction bits.
 //

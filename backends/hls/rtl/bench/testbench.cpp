@@ -54,8 +54,9 @@ Visits read_visits(const std::string &path) {
   const std::vector<int64_t> file = read_file<int64_t>(path);
   const int64_t visits = file.at(0), items = file.at(1);
   Visits found;
-  found.cycles = {uint64_t(file.at(2)), uint64_t(file.at(3)), uint64_t(file.at(4)), uint64_t(file.at(5))};
-  auto next = file.begin() + 6;
+  found.cycles = {uint64_t(file.at(2)), uint64_t(file.at(3)), uint64_t(file.at(4)), uint64_t(file.at(5)),
+                  uint64_t(file.at(6))};
+  auto next = file.begin() + 7;
   const auto take = [&](std::vector<int32_t> &list, int64_t count) {
     list.assign(next, next + count);
     next += count;
@@ -72,6 +73,21 @@ bool same(const char *part, uint64_t taken, uint64_t expected) {
   if (taken != expected) std::printf(", but the model says %llu", static_cast<unsigned long long>(expected));
   std::printf("\n");
   return taken == expected;
+}
+
+// Whether `wanted` are the rows of a whole call, whose experts the tile chooses, and all its cycles are the model's.
+bool whole_call(const std::string &folder, const std::vector<uint8_t> &rows, const void *const *weights,
+                const std::vector<uint8_t> &wanted, const moec_rtl_cycles &expected) {
+  const std::vector<int32_t> tasks =
+      tile::TASKS > 1 ? read_file<int32_t>(folder + "tasks.bin") : std::vector<int32_t>(CASE_TOKENS);
+  std::vector<uint8_t> result(size_t(CASE_TOKENS) * tile::OUTPUT_WORDS * tile::PORT_BYTES);
+  moec_rtl_cycles cycles;
+  if (moec_rtl_call(rows.data(), tasks.data(), weights, result.data(), CASE_TOKENS, &cycles)) return false;
+  const auto total = [](const moec_rtl_cycles &all) {
+    return all.rows + all.table + all.route + all.experts + all.result;
+  };
+  return same("route", cycles.route, expected.route) && same("call", total(cycles), total(expected)) &&
+         result == wanted;
 }
 
 // How many of the logits of the tokens are wrong, each by the gate of its task.
@@ -118,6 +134,10 @@ int main() {
     failed |= !same("table", cycles.table, visits.cycles.table);
     failed |= !same("experts", cycles.experts, visits.cycles.experts);
     failed |= !same("result", cycles.result, visits.cycles.result);
+    if (tile::CHOOSES && !whole_call(folder, rows, weights.data(), wanted, visits.cycles)) {
+      std::printf("FAIL: case %s, a whole call\n", name);
+      failed = true;
+    }
   }
   return failed;
 }

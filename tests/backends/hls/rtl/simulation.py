@@ -37,7 +37,7 @@ def _tasks(case: Case) -> ctypes.c_void_p | None:
 
 @dataclass(frozen=True)
 class Tile:
-    """A design's tile.  Cycles are those of rows, table, experts, result."""
+    """A design's tile.  Cycles are those of rows, table, route, experts, result."""
 
     design: Design
     library: ctypes.CDLL
@@ -51,7 +51,7 @@ class Tile:
         weights, kept = self._weights(parameters)
         words = pack_rows(design, rows)
         result = np.zeros((len(rows), layout(design).output_words, design.port_bits // 8), np.uint8)
-        cycles = np.zeros(4, np.uint64)
+        cycles = np.zeros(5, np.uint64)
         lists = [_pointer(each) for each in (visits.expert, visits.first, visits.token, visits.weight)]
         failed = self.library.moec_rtl(
             _pointer(words), weights, len(rows), len(visits.expert), *lists, _pointer(result), _pointer(cycles)
@@ -73,15 +73,19 @@ class Tile:
         del kept
         return Routing(*chosen.astype(np.int64)), [int(each) for each in cycles]
 
-    def call(self, case: Case) -> Integers:
-        """A whole call."""
+    def call(self, case: Case) -> tuple[Integers, list[int]]:
+        """A whole call, and its cycles."""
         design = self.design
         weights, kept = self._weights(case.parameters)
         words = pack_rows(design, case.rows)
         result = np.zeros((len(case.rows), layout(design).output_words, design.port_bits // 8), np.uint8)
-        assert not self.library.moec_rtl_call(_pointer(words), _tasks(case), weights, _pointer(result), len(case.rows))
+        cycles = np.zeros(5, np.uint64)
+        failed = self.library.moec_rtl_call(
+            _pointer(words), _tasks(case), weights, _pointer(result), len(case.rows), _pointer(cycles)
+        )
+        assert not failed
         del kept
-        return unpack_rows(design, result)
+        return unpack_rows(design, result), [int(each) for each in cycles]
 
     def logits(self, parameters: Parameters, rows: Integers, task: int) -> tuple[Integers, int]:
         weights, kept = self._weights(parameters)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from moec.fixed import reference
-from moec.fixed.layout import layout
 from moec.fixed.model import cycles, geometry
 from moec.fixed.model.choice import choice, chooses
 from moec.fixed.vectors import Case, cases
@@ -45,10 +44,10 @@ def routed(tile: Tile, case: Case) -> Visits:
 
 
 def expected_cycles(tile: Tile, visited: Visits, tokens: int) -> list[int]:
-    """Of rows, table, experts, result."""
+    """Of rows, table, route, experts, result."""
     planned = cycles.planned(tile.design, visited.expert, np.diff(visited.first))
     parts = cycles.tile(tile.design, planned, tokens)
-    return [parts.rows, parts.table, parts.experts, parts.result]
+    return [parts.rows, parts.table, 0, parts.experts, parts.result]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -65,12 +64,11 @@ def test_experts_bit_by_bit_and_cycle_by_cycle(name: str, tile: Callable[[str], 
 @pytest.mark.parametrize("name", ROUTING)
 def test_logits(name: str, tile: Callable[[str], Tile]) -> None:
     it = tile(name)
-    design, gate = it.design, layout(it.design).gate
+    design = it.design
     for case in cases(design.layer, design.tokens, seed=4):
         got, taken = it.logits(case.parameters, case.rows, 0)
         np.testing.assert_array_equal(got, logits(case.parameters, case.rows, 0), err_msg=case.name)
-        busy = len(case.rows) * geometry.router(design).cycles
-        assert taken == cycles.overlapped(design, [cycles.Visit(gate.beats, busy)]) + geometry.settled(design)
+        assert taken == cycles.logits(design, len(case.rows))
 
 
 @pytest.mark.parametrize("name", CHOOSING)
@@ -89,9 +87,17 @@ def test_routers(name: str, tile: Callable[[str], Tile]) -> None:
 @pytest.mark.parametrize("name", CHOOSING)
 def test_whole_calls(name: str, tile: Callable[[str], Tile]) -> None:
     it = tile(name)
+    layer = it.design.layer
     for tokens in (it.design.tokens, 0, 1):
-        for case in cases(it.design.layer, tokens, seed=9):
-            np.testing.assert_array_equal(it.call(case), case.result, err_msg=case.name)
+        for case in cases(layer, tokens, seed=9):
+            got, taken = it.call(case)
+            np.testing.assert_array_equal(got, case.result, err_msg=case.name)
+            chosen = reference.routing(layer, case.parameters, case.rows, case.tasks).experts
+            counts = np.bincount(chosen.ravel(), minlength=layer.experts).tolist()
+            tasks = [tokens] if case.tasks is None else np.bincount(case.tasks, minlength=layer.router.tasks).tolist()
+            model = cycles.call(it.design, counts, tasks)
+            assert taken == [model.rows, model.table, model.route, model.experts, model.result], case.name
+            assert sum(taken) == model.total
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 3])
@@ -116,7 +122,7 @@ def test_a_visit_for_each_token(tile: Callable[[str], Tile]) -> None:
     got, taken = it.run(case.parameters, case.rows, apart)
     np.testing.assert_array_equal(got, case.result)
     assert taken == expected_cycles(it, apart, len(case.rows))
-    assert taken[2] > expected_cycles(it, together, len(case.rows))[2]
+    assert taken[3] > expected_cycles(it, together, len(case.rows))[3]
 
 
 def test_numbers_out_of_range_are_refused(tile: Callable[[str], Tile]) -> None:
