@@ -90,5 +90,6 @@ def header(design: Design) -> str:
         "// Sizes of the compute tile.\n#pragma once\n#include <cstdint>\n\n"
         f"#define MOEC_ROUTES {int(geometry.routes(design))}  // whether the tile makes logits too\n"
         f"#define MOEC_CHOOSES {int(chooses(design))}  // whether it chooses experts\n\n"
-        f"namespace tile {{\nconstexpr bool ROUTES = MOEC_ROUTES, CHOOSES = MOEC_CHOOSES;\n{lines}\n}}  // namespace tile\n"
+        "namespace tile {\nconstexpr bool ROUTES = MOEC_ROUTES, CHOOSES = MOEC_CHOOSES;\n"
+        f"{lines}\n}}  // namespace tile\n"
     )

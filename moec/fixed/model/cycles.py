@@ -46,8 +46,7 @@ class Latency:
     """Cycles of a call, one part after another.
 
     rows, table, experts, result   as TileCycles has them
-    route    the gates' weights, all logits, and the choice of experts (of int4 and ternary layers, and with a selection,
-             as a tile would take that could do it)
+    route    the gates' weights, all logits, and the choice of experts; where the tile has no router, as if it had one
     waits    those of `experts` in which the array waits for weights
     """
 
