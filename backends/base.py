@@ -12,7 +12,7 @@ from torch_mlir import ir
 from moec.artifact import manifest
 from moec.artifact.cuda import Cuda
 from moec.backends.objects import Objects
-from moec.diagnostics import Diagnostic, Severity
+from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.dialect.places import place
 from moec.errors import DiagnosticError
 from moec.fixed.design import Design
@@ -26,11 +26,15 @@ class Unsupported(DiagnosticError):
         super().__init__(diagnostics)
 
 
-def unsupported(backend: str, op: Any, why: str) -> Unsupported:
-    """The reason why `backend` cannot compile `op`, with the place in the source where the operation comes from."""
+def unsupported(backend: str, op: Any, why: str, fix: str | None = None) -> Unsupported:
+    """The reason why `backend` cannot compile `op`, with the place in the source where the operation comes from.
+
+    fix  what would help, where something does
+    """
     operation = op.operation
     text = f"the {backend} backend does not support `{operation.name}` here: {why}"
-    return Unsupported([Diagnostic("E0701", Severity.ERROR, text, notes=(f"at {place(operation.location)}",))])
+    notes = (f"at {place(operation.location)}",)
+    return Unsupported([Diagnostic("E0701", Severity.ERROR, text, (), notes, Fix(fix) if fix is not None else None)])
 
 
 class Variant(Protocol):

@@ -144,7 +144,10 @@ class Weights(nn.Module):
         target = self._store.device
         for dtype in dict.fromkeys(TORCH_DTYPES[weight.dtype] for weight in self._store.weights):
             probe = torch.empty(0, dtype=dtype, device=self._store.device)
-            result = fn(probe)
+            try:
+                result = fn(probe)
+            except (AssertionError, RuntimeError) as why:  # of torch, for a device that it does not know or find
+                raise DeviceError(f"{layer} cannot be moved there: {_refusal(why)}") from why
             target = result.device
             if result.dtype != dtype:
                 raise DtypeError(
@@ -177,6 +180,14 @@ class Weights(nn.Module):
             "a compiled layer cannot be pickled: its code is in its artifact. Save `layer.state_dict()`, and give it "
             "to the layer that `moec.load` makes of the artifact."
         )
+
+
+def _refusal(why: AssertionError | RuntimeError) -> str:
+    """What torch says, and what would help."""
+    said = str(why).splitlines()[0] if str(why) else type(why).__name__
+    if isinstance(why, AssertionError) and torch.version.cuda is None:
+        said += f". This is PyTorch {torch.__version__}, a build without CUDA: install one with it to use CUDA devices"
+    return f"PyTorch says: {said}"
 
 
 def stands_in(tensor: torch.Tensor) -> bool:

@@ -258,7 +258,11 @@ class Layer(Weights):
         device raises (UnsupportedGpu, CudaError).
         """
         manifest, store = self.manifest, self._store
-        if device.type not in ("cpu", "cuda") or manifest.cuda is None:
+        if device.type not in ("cpu", "cuda"):
+            raise DeviceError(
+                f"{manifest.layer} cannot be moved to {device}: layers run on the CPU and on CUDA devices"
+            )
+        if manifest.cuda is None:
             raise DeviceError(f"{manifest.layer} cannot be moved to {device}: {compiled_for_cpu(manifest.layer)}")
         if store.adaptation is not None and store.adaptation.running:
             raise DeviceError(f"{manifest.layer} adapts to its load on the CPU: call `stop()` on its adaptation first")

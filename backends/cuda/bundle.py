@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torch_mlir import ir
 
 from moec.backends.cpu.layer import Layer, prepare
-from moec.backends.cpu.parameters import PARAMETERS
+from moec.backends.cpu.parameters import PARAMETERS, elements
+from moec.backends.cpu.values import byte_width
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Kernel
 from moec.backends.cuda.program import Program, program
@@ -40,7 +41,8 @@ def bundles(module: ir.Module, archs: Sequence[Arch]) -> tuple[Bundle, ...]:
     layers = [itself, *map(_split, training)]
     numbers = {parameter.name: number for number, parameter in enumerate(itself.parameters)}
     drafts = [[program(layer, numbers, arch) for layer in layers] for arch in archs]
-    stacks = all_stacks((one.stacks for draft in drafts for one in draft), itself.function)
+    sizes = [elements(one.type) * byte_width(one.type.element_type) for one in itself.parameters]
+    stacks = all_stacks((one.stacks for draft in drafts for one in draft), sizes, itself.function)
     made = []
     for arch, draft in zip(archs, drafts, strict=True):
         settled, first = [], 0

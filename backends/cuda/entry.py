@@ -38,11 +38,11 @@ from moec.backends.cuda.driver import Driver
 from moec.backends.cuda.launching import ALIGN, launch_function, size_function
 from moec.backends.cuda.opening import close_function, open_function
 from moec.backends.cuda.program import Program, rows
+from moec.backends.cuda.stacks import ALIGN as WEIGHT_ALIGN
 from moec.backends.cuda.stacks import Stack
 from moec.backends.cuda.status import Status
 
 _ON_GPU = "on the CUDA device of the handle"
-_WEIGHT_ALIGN = 16
 
 
 def export(b: Builder, bundles: Sequence[Bundle], images: Sequence[bytes]) -> None:
@@ -156,7 +156,7 @@ def _stacked(all_parameters: Sequence[Tensor], stack: Stack) -> Expected:
     if dims:
         dims[0] = sum(int(parameter.type.get_dim_size(0)) for parameter in parameters)
     names = " and ".join(f"`{parameter.name}`" for parameter in parameters)
-    return Expected(f"parameter {names}", str(type_.element_type), tuple(dims), align=_WEIGHT_ALIGN, where=_ON_GPU)
+    return Expected(f"parameter {names}", str(type_.element_type), tuple(dims), align=WEIGHT_ALIGN, where=_ON_GPU)
 
 
 def _device(b: Builder, arguments: Arguments, driver: Driver) -> Value:
@@ -189,7 +189,7 @@ def _expected(tensor: Tensor, per_token: int) -> Expected:
     dims = tuple(TOKENS if type_.is_dynamic_dim(n) else type_.get_dim_size(n) for n in range(type_.rank))
     optional = tensor.role == "statistic"
     name = f"{tensor.role} `{tensor.name}`"
-    align = 1 if optional else _WEIGHT_ALIGN
+    align = 1 if optional else WEIGHT_ALIGN
     length = "T" if per_token == 1 else f"T*{per_token}"
     return Expected(name, str(type_.element_type), dims, length, per_token, align, optional, _ON_GPU)
 

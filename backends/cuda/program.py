@@ -20,6 +20,12 @@ from moec.backends.cuda.stacks import Stack, is_weight, stack_of
 FOLDED = ("arith.constant", "tensor.empty", "tensor.concat", *RESHAPES)
 """Operations without kernels: on constants and parameters alone, or of shapes."""
 
+_UNKNOWN = {
+    **dict.fromkeys(("moe.quantize", "moe.quantize_rows"), "experts and rows are not quantised on CUDA devices yet"),
+    "tensor.extract_slice": "some experts of a group are stored in another way than the others, as quantised ones",
+}
+_INSTEAD = "give the experts bf16 or f32 and no `approx` or `quantize`, or compile the layer for `cpu`"
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -97,7 +103,9 @@ def program(layer: Layer, numbers: Mapping[str, int], arch: Arch) -> Program:
         if emit is not None:
             kernels += emit(operation, scope, arch)
         elif operation.name not in FOLDED:
-            raise unsupported("cuda", operation, f"there is no kernel for it on {arch.name}")
+            known = _UNKNOWN.get(operation.name)
+            why = known or f"there is no kernel for it on {arch.name}"
+            raise unsupported("cuda", operation, why, _INSTEAD if known else "compile the layer for `cpu`")
     return _Placing(layer, numbers, arch, kernels).made()
 
 

@@ -13,6 +13,9 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cpu.parameters import elements, is_parameter, parts
 
+ALIGN = 16
+"""Of every stack, and of parameters of longer ones that are read alone, in bytes."""
+
 Stack = tuple[int, ...]
 """Numbers of the parameters that lie behind each other, in order."""
 
@@ -31,13 +34,27 @@ def stack_of(value: ir.Value, numbers: dict[ir.Value, int]) -> Stack:
     return tuple(numbers[part.parameter] for part in found)
 
 
-def all_stacks(of_programs: Iterable[Sequence[Stack]], function: ir.Operation) -> tuple[Stack, ...]:
-    """Every stack that some program reads, in order.  Raises Unsupported where a parameter would have to lie in two
-    places."""
+def all_stacks(
+    of_programs: Iterable[Sequence[Stack]], bytes_of: Sequence[int], function: ir.Operation
+) -> tuple[Stack, ...]:
+    """Every stack that some program reads, in order.
+
+    A parameter of a longer stack may be read alone, too (as when a layer is trained whose shared experts became routed
+    ones): it is where that stack has it.  Raises Unsupported where one would have to lie in two places, or be read
+    where it is not aligned.
+
+    bytes_of  of each parameter, by its number
+    """
     found = sorted({stack for stacks in of_programs for stack in stacks})
-    numbers = [number for stack in found for number in stack]
+    longer = [stack for stack in found if len(stack) > 1]
+    numbers = [number for stack in longer for number in stack]
     if len(set(numbers)) < len(numbers):
         raise unsupported("cuda", function, "a parameter is stacked with different ones in two places")
+    for stack in longer:
+        for place, number in enumerate(stack):
+            if (number,) in found and sum(bytes_of[one] for one in stack[:place]) % ALIGN:
+                text = f"a parameter is read alone that is stacked where it is not aligned to {ALIGN} bytes"
+                raise unsupported("cuda", function, text)
     return tuple(found)
 
 

@@ -77,13 +77,17 @@ def read_cuda(fields: Fields) -> Cuda:
 
 
 def check_stacks(cuda: Cuda, weights: Sequence[Weight]) -> None:
-    """Raises InvalidManifest unless every stack is of different parameters that fit behind each other."""
-    seen: set[int] = set()
+    """Raises InvalidManifest unless every stack is of different parameters that fit behind each other.
+
+    A parameter may be in one stack of several, and alone in another.
+    """
+    seen: dict[bool, set[int]] = {False: set(), True: set()}
     for number, stack in enumerate(cuda.stacks):
         where = f"cuda.stacks[{number}]"
-        if seen & set(stack.parameters) or len(set(stack.parameters)) < len(stack.parameters):
+        alike = seen[len(stack.parameters) > 1]
+        if alike & set(stack.parameters) or len(set(stack.parameters)) < len(stack.parameters):
             raise InvalidManifest(f"{where} holds a parameter that is in a stack already")
-        seen |= set(stack.parameters)
+        alike |= set(stack.parameters)
         if any(one >= len(weights) for one in stack.parameters):
             raise InvalidManifest(f"{where} names a parameter that there is none of")
         rows = {(weights[one].shape[1:], len(weights[one].shape), weights[one].dtype) for one in stack.parameters}

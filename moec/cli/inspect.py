@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from moec.artifact.container import Artifact, read
-from moec.artifact.cuda import Architecture
+from moec.artifact.cuda import Architecture, Cuda
 from moec.artifact.host import host_features, host_machine, missing_features
 from moec.artifact.manifest import ITEM_BYTES, TOKENS, Loss, Manifest, Training, Weight
 from moec.artifact.quantised import Quantised
@@ -164,7 +164,16 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("bits do not depend on the number of threads", _yes(promises.thread_invariant)),
         ("tokens do not influence each other", _yes(promises.isolated)),
         ("sums are kept in", promises.accumulation),
+        *(_on_cuda(manifest.cuda) if manifest.cuda is not None else ()),
     )
+
+
+def _on_cuda(promises: Cuda) -> list[tuple[str, str]]:
+    """What is promised of calls on CUDA devices, where it may be less."""
+    return [
+        ("same call on the same CUDA device, same bits", _yes(promises.deterministic)),
+        ("bits on CUDA devices do not depend on the batch size", _yes(promises.batch_invariant)),
+    ]
 
 
 def _specialisation(made_for: Specialisation, base: str | None) -> list[tuple[str, str]]:

@@ -56,11 +56,11 @@ def objects() -> tuple[Path, ...]:
 
 
 @cache
-def _primitives() -> Path:
+def _primitives(level: str) -> Path:
     """A header that stands for `moec/primitives.cuh`, compiled once: that takes longer than most kernels do."""
-    path = _folder() / "primitives.h"
+    path = _folder() / f"primitives{level}.h"
     path.write_text('#include "moec/primitives.cuh"\n')
-    _run(_compiler(), *FLAGS, "-O1", "-x", "c++-header", path, "-o", path.with_suffix(".h.gch"))
+    _run(_compiler(), *FLAGS, level, "-x", "c++-header", path, "-o", path.with_suffix(".h.gch"))
     return path
 
 
@@ -74,12 +74,15 @@ class Fault:
 
 
 @cache
-def library(source: str, kernels: tuple[str, ...], fault: Fault | None = None) -> Path:
-    """The shared library of a source, which exports `moec_sim_launch_NAME` for each of its kernels."""
+def library(source: str, kernels: tuple[str, ...], fault: Fault | None = None, level: str = "-O1") -> Path:
+    """The shared library of a source, which exports `moec_sim_launch_NAME` for each of its kernels.
+
+    level  of optimisation: "-O0" compiles whole layers three times as fast
+    """
     text = source + "\n" + "".join(f"MOEC_EXPORT({name})\n" for name in kernels)
-    path = _folder() / f"{hashlib.sha256(f'{text}{fault}'.encode()).hexdigest()[:24]}.cc"
+    path = _folder() / f"{hashlib.sha256(f'{text}{fault}{level}'.encode()).hexdigest()[:24]}.cc"
     path.write_text(text)
-    flags = [*FLAGS, "-O1", "-shared", "-include", str(_primitives())]
+    flags = [*FLAGS, level, "-shared", "-include", str(_primitives(level))]
     if fault is not None:
         sound = (INCLUDE / fault.header).read_text()
         assert sound.count(fault.right) == 1, f"{fault.right!r} stands {sound.count(fault.right)} times"

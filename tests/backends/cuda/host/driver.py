@@ -37,7 +37,7 @@ class Simulator:
 
     def compile(self, source: str, arch: Arch) -> bytes:
         with _ONE_AT_A_TIME:
-            return simulator.library(source, tuple(_KERNEL.findall(source))).read_bytes()
+            return simulator.library(source, tuple(_KERNEL.findall(source)), level="-O0").read_bytes()
 
 
 def compiled(text: str, target: str, folder: Path, training: bool = False) -> Path:

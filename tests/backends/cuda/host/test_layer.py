@@ -152,17 +152,21 @@ def test_compilers_of_torch_see_results_on_the_device(layer: Layer) -> None:
     assert (y.device, y.shape) == (torch.device("cuda:0"), (5, 3))
 
 
-def test_a_machine_without_a_driver_is_told_so(path: Path) -> None:
+def test_a_machine_without_cuda_is_told_what_it_lacks(path: Path) -> None:
     script = (
         "import sys, moec\n"
         "from moec.runtime.cuda.opened import opened\n"
         "layer = moec.load(sys.argv[1]).reset_parameters(1)\n"
-        "try:\n"
-        "    opened(layer.sha256, 0)\n"
-        "except moec.errors.NoCudaDriver as error:\n"
-        "    print(error)\n"
+        "for attempt in (lambda: opened(layer.sha256, 0), lambda: layer.to('cuda')):\n"
+        "    try:\n"
+        "        attempt()\n"
+        "    except moec.errors.MoecError as error:\n"
+        "        print(type(error).__name__, error)\n"
     )
     if ctypes.util.find_library("cuda") is not None:
         pytest.skip("there is a driver on this machine")
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
-    assert done.stdout == "Toy on cuda:0: this machine has no NVIDIA driver: libcuda.so.1 is not found\n", done.stderr
+    driver, moved = done.stdout.splitlines()
+    assert driver == "NoCudaDriver Toy on cuda:0: this machine has no NVIDIA driver: libcuda.so.1 is not found"
+    assert moved.startswith("DeviceError Toy cannot be moved there: PyTorch says: "), moved
+    assert torch.version.cuda is not None or f"PyTorch {torch.__version__}, a build without CUDA" in moved

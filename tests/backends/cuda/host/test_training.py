@@ -17,6 +17,7 @@ FILE = """edition 1
 layer Trained(d = 40, ff = 24) {
   router softmax_top(2) : f32
   experts routed[3] = swiglu(d, ff) : bf16
+  shared common[1] = swiglu(d, ff) : bf16
   tokens dropless
 }
 """
@@ -43,6 +44,8 @@ def test_a_step_gives_what_it_gives_on_the_cpu(path: Path, count: int) -> None:
     layer: Layer = moec.load(path, training=True).reset_parameters(3)
     assert layer.manifest.cuda is not None
     assert layer.manifest.cuda.training
+    # what is one stack of weights for the layer itself is read in parts by what trains it
+    assert {len(stack.parameters) for stack in layer.manifest.cuda.stacks} == {1, 2}
     x, seed = torch.randn(count, 40).bfloat16(), torch.randn(count, 40).bfloat16()
     weights = [parameter.detach() for parameter in layer.parameters()]
     names = [name for name, _ in layer.named_parameters()]
