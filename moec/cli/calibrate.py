@@ -34,6 +34,7 @@ def command(
     from moec.fixed.calibrate import calibrate
     from moec.fixed.convert import convert
     from moec.fixed.packing import pack
+    from moec.fixed.scales import CALIBRATION
     from moec.fixed.values import gather
     from moec.runtime.hls.tensors import read_samples, read_weights
 
@@ -43,7 +44,7 @@ def command(
     given = read_samples(samples, made.inputs)
     other = None if check is None else read_samples(check, made.inputs)
     found = calibrate(layer, values, given.x, given.tasks, None if other is None else (other.x, other.tasks))
-    path = output or project / "calibration.json"
+    path = output or project / CALIBRATION
     path.write_text(found.to_json())
     if memory is not None:
         with memory.open("wb") as file:

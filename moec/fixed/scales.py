@@ -11,6 +11,8 @@ from moec.fixed.data import record
 from moec.fixed.spec import Layer
 
 SCHEMA = 1
+CALIBRATION = "calibration.json"
+"""Where `moec calibrate` writes, in a project's folder.  It is not taken by itself: weights may be others by then."""
 MAX_BYTES = 16 * 2**20
 
 

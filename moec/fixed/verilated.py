@@ -27,7 +27,7 @@ ENTRY = "moec_rtl"
                  moec_rtl_cycles *cycles);
 
 Buffers are laid out as `moec.fixed.layout` says; `weights` has a pointer for each port.  The lists are those of
-`Visits`.  `cycles` may be null; otherwise it points to four uint64.  Returns 0, or 1 where a number is out of range.
+`Visits`.  `cycles` may be null; otherwise it points to five uint64.  Returns 0, or 1 where a number is out of range.
 """
 
 

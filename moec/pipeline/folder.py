@@ -16,6 +16,7 @@ from moec.artifact.manifest import Source
 from moec.backends.base import ProjectBackend
 from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.errors import ArtifactError, DiagnosticError
+from moec.fixed.scales import CALIBRATION
 from moec.passes.parallel import parallel
 from moec.pipeline import describe
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^[.-]")
 
-KEPT = ("build", "calibration.json")
+KEPT = ("build", CALIBRATION)
 """What survives in a project that is written again: where its tools put what they make, and what was calibrated."""
 
 
@@ -46,13 +47,13 @@ def write_project(compilation: "Compilation", backend: ProjectBackend, output: P
     files = dict(made.files)
     files["ir/graph.mlir"] = compilation.graph_text.encode()
     files["ir/kernels.mlir"] = compilation.emit("kernels").encode()
-    for path, text in zip(source_paths(list(compilation.sources)), compilation.sources.values(), strict=True):
+    paths = source_paths(list(compilation.sources))
+    for path, text in zip(paths, compilation.sources.values(), strict=True):
         files[path] = text.encode()
-    name, text = next(iter(compilation.sources.items()))
     project = hls.Project(
         compiler=f"moec {version('moec')}",
         layer=describe.layer_name(kernels),
-        source=Source(name, hashlib.sha256(text.encode()).hexdigest()),
+        source=Source(paths[0], hashlib.sha256(files[paths[0]]).hexdigest()),
         options=compilation.options,
         target=compilation.target,
         inputs=describe.inputs(kernels),
@@ -106,7 +107,9 @@ def _require_replaceable(output: Path) -> None:
     try:
         known = {hls.MANIFEST, *hls.read(output).files}
     except ArtifactError as why:
-        raise _error("E0744", f"`{output}` is there, and not as moec wrote it: {why}", hint) from why
+        raise _error(
+            "E0744", f"`{output}` is not a project as moec wrote it, and would be replaced: {why}", hint
+        ) from why
     for path in sorted(output.rglob("*")):
         name = path.relative_to(output).as_posix()
         if name.partition("/")[0] not in KEPT and not path.is_dir() and name not in known:

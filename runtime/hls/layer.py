@@ -19,7 +19,7 @@ from moec.fixed import calibrate
 from moec.fixed.convert import convert, rows_to_codes
 from moec.fixed.packing import pack
 from moec.fixed.real import forward
-from moec.fixed.scales import MAX_BYTES, Calibration, CalibrationError, read_calibration
+from moec.fixed.scales import CALIBRATION, MAX_BYTES, Calibration, CalibrationError, read_calibration
 from moec.fixed.values import Values, gather
 from moec.runtime.checks import Input, Signature
 from moec.runtime.dtypes import TORCH_DTYPES
@@ -41,6 +41,7 @@ class SimulatedLayer(Level):
     def __init__(self, project: Folder, simulator: Simulator) -> None:
         super().__init__()
         self.project: Project = project.project
+        self._folder = project.path
         self._simulator = simulator
         self._signature = Signature(project.project.layer, tuple(Input.of(t) for t in project.project.inputs), False)
         self._calibration: Calibration | None = None
@@ -159,9 +160,14 @@ class SimulatedLayer(Level):
 
     def _require_calibration(self) -> Calibration:
         if self._calibration is None:
+            written = Path(self._folder) / CALIBRATION
+            other = "what `moec calibrate` wrote with `layer.load_calibration(path)`"
+            if written.is_file():
+                call = f"`layer.load_calibration({os.fspath(written)!r})`"
+                other = f"those in the project with {call}, where weights are what `moec calibrate` was given"
             raise CalibrationError(
                 f"{self.project.layer} has no scales yet. Find them with `layer.calibrate(x)` on samples of its "
-                "input, or take what `moec calibrate` wrote with `layer.load_calibration(path)`."
+                f"input, or take {other}."
             )
         return self._calibration
 

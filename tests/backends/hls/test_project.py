@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,12 +20,19 @@ from moec.pipeline import Compilation
 
 EDGE = Path(__file__).resolve().parents[3] / "examples" / "edge_moe.moe"
 SMALL = {"d": 24, "ff": 40}
-TARGET = "hls:zcu102,tokens=16,rtl=no"
+WHOLE = "hls:zcu102,tokens=16"
+TARGET = f"{WHOLE},rtl=no"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile(EDGE, tmp_path_factory.mktemp("made") / "out", defines=SMALL, target=TARGET)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the tile in SystemVerilog."""
+    return compile(EDGE, tmp_path_factory.mktemp("whole") / "out", defines=SMALL, target=WHOLE)
 
 
 @pytest.fixture
@@ -153,13 +161,46 @@ def test_a_layer_that_is_too_large_says_what_would_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("circt") is None, reason="CIRCT is not installed")
-def test_the_tile_is_written_unless_it_is_left_out(made: Path, tmp_path: Path) -> None:
-    whole = compile(EDGE, tmp_path / "out", defines=SMALL, target="hls:zcu102,tokens=16")
+def test_the_tile_is_written_unless_it_is_left_out(made: Path, whole: Path) -> None:
     files, without = hls.read(whole).files, hls.read(made).files
     assert {path for path in files if path not in without} == {path for path in files if path.startswith("rtl/")}
     assert b"module moec_tile(" in files["rtl/moec_tile.sv"]
-    text = Compilation(EDGE, None, SMALL, "hls:zcu102,tokens=16").emit("sv")
+    text = Compilation(EDGE, None, SMALL, WHOLE).emit("sv")
     assert text.encode() == files["rtl/moec_tile.sv"]
+
+
+GOLDENS = {"rtl/": "rtl/goldens", "report/": "goldens/plain/report", "": "cpp/goldens/*"}
+"""Where the files below a folder of a project are compared with: those of `rtl/`, of `report/`, all others."""
+
+
+def compared(path: str) -> bool:
+    """Whether a golden is named after the file, or lists it."""
+    here = Path(__file__).parent
+    start = next(start for start in GOLDENS if path.startswith(start))
+    name, folders = path.removeprefix(start), list(here.glob(GOLDENS[start]))
+    lists = [folder / "vectors.txt" for folder in folders]
+    listed = {line.split()[-1] for file in lists if file.is_file() for line in file.read_text().splitlines()}
+    return path in listed or any((folder / f"{name}{end}").is_file() for folder in folders for end in ("", ".txt"))
+
+
+@pytest.mark.skipif(find_spec("circt") is None, reason="CIRCT is not installed")
+def test_every_file_of_a_project_is_compared(whole: Path, made: Path, golden: Callable[[str, str], None]) -> None:
+    """With a golden, those of this folder here: a file that is new needs one."""
+    files = dict(hls.read(whole).files)
+    compilation = Compilation(EDGE, None, SMALL, WHOLE)
+    sources = [files.pop(path).decode() for path in list(files) if path.startswith("source/")]
+    assert sorted(sources) == sorted(compilation.sources.values())
+    for stage in ("graph", "kernels"):
+        assert files.pop(f"ir/{stage}.mlir").decode() == compilation.emit(stage)
+    assert [path for path in files if not compared(path)] == []
+    assert not compared("src/new.h")
+    assert not compared("tb/vectors/new.bin")
+    manifest = json.loads((made / hls.MANIFEST).read_bytes())
+    manifest["files"] = sorted(manifest["files"])
+    for varies in ("seal", "compiler"):
+        del manifest[varies]
+    assert manifest["source"]["name"] == "source/edge_moe.moe"  # and not where it lay
+    golden("moec.json", json.dumps(manifest, indent=1) + "\n")
 
 
 @pytest.mark.skipif(find_spec("circt") is None, reason="CIRCT is not installed")

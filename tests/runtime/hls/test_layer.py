@@ -136,6 +136,9 @@ def test_weights_and_scales_are_asked_for(tmp_path: Path) -> None:
         made(torch.randn(1, 24))
     with pytest.raises(CalibrationError, match="no scales yet"):
         made.save_calibration(tmp_path / "none.json")
+    (tmp_path / "out" / "calibration.json").write_text("{}")
+    with pytest.raises(CalibrationError, match=r"load_calibration\('.*/out/calibration.json'\)`, where weights are"):
+        made(torch.randn(1, 24))
     with pytest.raises(WeightsError, match=r"router\.logits\.weight"):
         made.calibrate(torch.randn(10, 24))
     given = layer(tmp_path, GELU).reset_parameters(0).state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -21,9 +22,13 @@ NAME = "fixed16"
 def test_generated_files(golden: Callable[[str, str], None]) -> None:
     pytest.importorskip("circt", reason="circt is not installed")
     files = project.files(DESIGNS[NAME])
-    for name in ("moec_tile.sv", "tile.h", "Makefile"):
-        golden(f"{name}.txt", files[f"rtl/{name}"].decode())
-    golden("names.txt", "\n".join(files) + "\n")
+    listed = []
+    for path, data in files.items():
+        if path.endswith(".bin"):
+            listed.append(f"{hashlib.sha256(data).hexdigest()[:16]} {len(data):7} {path}")
+        else:
+            golden(f"{path.removeprefix('rtl/')}.txt", data.decode())
+    golden("vectors.txt", "\n".join(listed) + "\n")
 
 
 def test_without_circt(monkeypatch: pytest.MonkeyPatch) -> None:
