@@ -77,8 +77,10 @@ class Fault:
 def library(source: str, kernels: tuple[str, ...], fault: Fault | None = None, level: str = "-O1") -> Path:
     """The shared library of a source, which exports `moec_sim_launch_NAME` for each of its kernels.
 
-    level  of optimisation: "-O0" compiles whole layers three times as fast
+    level  of optimisation: "-O0" compiles whole layers three times as fast; faults are found at once, so they take it
     """
+    if fault is not None:
+        level = "-O0"
     text = source + "\n" + "".join(f"MOEC_EXPORT({name})\n" for name in kernels)
     path = _folder() / f"{hashlib.sha256(f'{text}{fault}{level}'.encode()).hexdigest()[:24]}.cc"
     path.write_text(text)

@@ -24,9 +24,8 @@ def test_the_text_of_a_router(golden: Callable[[str, str], None]) -> None:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
-@pytest.mark.parametrize(
-    "arch", [n if n == "sm_90a" else pytest.param(n, marks=pytest.mark.slow) for n in ARCHITECTURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_no_register_is_spilled(arch: str, tmp_path: Path) -> None:
     texts = {"r": routed(128, 2048, 8), "s": capacity(64, 2, "score"), "c": capacity(64, 2, "choice")}
     functions = [Function(text, arch, prefix=name) for name, text in texts.items()]
