@@ -124,7 +124,7 @@ def read(path: str | os.PathLike[str]) -> Folder:
     """
     where = os.fspath(path)
     if not (Path(where) / MANIFEST).is_file():
-        raise NotAnArtifact(f"{where} is no project that moec compiled: it has no {MANIFEST}")
+        raise NotAnArtifact(f"{where} is not a project that moec compiled: it has no {MANIFEST}")
     text = _contents(where, MANIFEST, MAX_MANIFEST_BYTES)
     try:
         project = Project.from_json(text)

@@ -74,7 +74,7 @@ def read_interface(data: object) -> Interface:
 
 def _check_layer(layer: Layer) -> None:
     if not _IDENTIFIER.fullmatch(layer.name):
-        raise ValueError(f"layer.name is no identifier: {layer.name!r}")
+        raise ValueError(f"layer.name is not an identifier: {layer.name!r}")
     _within("layer.width", layer.width, 1, _WIDEST)
     _within("layer.experts", layer.experts, 1, _WIDEST)
     _within("layer.shared", layer.shared, 0, _WIDEST)

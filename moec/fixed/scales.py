@@ -87,7 +87,7 @@ def read_calibration(text: bytes, layer: Layer, where: str) -> Calibration:
         found = record(Calibration, data, "calibration")
         check(found.scales, layer)
     except (ValueError, RecursionError) as error:
-        raise CalibrationError(f"{where} is no calibration of {layer.name}: {error}") from error
+        raise CalibrationError(f"{where} is not a calibration of {layer.name}: {error}") from error
     return found
 
 

@@ -100,16 +100,14 @@ def _require_replaceable(output: Path) -> None:
         why = "is not writable" if output.parent.is_dir() else "is not there"
         raise _error("E0607", f"cannot write `{output}`: the folder `{output.parent}` {why}", "name another with `-o`")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise _error("E0607", f"cannot write `{output}`: it is no folder", "name a folder with `-o`")
+        raise _error("E0607", f"cannot write `{output}`: it is not a folder", "name a folder with `-o`")
     if not output.is_dir() or not any(output.iterdir()):
         return
     hint = "move it away, or name another folder with `-o`"
     try:
         known = {hls.MANIFEST, *hls.read(output).files}
     except ArtifactError as why:
-        raise _error(
-            "E0744", f"`{output}` is not a project as moec wrote it, and would be replaced: {why}", hint
-        ) from why
+        raise _error("E0744", f"moec will not replace `{output}`: {why}", hint) from why
     for path in sorted(output.rglob("*")):
         name = path.relative_to(output).as_posix()
         if name.partition("/")[0] not in KEPT and not path.is_dir() and name not in known:

@@ -76,7 +76,7 @@ def entry(path: Any, name: str) -> Any:
     try:
         function = getattr(ctypes.CDLL(str(path)), name)
     except (OSError, AttributeError) as error:
-        raise ArtifactError(f"{path} is no library that simulates a project: {error}") from error
+        raise ArtifactError(f"{path} is not a library that simulates a project: {error}") from error
     function.restype = ctypes.c_int
     return function
 

@@ -94,7 +94,7 @@ class _Safetensors:
                 raise ValueError("its header is too long")
             header = json.loads(file.read(size))
         if not isinstance(header, dict):
-            raise ValueError("its header is no object")
+            raise ValueError("its header is not an object")
         self._header: Mapping[str, Any] = header
         self._begin = 8 + size
 

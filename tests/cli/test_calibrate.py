@@ -134,7 +134,7 @@ def test_files_that_are_none_are_refused(files: Files) -> None:
         ({"weights": "short.safetensors"}, "it ends within"),
         ({"weights": "long.safetensors"}, "header is too long"),
         ({"weights": "overlap.safetensors"}, "lies outside"),
-        ({"weights": "list.safetensors"}, "no object"),
+        ({"weights": "list.safetensors"}, "not an object"),
         ({"weights": "entry.safetensors"}, "does not hold"),
         ({"weights": "missing.npz"}, "there is no 'block.router.gates.weight'"),
         ({"weights": "shape.npz"}, "has the shape"),

@@ -148,7 +148,7 @@ def test_calibrations_are_written_and_read(tmp_path: Path) -> None:
     text = found.to_json().encode()
     assert read_calibration(text, made.found.layer, "file") == found
     for wrong, why in [
-        (b"{", "file is no calibration"),
+        (b"{", "file is not a calibration"),
         (text.replace(b'"L"', b'"M"'), "layer 'M'"),
         (text.replace(b'"schema": 1', b'"schema": 2'), "schema 2"),
         (text.replace(b'"x": 0', b'"x": -0'), "between"),

@@ -46,7 +46,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("layer.router.slots", 17, "router.slots"),
         ("layer.router.over", "some", "must be 'all' or 'chosen'"),
         ("layer.router.scale", float("nan"), "router.scale"),
-        ("layer.name", "a; rm -rf", "no identifier"),
+        ("layer.name", "a; rm -rf", "not an identifier"),
         ("layer.shared", 1, "layer.common"),
         ("layer.colour", "red", "not a known field"),
         ("board.part", "a b", "board.part may have letters"),

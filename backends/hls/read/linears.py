@@ -27,14 +27,14 @@ def expert_linear(term: Term, op: ir.Operation, what: str) -> Linear:
     """The linear with its bias that a term of an expert is.  Raises Unsupported where it is something else."""
     linear, bias = peel_bias(term)
     if linear.kind != "linear":
-        raise refuse(term, op, f"{what} is no linear of an expert's own weights with an optional bias")
+        raise refuse(term, op, f"{what} is not a linear of the expert's own weights, with or without a bias")
     weight, of = linear.parts
     if weight.kind != "own":
         raise refuse(linear, op, f"{what} multiplies with weights that are not the expert's own")
     offset = None
     if bias is not None:
         if bias.kind != "own" or bias[0].kind != "argument":
-            raise refuse(term, op, f"to {what} something is added that is no bias of its own")
+            raise refuse(term, op, f"something other than a bias of its own is added to {what}")
         offset = str(bias[0].value)
     name, scale, weights = _stored(weight[0], op, what)
     return Linear(of, Source(name, scale, offset), weights)

@@ -50,7 +50,7 @@ def read_router(terms: Terms, op: ir.Operation, experts: int) -> Read:
     if linear.kind != "linear" or linear[0].kind != "argument" or linear[1] is not x:
         raise refuse(linear, op, "logits are no linear of the token's row")
     if bias is not None and bias.kind != "argument":
-        raise refuse(logits, op, "to the logits something is added that is no bias")
+        raise refuse(logits, op, "something other than a bias is added to the logits")
     outputs = terms.shapes[str(linear[0].value)][0]
     if outputs != experts * tasks:
         raise refuse(linear, op, f"there are {outputs} logits for {experts} experts")

@@ -90,7 +90,7 @@ def test_what_moec_did_not_write_is_not_deleted(out: Path) -> None:
 def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     refused(tmp_path, "E0744", "moec.json")
-    refused(tmp_path / "thesis.tex", "E0607", "no folder")
+    refused(tmp_path / "thesis.tex", "E0607", "not a folder")
     refused(tmp_path / "nowhere" / "out", "E0607", "is not there")
 
 

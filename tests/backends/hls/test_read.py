@@ -128,7 +128,7 @@ def test_tasks_are_an_input(of) -> None:
         (layer("adamoe(2, nulls = 1)"), "the K largest of all scores"),
         (layer("hash(10)"), "the K largest of all scores"),
         (layer("deepseek_v3(2, groups = 2, top_groups = 1)"), "choice within groups"),
-        (layer(expert="gated_swiglu(d, ff) : bf16"), "the result is no linear"),
+        (layer(expert="gated_swiglu(d, ff) : bf16"), "the result is not a linear"),
         (layer(expert="clamped_swiglu(d, ff) : bf16"), "hidden layer is relu, gelu, silu"),
         (layer(expert="swiglu(d, ff) : int4(group = 4)"), "3 scales a channel"),
         (layer(more="  tokens capacity(1.25, overflow = drop)"), "every chosen expert is computed"),
