@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from moec.runtime.adapt.ring import Row
-from moec.runtime.adapt.statistics import LoadStatistics
 from moec.runtime.native import Kernel
 from moec.runtime.workspace import WORKSPACES
+
+if TYPE_CHECKING:  # loaded only where calls are counted
+    from moec.runtime.adapt.ring import Row
+    from moec.runtime.adapt.statistics import LoadStatistics
 
 
 def run(
