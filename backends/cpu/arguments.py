@@ -6,7 +6,8 @@ as status; a status of 0 means that all is well so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -279,3 +280,15 @@ def set_integer(b: Builder, result: Pointer, value: Value) -> None:
 def set_none(b: Builder, result: Pointer) -> None:
     result.store(b.index(0))
     (result + 8).store(b.index(0))
+
+
+@contextmanager
+def exported(b: Builder, name: str, usage: str, count: int) -> Iterator[Arguments]:
+    """The body of an exported function; returns the status of its arguments at the end."""
+    function = b.declare(f"__tvm_ffi_{name}", [b.ptr, b.ptr, b.i32, b.ptr], b.i32, linkage="external")
+    with b.define(function) as (_, given, given_count, result):
+        arguments = Arguments(b, given, given_count, result)
+        arguments.expect_count(count, f"{name}({usage})")
+        set_none(b, result)
+        yield arguments
+        b.return_(arguments.status)

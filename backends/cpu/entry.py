@@ -22,12 +22,11 @@ functions keeps state: all may be called from several threads at once, on other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moec.backends.cpu import frame as frames
-from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, set_integer, set_none
+from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, exported, set_integer
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.cpuid import supports_function
 from moec.backends.cpu.frame import LINE, align_up
@@ -62,18 +61,6 @@ def export(base: Builder, functions: Sequence[Compiled]) -> None:
         _run(base, one, setups, sizes)
 
 
-@contextmanager
-def _exported(b: Builder, name: str, usage: str, count: int) -> Iterator[Arguments]:
-    """The body of an exported function; returns the status of its arguments at the end."""
-    function = b.declare(f"__tvm_ffi_{name}", [b.ptr, b.ptr, b.i32, b.ptr], b.i32, linkage="external")
-    with b.define(function) as (_, given, given_count, result):
-        arguments = Arguments(b, given, given_count, result)
-        arguments.expect_count(count, f"{name}({usage})")
-        set_none(b, result)
-        yield arguments
-        b.return_(arguments.status)
-
-
 def _pick(b: Builder, number: Value, values: Sequence[Callable[[], Value]]) -> Value:
     """The i64 of the case of this number; 0 if there is none."""
     found = b.index(0)
@@ -84,12 +71,12 @@ def _pick(b: Builder, number: Value, values: Sequence[Callable[[], Value]]) -> V
 
 def _supports(b: Builder, plans: Sequence[Plan]) -> None:
     supports = supports_function(b, [plan.frame.variant for plan in plans])
-    with _exported(b, "supports", "", 0) as arguments, b.if_(arguments.status.equals(0)):
+    with exported(b, "supports", "", 0) as arguments, b.if_(arguments.status.equals(0)):
         set_integer(b, arguments.result, b.result(supports))
 
 
 def _packed_bytes(b: Builder, plans: Sequence[Plan]) -> None:
-    with _exported(b, "packed_bytes", "variant", 1) as arguments:
+    with exported(b, "packed_bytes", "variant", 1) as arguments:
         variant = arguments.integer(0, "variant", len(plans))
         with b.if_(arguments.status.equals(0)):
             sizes = [lambda plan=plan: b.index(plan.frame.packed_bytes) for plan in plans]
@@ -119,7 +106,7 @@ def _pack(base: Builder, layer: Layer, plans: Sequence[Plan], builders: Sequence
         for b, plan in zip(builders, plans, strict=True)
     ]
     b = base
-    with _exported(b, name, "variant, i, packed, tensor", 4) as arguments:
+    with exported(b, name, "variant, i, packed, tensor", 4) as arguments:
         variant = arguments.integer(0, "variant", len(plans))
         which = arguments.integer(1, "i", max(1, len(layer.parameters)))
         size = _pick(b, variant, [lambda p=p: b.index(p.frame.packed_bytes) for p in plans])  # type: ignore[misc]
@@ -189,7 +176,7 @@ def _setup_function(b: Builder, plan: Plan) -> Function:
 
 
 def _workspace_bytes(b: Builder, prefix: str, sizes: Sequence[Function]) -> None:
-    with _exported(b, f"{prefix}workspace_bytes", "variant, tokens, threads", 3) as arguments:
+    with exported(b, f"{prefix}workspace_bytes", "variant, tokens, threads", 3) as arguments:
         variant = arguments.integer(0, "variant", len(sizes))
         tokens, threads = arguments.integer(1, "tokens"), arguments.integer(2, "threads")
         with b.if_(arguments.status.equals(0)):
@@ -202,7 +189,7 @@ def _run(b: Builder, compiled: Compiled, setups: Sequence[Function], sizes: Sequ
     given = (*layer.inputs, *layer.outputs)
     fixed = ["variant", "threads", *([] if layer.plain else ["packed"]), "workspace"]
     usage = ", ".join((*fixed, *(t.name for t in given)))
-    with _exported(b, layer.entry, usage, len(fixed) + len(given)) as arguments:
+    with exported(b, layer.entry, usage, len(fixed) + len(given)) as arguments:
         variant = arguments.integer(0, "variant", len(plans))
         threads = arguments.integer(1, "threads")
         arguments.require(lambda: threads > 0, "RangeError", "threads must be at least 1")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from moec.backends.cpu.frame import Call, Frame, Phase
-from moec.backends.cpu.route import captured, work, write_row
+from moec.backends.cpu.parameters import captured
+from moec.backends.cpu.route import work, write_row
 from moec.backends.cpu.rowprogram import Program
 
 

@@ -69,6 +69,20 @@ def is_parameter(value: ir.Value) -> bool:
     return False
 
 
+def captured(block: ir.Block) -> list[ir.Value]:
+    """The tensors of tokens and the parameters that a region uses from outside, without order or repetition."""
+    found: dict[ir.Value, None] = {}
+    for op in block.operations:
+        operation = op.operation
+        for operand in operation.operands:
+            if operation.name == "moe.row" or is_parameter(operand):
+                found[operand] = None
+        for region in operation.regions:
+            for inner in region:
+                found.update(dict.fromkeys(captured(inner)))
+    return list(found)
+
+
 def parts(value: ir.Value) -> list[Part]:
     """The parameters that `value` consists of, in order.  Raises Unsupported for anything else.
 

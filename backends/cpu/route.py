@@ -8,7 +8,7 @@ from typing import Any
 from torch_mlir import ir
 
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage
-from moec.backends.cpu.parameters import is_parameter
+from moec.backends.cpu.parameters import captured
 from moec.backends.cpu.rowprogram import Program
 from moec.backends.cpu.rows import Row
 from moec.backends.cpu.values import Value
@@ -29,20 +29,6 @@ def route(op: Any, frame: Frame) -> Sequence[Phase]:
                 write_row(call, row, target, token)
 
     return [Phase("route", emit, work=work(block))]
-
-
-def captured(block: ir.Block) -> list[ir.Value]:
-    """The tensors of tokens and the parameters that a region uses from outside, without order or repetition."""
-    found: dict[ir.Value, None] = {}
-    for op in block.operations:
-        operation = op.operation
-        for operand in operation.operands:
-            if operation.name == "moe.row" or is_parameter(operand):
-                found[operand] = None
-        for region in operation.regions:
-            for inner in region:
-                found.update(dict.fromkeys(captured(inner)))
-    return list(found)
 
 
 def write_row(call: Call, row: Row, target: Storage, token: Value) -> None:

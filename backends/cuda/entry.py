@@ -22,12 +22,11 @@ be used again by what comes later on the same stream.  Functions may be called f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from torch_mlir import ir
 
-from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, set_integer, set_none
+from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, exported, set_integer
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.layer import Tensor
 from moec.backends.cpu.values import Pointer, Value
@@ -60,24 +59,12 @@ def _export_function(b: Builder, programs: Sequence[Program], parameters: Sequen
     bounds = [Bound.of(program) for program in programs]
     bound_bytes = max(bound.bytes for bound in bounds)
     name = f"cuda_{programs[0].layer.entry}"
-    with _exported(b, f"{name}_bound_bytes", "", 0) as arguments, b.if_(arguments.status.equals(0)):
+    with exported(b, f"{name}_bound_bytes", "", 0) as arguments, b.if_(arguments.status.equals(0)):
         set_integer(b, arguments.result, b.index(bound_bytes))
     _bind(b, f"{name}_bind", bounds, bound_bytes, parameters)
     sizes = [size_function(b, program, number) for number, program in enumerate(programs)]
     _workspace_bytes(b, f"{name}_workspace_bytes", programs, sizes)
     _run(b, name, bounds, sizes, bound_bytes)
-
-
-@contextmanager
-def _exported(b: Builder, name: str, usage: str, count: int) -> Iterator[Arguments]:
-    """The body of an exported function; returns the status of its arguments at the end."""
-    function = b.declare(f"__tvm_ffi_{name}", [b.ptr, b.ptr, b.i32, b.ptr], b.i32, linkage="external")
-    with b.define(function) as (_, given, given_count, result):
-        arguments = Arguments(b, given, given_count, result)
-        arguments.expect_count(count, f"{name}({usage})")
-        set_none(b, result)
-        yield arguments
-        b.return_(arguments.status)
 
 
 def _handle(b: Builder, arguments: Arguments) -> Driver:
@@ -102,7 +89,7 @@ def _of_program(b: Builder, driver: Driver, functions: Sequence[Function], *give
 
 
 def _open(b: Builder, opened: Function) -> None:
-    with _exported(b, "cuda_open", "device", 1) as arguments:
+    with exported(b, "cuda_open", "device", 1) as arguments:
         device = arguments.integer(0, "device")
         place = b.scratch(8, 8)
         place.store(b.index(0))
@@ -112,14 +99,14 @@ def _open(b: Builder, opened: Function) -> None:
 
 
 def _close(b: Builder, closed: Function) -> None:
-    with _exported(b, "cuda_close", "handle", 1) as arguments:
+    with exported(b, "cuda_close", "handle", 1) as arguments:
         driver = _handle(b, arguments)
         with b.if_(arguments.status.equals(0)):
             b.call(closed, driver.state)
 
 
 def _architecture(b: Builder) -> None:
-    with _exported(b, "cuda_architecture", "handle", 1) as arguments:
+    with exported(b, "cuda_architecture", "handle", 1) as arguments:
         driver = _handle(b, arguments)
         with b.if_(arguments.status.equals(0)):
             set_integer(b, arguments.result, driver.word(drivers.PROGRAM).load(b.i64))
@@ -129,7 +116,7 @@ def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, para
     program = bounds[0].program
     binders = [bound.bind_function(b, number) for number, bound in enumerate(bounds)]
     count = len(program.stacks)
-    with _exported(b, name, "handle, bound, stacks..", 2 + count) as arguments:
+    with exported(b, name, "handle, bound, stacks..", 2 + count) as arguments:
         driver = _handle(b, arguments)
         bound = arguments.tensor(1, _bound(bound_bytes))
         addresses = b.scratch(8 * max(1, count), 8)
@@ -166,7 +153,7 @@ def _device(b: Builder, arguments: Arguments, driver: Driver) -> Value:
 
 
 def _workspace_bytes(b: Builder, name: str, programs: Sequence[Program], sizes: Sequence[Function]) -> None:
-    with _exported(b, name, "handle, tokens", 2) as arguments:
+    with exported(b, name, "handle, tokens", 2) as arguments:
         driver = _handle(b, arguments)
         tokens = arguments.integer(1, "tokens", _token_limit(programs[0]))
         with b.if_(arguments.status.equals(0)):
@@ -198,7 +185,7 @@ def _run(b: Builder, name: str, bounds: Sequence[Bound], sizes: Sequence[Functio
     program = bounds[0].program
     launches = [launch_function(b, bound, number) for number, bound in enumerate(bounds)]
     usage = ", ".join(("handle, stream, bound, workspace", *(tensor.name for tensor in program.given)))
-    with _exported(b, name, usage, 4 + len(program.given)) as arguments:
+    with exported(b, name, usage, 4 + len(program.given)) as arguments:
         driver = _handle(b, arguments)
         stream = arguments.word(1, "stream")
         bound = arguments.tensor(2, _bound(bound_bytes))

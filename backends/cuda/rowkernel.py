@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
-from moec.backends.cpu.parameters import is_parameter
+from moec.backends.cpu.parameters import captured
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import Arch
@@ -134,17 +134,3 @@ def _store_row(code: Code, value: Value, target: str) -> None:
         value.shape,
         lambda r, i: code.line(f"{guard.format(i)}moec::store({target} + {i}, {code.element(value, r, i)});"),
     )
-
-
-def captured(block: ir.Block) -> list[ir.Value]:
-    """The tensors of tokens and the parameters that a region uses from outside, without order or repetition."""
-    found: dict[ir.Value, None] = {}
-    for op in block.operations:
-        operation = op.operation
-        for operand in operation.operands:
-            if operation.name == "moe.row" or is_parameter(operand):
-                found[operand] = None
-        for region in operation.regions:
-            for inner in region:
-                found.update(dict.fromkeys(captured(inner)))
-    return list(found)

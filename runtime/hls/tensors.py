@@ -64,12 +64,13 @@ def read_samples(path: Path, inputs: Sequence[TokenTensor]) -> Samples:
         if path.stat().st_size > MOST_SAMPLE_BYTES:
             raise ValueError(f"it has more than {MOST_SAMPLE_BYTES >> 30} GiB; a few thousand rows are enough")
         if path.suffix == ".npy":
-            found = {inputs[0].name: np.load(path, allow_pickle=False, mmap_mode="r")}
+            # Unlike `np.load` it never tries another format, nor names one that runs code.
+            found = {inputs[0].name: np.lib.format.open_memmap(path, mode="r")}
         else:
             archive = _Npz(path)
             found = {one.name: archive.read(one.name, None) for one in inputs if archive.has(one.name)}
         width = inputs[0].row[0]
-        x = found[inputs[0].name]
+        x = _named(found, inputs[0].name)
         if x.ndim < 1 or x.shape[-1] != width or x.dtype.kind not in "fiu":
             raise ValueError(
                 f"{inputs[0].name} has the shape {list(x.shape)} of {x.dtype}, not […, {width}] of numbers"
@@ -133,6 +134,8 @@ class _Npz:
             raise ValueError(f"{name} is too large")
         with np.load(self._path, allow_pickle=False) as archive:
             array: NDArray[Any] = archive[name]
+            if not isinstance(array, np.ndarray):  # NumPy gives the bytes of what is no .npy file
+                raise ValueError(f"{name} is not an array")
         if shape is not None:
             _require_shape(name, array.shape, shape)
         return array

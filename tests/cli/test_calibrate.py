@@ -129,6 +129,10 @@ def test_files_that_are_none_are_refused(files: Files) -> None:
     np.savez(folder / "codes.npz", **{n: one.astype(np.int64) for n, one in floats(files.tensors).items()})
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("block.router.gates.weight.npy", b"\0" * (1 << 22))
+    (folder / "junk.npy").write_bytes(b"no numbers")
+    np.savez(folder / "other.npz", y=files.x.numpy())
+    with zipfile.ZipFile(folder / "text.npz", "w") as archive:
+        archive.writestr("x", b"no numbers")
     for given, why in [
         ({"weights": "w.pt"}, "may hold code"),
         ({"weights": "short.safetensors"}, "it ends within"),
@@ -145,7 +149,11 @@ def test_files_that_are_none_are_refused(files: Files) -> None:
         ({"samples": "narrow.npy"}, "[3, 23]"),
         ({"samples": "x.npy"}, "with a task for each row"),
         ({"samples": "objects.npy"}, "does not hold samples"),
+        ({"samples": "junk.npy"}, "does not hold samples"),
+        ({"samples": "other.npz"}, "there is no 'x'"),
+        ({"samples": "text.npz"}, "x is not an array"),
     ]:
         done = files.run(**given)
         assert done.exit_code == 1
         assert why in done.output.replace("\n", " "), (given, done.output)
+        assert "pickle" not in done.output

@@ -56,8 +56,8 @@ def run(
     function: Callable[..., object],
     world: int,
     *arguments: object,
-    timeout: float = 60.0,
-    collective: float = 30.0,
+    timeout: float = 240.0,
+    collective: float = 60.0,
     gone: Collection[int] = (),
     threads: int = 1,
     store_on: int | None = None,
@@ -94,7 +94,9 @@ def run(
             for rank in ranks:
                 rank.ask_where()
             time.sleep(LAST_WORDS)
-            raise RanksFailed("\n".join(["some ranks failed", *(rank.report() for rank in ranks)]))
+            # What ended by itself says most, and the end of a report is what is seen of it.
+            told = sorted(ranks, key=lambda rank: rank.failed is not None and rank.done)
+            raise RanksFailed("\n".join(["some ranks failed", *(rank.report() for rank in told)]))
         return [rank.result for rank in ranks]
 
 
@@ -207,7 +209,7 @@ def _rank(pipe: Any, setup: tuple[int, int, int | None, int | None, float, int, 
         pipe.send((False, traceback.format_exc()))
     sys.stdout.flush()
     sys.stderr.flush()
-    # No clean end of the group, which may hang on a rank that is gone; the store goes last, since others may need it.
-    if store_on == rank:
-        pipe.poll(None)
+    # No clean end of the group, which may hang on a rank that is gone.  A rank stays until the caller lets go of all:
+    # others may still read what it has sent, or need its store.
+    pipe.poll(None)
     os._exit(0)

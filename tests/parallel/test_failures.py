@@ -69,7 +69,7 @@ def exchange(way: str, culprit: int) -> tuple[str, tuple[int, ...], float]:
 )
 def test_every_other_rank_names_the_one_that_is_gone(way: str, told: str) -> None:
     culprit = 1
-    found = run(exchange, 4, way, culprit, gone=[] if way in ("fails", "leaves") else [culprit], timeout=20)
+    found = run(exchange, 4, way, culprit, gone=[] if way in ("fails", "leaves") else [culprit])
     for rank, result in enumerate(found):
         if rank == culprit:
             assert result in (None, ("own x is odd", (), 0.0), ("", (), 0.0))
@@ -78,7 +78,7 @@ def test_every_other_rank_names_the_one_that_is_gone(way: str, told: str) -> Non
         assert ranks == (culprit,)
         assert f"rank {culprit}" in message
         assert re.search(told, message), message
-        assert took < 3 * LIMIT + 2
+        assert took < 10 * LIMIT, "a busy machine may hold ranks up, but nobody waits for ever"
 
 
 def lose_the_store() -> tuple[str, tuple[int, ...]]:
@@ -98,7 +98,7 @@ def lose_the_store() -> tuple[str, tuple[int, ...]]:
 
 
 def test_death_of_the_rank_with_the_store_is_found() -> None:
-    for message, ranks in run(lose_the_store, 3, gone=[0], store_on=0, timeout=20)[1:]:
+    for message, ranks in run(lose_the_store, 3, gone=[0], store_on=0)[1:]:
         assert ranks == (0,)
         assert "the store of the process group is gone" in message
 
@@ -117,7 +117,7 @@ def wait_elsewhere() -> tuple[int, ...]:
 
 
 def test_waits_for_other_threads_have_the_same_limit() -> None:
-    assert run(wait_elsewhere, 2, gone=[1], timeout=20) == [(1,), None]
+    assert run(wait_elsewhere, 2, gone=[1]) == [(1,), None]
 
 
 def guarded() -> str:
@@ -130,7 +130,7 @@ def guarded() -> str:
 
 
 def test_blocking_calls_of_torch_become_rank_errors() -> None:
-    assert "rank 1: alive, but did not make call 1" in run(guarded, 2, collective=LIMIT, gone=[1], timeout=20)[0]
+    assert "rank 1: alive, but did not make call 1" in run(guarded, 2, collective=LIMIT, gone=[1])[0]
 
 
 def signs(**calls: int) -> dict[int, Sign]:

@@ -86,7 +86,7 @@ def on_rank(how: str, where: str, options: Options) -> tuple[str, list[int], flo
 )
 def test_every_other_rank_names_it(how: str, where: str, options: Options) -> None:
     gone = () if how == "raises" else (LOST,)
-    for rank, found in enumerate(run(on_rank, 4, how, where, options, gone=gone, timeout=40.0)):
+    for rank, found in enumerate(run(on_rank, 4, how, where, options, gone=gone)):
         if rank == LOST:
             assert found is None or found[0] == "no more experts"
         else:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from moec.errors import PlacementError
+from moec.runtime.parallel.moving.circle import Circle
 from moec.runtime.parallel.moving.memory import Pieces
 from moec.runtime.parallel.moving.throttle import Throttle
 
@@ -22,7 +23,7 @@ class Stopped(PlacementError):
 
 
 class Carrier:
-    """Sends and receives by a process group that nothing else uses, one thing at a time.
+    """Sends and receives, one thing at a time.
 
     Before every piece comes a word that says what follows: data, a while of nothing, or the end.  So a sender may rest
     for longer than the group's limit, and give up without leaving its receiver behind.
@@ -31,8 +32,8 @@ class Carrier:
     sent, received  bytes so far
     """
 
-    def __init__(self, group: dist.ProcessGroup, largest: int, throttle: Throttle) -> None:
-        self._group, self._largest, self._throttle = group, largest, throttle
+    def __init__(self, circle: Circle, largest: int, throttle: Throttle) -> None:
+        self._circle, self._largest, self._throttle = circle, largest, throttle
         self.sent = self.received = 0
 
     def send(self, pieces: Pieces, to: int) -> None:
@@ -42,7 +43,7 @@ class Carrier:
                 self._say(_WAIT, to)
             begin = time.perf_counter()
             self._say(_DATA, to)
-            dist.send(part, to, self._group)
+            dist.send(part, to, self._circle.group)
             self.sent += part.numel()
             self._rest(self._throttle.rest(part.numel(), time.perf_counter() - begin), to)
 
@@ -57,7 +58,7 @@ class Carrier:
                 pass
             if word == _STOP:
                 raise Stopped(f"rank {source} could not send what was asked of it")
-            dist.recv(part, source, self._group)
+            dist.recv(part, source, self._circle.group)
             self.received += part.numel()
 
     def _cut(self, pieces: Pieces) -> Iterator[torch.Tensor]:
@@ -73,9 +74,9 @@ class Carrier:
                 self._say(_WAIT, to)
 
     def _say(self, word: int, to: int) -> None:
-        dist.send(torch.tensor([word]), to, self._group)
+        dist.send(torch.tensor([word]), to, self._circle.group)
 
     def _hear(self, source: int) -> int:
         word = torch.zeros(1, dtype=torch.int64)
-        dist.recv(word, source, self._group)
+        dist.recv(word, source, self._circle.group)
         return int(word)

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from moec.runtime.parallel.moving.circle import Circle
+
 Command = Mapping[str, Any]
 
 
 class Commands:
     """Every rank of the group calls `tell` (the leader, its first rank) or `hear` (the others) as often."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self._group = group
-        self._leader = dist.get_global_rank(group, 0)
+    def __init__(self, circle: Circle) -> None:
+        self._circle = circle
+        self._leader = dist.get_global_rank(circle.group, 0)
 
     @property
     def leads(self) -> bool:
@@ -26,14 +28,14 @@ class Commands:
     def tell(self, command: Command) -> None:
         """Raises RuntimeError where a rank is gone."""
         text = torch.frombuffer(bytearray(json.dumps(command).encode()), dtype=torch.uint8)
-        dist.broadcast(torch.tensor([len(text)]), self._leader, self._group)
-        dist.broadcast(text, self._leader, self._group)
+        dist.broadcast(torch.tensor([len(text)]), self._leader, self._circle.group)
+        dist.broadcast(text, self._leader, self._circle.group)
 
     def hear(self) -> Command:
         """Waits as long as the group's limit.  Raises RuntimeError where the leader is gone."""
         length = torch.zeros(1, dtype=torch.int64)
-        dist.broadcast(length, self._leader, self._group)
+        dist.broadcast(length, self._leader, self._circle.group)
         text = torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(text, self._leader, self._group)
+        dist.broadcast(text, self._leader, self._circle.group)
         found: Command = json.loads(bytes(text.tolist()))
         return found

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from moec.errors import MoecError, PlacementError, RankError
 from moec.placement.table import Arrival, Table
 from moec.runtime.parallel.moving.carrier import Carrier
+from moec.runtime.parallel.moving.circle import Circle
 from moec.runtime.parallel.moving.gate import Active, Gate, Swap
 from moec.runtime.parallel.moving.layers import Forms, Movable, active
 from moec.runtime.parallel.moving.memory import Pieces, nbytes
@@ -46,13 +47,13 @@ class Outcome:
 class Mover:
     """One rank's part.  Every rank of the group calls `change` with the same tables, from a thread of its own.
 
-    group  a process group of all ranks that hold experts now or later, used by nothing else
+    circle  all ranks that hold experts now or later
     """
 
-    def __init__(self, layers: Sequence[Movable], gate: Gate, group: dist.ProcessGroup, carrier: Carrier) -> None:
-        self._layers, self._gate, self._group, self._carrier = tuple(layers), gate, group, carrier
+    def __init__(self, layers: Sequence[Movable], gate: Gate, circle: Circle, carrier: Carrier) -> None:
+        self._layers, self._gate, self._circle, self._carrier = tuple(layers), gate, circle, carrier
         self._rank = dist.get_rank()
-        self.forms = Forms.exchanged(layers, group)
+        self.forms = Forms.exchanged(layers, circle.group)
 
     def change(self, tables: Sequence[Table]) -> Outcome:
         """Bring everything where these tables have it, and let them take force at a step soon, on all ranks or none.
@@ -111,10 +112,10 @@ class Mover:
 
     def _agreed(self, why: str) -> str:
         """Why some rank cannot go on; empty where all can."""
-        failed = self._largest(dist.get_rank(self._group) + 1 if why else 0)
+        failed = self._largest(dist.get_rank(self._circle.group) + 1 if why else 0)
         if not failed:
             return ""
-        return why or f"rank {dist.get_global_rank(self._group, failed - 1)} could not"
+        return why or f"rank {dist.get_global_rank(self._circle.group, failed - 1)} could not"
 
     def _carry(self, number: int, arrival: Arrival) -> list[tuple[Pieces, Pieces]]:
         """This rank's part of one arrival; returns what is to be put in place later: from where, to where."""
@@ -150,19 +151,22 @@ class Mover:
             for layer, table, lookup in zip(self._layers, to.tables, to.lookups, strict=True):
                 layer.use(table, lookup)
 
+        step, lost = 0, None
         try:
             step = self._largest(self._gate.fence(_AHEAD))
         except RuntimeError as error:
+            lost = str(error)  # the error itself would keep the group open
+        if lost is not None:
             # The others may have agreed without this rank hearing of it.
-            gone = RankError(f"ranks were lost while experts moved, and may not agree where they are: {error}", ())
+            gone = RankError(f"ranks were lost while experts moved, and may not agree where they are: {lost}", ())
             self._gate.fail(gone)
-            raise gone from error
+            raise gone
         self._gate.swap(Swap(step, to, apply))
         return step
 
     def _largest(self, number: int) -> int:
         found = torch.tensor([number])
-        dist.all_reduce(found, dist.ReduceOp.MAX, self._group)
+        dist.all_reduce(found, dist.ReduceOp.MAX, self._circle.group)
         return int(found)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +25,7 @@ from moec.placement.table import Table
 from moec.placement.table_data import read_table
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.parallel.moving.carrier import Carrier
+from moec.runtime.parallel.moving.circle import Circle
 from moec.runtime.parallel.moving.commands import Command, Commands
 from moec.runtime.parallel.moving.decide import Judge
 from moec.runtime.parallel.moving.gate import Active, Gate, Swapped
@@ -37,8 +37,6 @@ from moec.runtime.parallel.moving.throttle import Throttle
 _REMEMBERED = 1000
 _FIRST_SPEED = 1e8
 """Bytes/s that are expected of links that nothing is known of."""
-_PATIENCE = timedelta(hours=6)
-"""Ranks that have nothing to send wait for those that send slowly; one that is gone is noticed at once."""
 _LOG = logging.getLogger("moec.moving")
 
 
@@ -86,10 +84,10 @@ class Moving:
         self.layers, self._timeout, self._journal = tuple(layers), options.timeout, journal
         self.decisions: deque[Mapping[str, Any]] = deque(maxlen=_REMEMBERED)
         self.throttle = Throttle(options.share, options.rate)
-        self._group = dist.new_group(ranks, timeout=_PATIENCE, backend="gloo")
+        self._circle = Circle(ranks)
         self.gate = Gate(active(0, [each.table for each in layers], layers, dist.get_rank()), options.timeout)
-        self._commands = Commands(self._group)
-        self._mover = Mover(layers, self.gate, self._group, Carrier(self._group, options.piece, self.throttle))
+        self._commands = Commands(self._circle)
+        self._mover = Mover(layers, self.gate, self._circle, Carrier(self._circle, options.piece, self.throttle))
         self._leader: Leader | None = None
         if self._commands.leads:
             speed = options.rate or _FIRST_SPEED
@@ -178,15 +176,17 @@ class Moving:
 
     def _next(self, heard: Command | RuntimeError | None) -> bool:
         """Do what the leader said, or say it; False where that was the last thing."""
-        going, why = False, "it was stopped"
+        going, failed, why = False, False, "it was stopped"
         try:
             if isinstance(heard, RuntimeError):
                 raise heard
             going = self._do(self._lead() if heard is None else heard)
         except Exception as error:  # noqa: BLE001  the layers' callers have nothing to do with it
-            why = f"{type(error).__name__}: {error}"
+            failed, why = True, f"{type(error).__name__}: {error}"
             _LOG.warning("experts move no more: %s", why)
             self._report("failed", {"why": why})
+        if failed:
+            self._circle.leave()  # the others are not to wait for this rank
         if not going:
             self.gate.close()
         self._tell_swapped()
@@ -214,8 +214,8 @@ class Moving:
     def _look(self) -> None:
         chosen = torch.from_numpy(np.concatenate([layer.chosen() for layer in self.layers]))
         seconds = torch.tensor([layer.seconds() for layer in self.layers], dtype=torch.float64)
-        dist.all_reduce(chosen, dist.ReduceOp.SUM, self._group)
-        dist.all_reduce(seconds, dist.ReduceOp.MAX, self._group)
+        dist.all_reduce(chosen, dist.ReduceOp.SUM, self._circle.group)
+        dist.all_reduce(seconds, dist.ReduceOp.MAX, self._circle.group)
         if self._leader is not None:
             ends = np.cumsum([layer.table.experts for layer in self.layers])[:-1]
             self._leader.saw(np.split(chosen.numpy(), ends), seconds.tolist())
@@ -264,7 +264,7 @@ def _work(reference: weakref.ref[Moving], commands: Commands, wake: threading.Ev
             try:
                 heard = commands.hear()
             except RuntimeError as error:
-                heard = error
+                heard = error.with_traceback(None)  # which has the group, and would keep it open
         moving = reference()
         if moving is None:
             if commands.leads:
