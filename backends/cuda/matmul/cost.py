@@ -57,5 +57,5 @@ def seconds(of: Problem, tile: Tile, device: Device, rows: float) -> float:
     part = steps * step + tile.rows * tile.width / _RESULTS
     busy = (_FILL + -(-parts // device.multiprocessors) * part) / device.clock
     inner = of.segments * of.inner
-    size = experts * of.columns * inner * of.products + experts * each * (inner + of.columns)
-    return max(busy, 2 * size / device.memory)
+    weights = experts * of.columns * inner * of.products * (1 if of.codes else 2)
+    return max(busy, (weights + 2 * experts * each * (inner + of.columns)) / device.memory)

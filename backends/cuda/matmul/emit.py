@@ -26,6 +26,8 @@ def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type:
 
 
 def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
+    if of.codes is not None:
+        return _of_codes(of, scope, arch, rows, rows_type)
     if "f32" in (of.type, of.lhs_type):
         return _in_f32(of, scope, rows, rows_type)
     if of.type != of.lhs_type or of.type not in ("bf16", "f16"):
@@ -48,3 +50,19 @@ def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str) -> t
     if router.can_split(of):
         return (*few, router.split_kernel(of, scope, rows, rows_type, (limit, None)))
     return (*few, lanes.kernel(of, scope, "product_f32", rows, rows_type, (limit, None)))
+
+
+def _of_codes(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
+    if of.codes is None or of.lhs_type not in ("bf16", "f16"):
+        raise unsupported("cuda", of.op, f"quantised weights with rows of {of.lhs_type}", "write `x = bf16`")
+    if of.segments > 1 or of.transposed:
+        raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
+    if of.inner % 16:
+        raise unsupported("cuda", of.op, f"rows of {of.inner} codes: no multiple of 16 bytes")
+    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
+    limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
+    name = f"product_{of.codes.format}"
+    return (
+        warps.kernel(of, few, 2, scope, f"{name}_few", rows, rows_type, (0, limit)),
+        warps.kernel(of, many, 1, scope, name, rows, rows_type, (limit, None)),
+    )

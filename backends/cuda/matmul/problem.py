@@ -10,6 +10,7 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda import expressions, regions
 from moec.backends.cuda.kernel import Argument, Buffer, BufferPointer, Scope, TensorPointer
+from moec.backends.cuda.matmul.codes import Codes, codes_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Problem:
     per_token   slots that a token has
     gathered    whether rows are found through `slots`
     lhs_type    element type of the rows; `type` that of the weights
+    codes       how the weights are kept where they are quantised; `weights` are codes then
     results     values that the epilogue's results are stored in; None: the rows that are combined afterwards
     """
 
@@ -45,6 +47,7 @@ class Problem:
     lhs_type: str
     type: str
     results: tuple[ir.Value, ...] | None
+    codes: Codes | None = None
 
     @property
     def segments(self) -> int:
@@ -80,14 +83,11 @@ class Problem:
 def problem(op: ir.Operation) -> Problem:
     """What `moe.matmul`, `moe.grouped_matmul` or `moe.grouped_matmul_combine` asks for.
 
-    Raises Unsupported where weights are no floats as they lie in memory.
+    Raises Unsupported for weights that are stored in different ways, or in one that there is no kernel for.
     """
     view: Any = op.opview
-    whole = tuple(view.weights)
-    for weight in whole:
-        owner = weight.owner
-        if not isinstance(owner, ir.Block) and owner.operation.name == "moe.dequantize":
-            raise unsupported("cuda", op, "quantised weights")
+    codes = codes_of(op, view.weights)
+    whole = codes.codes if codes is not None else tuple(view.weights)
     lhs = _segments(view.lhs)
     pieces = [_segments(weight) if len(lhs) > 1 else (weight,) for weight in whole]
     weights = tuple(of[n] for n in range(len(lhs)) for of in pieces) if _alike(lhs, pieces) else ()
@@ -112,6 +112,7 @@ def problem(op: ir.Operation) -> Problem:
         lhs_type=expressions.element_of(view.lhs.type),
         type=expressions.element_of(weights[0].type),
         results=None if op.name == "moe.grouped_matmul_combine" else tuple(op.results),
+        codes=codes,
     )
 
 

@@ -33,7 +33,7 @@ class WarpgroupTile:
 class WarpTile:
     """For mma.sync: `rows` rows by `width` columns of each weight, shared out to `down * across` warps.
 
-    A warp has rows / down (a multiple of 16) by width / across (8, or a multiple of 16).
+    A warp has rows / down (a multiple of 16) by width / across (8, or a multiple of 16).  `coded`: weights are codes.
     """
 
     products: int
@@ -42,6 +42,7 @@ class WarpTile:
     stages: int
     down: int
     across: int
+    coded: bool = False
 
     depth = 64
 
@@ -51,7 +52,7 @@ class WarpTile:
 
     @property
     def stage_bytes(self) -> int:
-        return (self.rows + self.width * self.products) * 128
+        return self.rows * 128 + self.width * self.products * (64 if self.coded else 128)
 
     def shared_bytes(self, experts: int) -> int:
         """Of a block: the stages and the counters of tiles."""

@@ -29,21 +29,25 @@ AnyTile = TypeVar("AnyTile", WarpgroupTile, WarpTile)
 def few_rows(of: Problem) -> WarpTile:
     """For few rows an expert: bound by the bytes of the weights, so narrow tiles, to have many, and a deep ring."""
     width = 64 if of.transposed else max(32, 64 // of.products // 32 * 32)
-    tile = WarpTile(of.products, _FEW_ROWS, width, 1, 1, 4)
+    tile = WarpTile(of.products, _FEW_ROWS, width, 1, 1, 4, of.codes is not None)
     stages = min(_MOST_STAGES, (_FEW_BYTES - 4 * of.counters) // tile.stage_bytes)
     if stages < _LEAST_STAGES:
         raise unsupported("cuda", of.op, f"{of.products} weights at once of {of.experts} experts")
-    return WarpTile(of.products, _FEW_ROWS, width, stages, 1, 4)
+    return replace(tile, stages=stages)
 
 
 def many_rows(of: Problem, arch: Arch) -> WarpgroupTile | WarpTile:
-    """For many rows an expert: 128 rows by up to 256 columns of all weights together."""
-    if arch.wgmma:
+    """For many rows an expert: 128 rows by up to 256 columns of all weights together.
+
+    wgmma reads weights from shared memory only, where codes are no operands: products of them are those of warps.
+    """
+    coded = of.codes is not None
+    if arch.wgmma and not coded:
         unit = 64 if of.transposed else 8
         widths = [width for width in range(unit, 257, unit) if width * of.products <= 256]
         return _fastest(of, arch, [WarpgroupTile(of.products, width, _LEAST_STAGES) for width in widths])
     widths = [width for width in (32, 64, 128, 256) if width * of.products <= 256 and (width > 32 or not of.transposed)]
-    return _fastest(of, arch, [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4) for width in widths])
+    return _fastest(of, arch, [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, coded) for width in widths])
 
 
 def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: WarpgroupTile | WarpTile) -> int:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from moec.backends.cuda import expressions
-from moec.backends.cuda.kernel import Buffer, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
+from moec.backends.cuda.kernel import Argument, Buffer, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
 from moec.backends.cuda.matmul.problem import Problem, epilogue
 from moec.backends.cuda.matmul.tile import WarpTile
 
 _TEMPLATE = """{epilogue}
 MOEC_KERNEL({threads}, {blocks}) {name}({parameters}) {{
   MOEC_SHARED(shared);
-  using Tile = moec::WarpTile<{type}, {sizes}, {transposed}>;
+  using Tile = {tile};
   const {lhs_memory}* const lhs[] = {{{lhs}}};
-  const {type}* const rhs[] = {{{weights}}};
+  {weight} rhs[] = {{{weights}}};
   moec::multiply_by_warps<Tile>(shared, lhs, {plan}{{{plan_values}}}, rhs, {epilogue_name}{initial});
 }}
 """
@@ -28,30 +28,37 @@ def kernel(
     rows_type: str,
     tokens: tuple[int, int | None],
 ) -> Kernel:
-    """The kernel of a product whose rows and weights are bf16 or f16; `blocks` of it on a multiprocessor."""
+    """The kernel of a product whose rows are bf16 or f16, and weights alike or codes; `blocks` on a multiprocessor."""
     name = scope.name(wish)
     after = epilogue(problem, scope, wish, rows, rows_type)
     lhs, given, plan_values = problem.operands()
-    memory = expressions.MEMORY[problem.type]
-    weights = [f"weight{n}" for n in range(len(problem.weights))]
-    sizes = (
-        problem.segments, problem.inner, problem.columns,
-        tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across,
-    )  # fmt: skip
+    memory = expressions.MEMORY[problem.lhs_type]
+    sizes = (problem.inner, problem.columns, tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across)
+    listed = ", ".join(map(str, sizes))
+    if problem.codes is None:
+        weights = [f"weight{n}" for n in range(len(problem.weights))]
+        parameters, values = [f"const {memory}* {weight}" for weight in weights], ", ".join(weights)
+        weight_arguments: list[Argument] = [TensorPointer(weight, f"const {memory}*") for weight in problem.weights]
+        transposed = str(problem.transposed).lower()
+        printed, weight = (
+            f"moec::WarpTile<{memory}, {problem.segments}, {listed}, {transposed}>",
+            f"const {memory}* const",
+        )
+    else:
+        parameters, weight_arguments, values = problem.codes.parameters()
+        types = f"{memory}, {problem.codes.code_type}, {problem.codes.scale_type}"
+        printed, weight = f"moec::CodedTile<{types}, {listed}>", f"const {problem.codes.weight_type}"
     source = _TEMPLATE.format(
         epilogue=after.source,
         threads=tile.threads,
         blocks=blocks,
         name=name,
-        parameters=", ".join(
-            (*lhs, *(f"const {memory}* {weight}" for weight in weights), *after.parameters, "int tokens")
-        ),
-        type=memory,
-        sizes=", ".join(map(str, sizes)),
-        transposed=str(problem.transposed).lower(),
-        lhs_memory=expressions.MEMORY[problem.lhs_type],
+        parameters=", ".join((*lhs, *parameters, *after.parameters, "int tokens")),
+        tile=printed,
+        lhs_memory=memory,
         lhs=", ".join(f"lhs{n}" for n in range(problem.segments)),
-        weights=", ".join(weights),
+        weight=weight,
+        weights=values,
         plan=problem.plan_type,
         plan_values=plan_values,
         epilogue_name=after.name,
@@ -66,7 +73,7 @@ def kernel(
         grid=DeviceGrid(blocks),
         arguments=(
             *given,
-            *(TensorPointer(weight, f"const {memory}*") for weight in problem.weights),
+            *weight_arguments,
             *after.arguments,
             Tokens(),
         ),

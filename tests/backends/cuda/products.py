@@ -13,6 +13,7 @@ from moec.backends.cuda import kernel as k
 from moec.backends.cuda.arch import Arch
 from moec.dialect import context
 from moec.oracle import routing
+from moec.runtime.quantize import quantize
 from tests.backends.cuda.simulator import Fault, Simulated, TensorMap
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
@@ -45,6 +46,8 @@ class Product:
     lhs_type: str | None = None
     out: str | None = None
     transposed: bool = False
+    format: str | None = None
+    scale: str = "f32"
     body: str = "%v = arith.addf %a0, %zero : f32"
 
     @property
@@ -56,7 +59,17 @@ class Product:
         weight, bias = f"tensor<{experts}x{sides}x{self.type}>", f"tensor<{experts}x{self.columns}xf32>"
         slot = f"tensor<?x{self.per_token}xf32>"
         names = [f"%m{n}" for n in range(self.products)]
-        weights = "".join(f", {name}: {weight}" for name in names)
+        weights, stored = "".join(f", {name}: {weight}" for name in names), ""
+        if self.format is not None:
+            codes, scales = f"tensor<{experts}x{sides}xi8>", f"tensor<{experts}x{self.columns}x1x{self.scale}>"
+            floats = f"tensor<{experts}x{sides}xf32>"
+            weights = "".join(f", %c{n}: {codes}, %s{n}: {scales}" for n in range(self.products))
+            stored = "".join(
+                f"""%m{n} = "moe.dequantize"(%c{n}, %s{n}) {{format = "{self.format}"}}
+      : ({codes}, {scales}) -> {floats}\n    """
+                for n in range(self.products)
+            )
+            weight = floats
         sums = ", ".join(f"%a{n}: f32" for n in range(self.products))
         rounded = "" if out == "f32" else f"%q = arith.truncf %v : f32 to {out}"
         region = f"""({{
@@ -79,7 +92,7 @@ class Product:
 module {{
   func.func @L(%x: {x}, %o: tensor<{experts + 1}xi32>, %s: tensor<?xi32>, %w: {slot}, %b: {bias}{weights}) -> {y} {{
     %zero = arith.constant 0.0 : f32
-    %y = {op}
+    {stored}%y = {op}
     return %y : {y}
   }}
 }}
@@ -98,7 +111,7 @@ class Emitted:
             self.module = ir.Module.parse(product.text)
             (function,) = self.module.body.operations
             body = [op.operation for op in function.regions[0].blocks[0].operations]
-            (self.op,) = (op for op in body if op.name.startswith("moe."))
+            (self.op,) = (op for op in body if "matmul" in op.name)
             self.values = list(function.regions[0].blocks[0].arguments)
             self.scope = k.Scope("t")
             self.kernels = emit(self.op, self.scope, arch)
@@ -120,9 +133,9 @@ class Emitted:
         tokens = len(inputs["w"])
         rows = len(inputs["s"]) if product.experts is not None else tokens
         out = torch.full((rows + 16, product.columns), float("nan"), dtype=DTYPES[product.out or product.type])
-        given = [inputs[name] for name in ("x", "o", "s", "w", "b")] + [
-            inputs[f"m{n}"] for n in range(product.products)
-        ]
+        given = [inputs[name] for name in ("x", "o", "s", "w", "b")]
+        for n in range(product.products):
+            given += [inputs[f"m{n}"]] if product.format is None else [inputs[f"c{n}"], inputs[f"s{n}"]]
         arrays = {value: _array(tensor) for value, tensor in zip(self.values, given, strict=True)}
         arrays[self.op.results[0]] = _array(out)
         buffers = {b: np.full(b.per_token * tokens + b.fixed + 1, 255, np.uint8) for b in self.scope.buffers}
@@ -184,7 +197,11 @@ def inputs(product: Product, tokens: int, routing_: str = "even", seed: int = 0)
         "b": torch.randn(experts, product.columns, generator=random),
     }
     for n in range(product.products):
-        made[f"m{n}"] = (torch.randn(experts, *sides, generator=random) / product.inner**0.5).to(dtype)
+        weight = torch.randn(experts, *sides, generator=random) / product.inner**0.5
+        made[f"m{n}"] = weight.to(dtype)
+        if product.format is not None:
+            codes, scales = quantize(weight, product.format, scale=DTYPES[product.scale])
+            made |= {f"c{n}": codes, f"s{n}": scales, f"m{n}": codes * scales.double().unsqueeze(-1)}
     return made
 
 

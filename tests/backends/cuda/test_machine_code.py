@@ -23,12 +23,15 @@ PRODUCTS = {
     "down": Product(inner=768, columns=2048, experts=128, per_token=8, gather=False, body=WEIGHTED),
     "transposed": Product(inner=2048, columns=768, experts=128, per_token=8, gather=False, transposed=True),
     "f16": Product(inner=1000, columns=104, experts=8, per_token=2, type="f16", products=3),
+    "codes": Product(inner=2048, columns=768, experts=128, per_token=8, products=2, format="int8", body=SWIGLU),
+    "down_codes": Product(
+        inner=768, columns=2048, experts=128, per_token=8, gather=False, format="int8", scale="bf16", body=WEIGHTED
+    ),
     "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
 }
+WGMMA = ("up", "down", "transposed", "f16")
 CASES = [("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmaxnreg.inc", "cp.async.cg"))] + [
-    pytest.param(
-        name, arch, ("wgmma" if arch == "sm_90a" and name != "logits" else "mma.sync",), marks=pytest.mark.slow
-    )
+    pytest.param(name, arch, ("wgmma" if arch == "sm_90a" and name in WGMMA else "mma.sync",), marks=pytest.mark.slow)
     for arch in ARCHITECTURES
     for name in PRODUCTS
     if (name, arch) != ("up", "sm_90a")

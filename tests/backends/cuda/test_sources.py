@@ -9,16 +9,20 @@ import pytest
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.matmul import emit
 from tests.backends.cuda.products import SWIGLU, Emitted, Product
+from tests.backends.cuda.test_codes import UP as CODES
 from tests.backends.cuda.test_products import DOWN
 
 PRODUCTS = {
     "up": Product(inner=136, columns=72, experts=5, per_token=2, products=2, body=SWIGLU),
     "down": DOWN,
+    "codes": CODES,
     "logits": Product(inner=64, columns=8, experts=None, type="f32", lhs_type="bf16", out="f32"),
 }
 
 
-@pytest.mark.parametrize(("name", "arch"), [("up", "sm_90a"), ("down", "sm_80"), ("logits", "sm_80")])
+@pytest.mark.parametrize(
+    ("name", "arch"), [("up", "sm_90a"), ("down", "sm_80"), ("codes", "sm_80"), ("logits", "sm_80")]
+)
 def test_source(name: str, arch: str, golden: Callable[[str, str], None]) -> None:
     emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)
     launches = "".join(

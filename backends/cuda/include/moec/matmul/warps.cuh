@@ -3,6 +3,7 @@
 // Every thread brings lines of 64 elements into a ring of stages and multiplies; a warp has rows / down rows by
 // width / across columns of each weight, so that a thread holds the sums of the same element of all weights.
 #pragma once
+#include "moec/matmul/codes.cuh"
 #include "moec/matmul/results.cuh"
 #include "moec/matmul/work.cuh"
 
@@ -14,6 +15,8 @@ template <class T_, int segments_, int inner_, int columns_, int products_, int 
           int down_, int across_, bool transposed_>
 struct WarpTile {
   using T = T_;
+  using Weight = const T*;
+  static constexpr bool coded = false;
   static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_, rows = rows_, width = width_;
   static constexpr int stages = stages_, down = down_, across = across_;
   static constexpr bool transposed = transposed_;
@@ -26,21 +29,32 @@ struct WarpTile {
   static_assert(!transposed || (columns % 8 == 0 && width % 64 == 0 && wide % 2 == 0));
 };
 
+// The same for weights that are codes, whose lines take 64 bytes.
+template <class T_, class Code, class Scale, int inner_, int columns_, int products_, int rows_, int width_,
+          int stages_, int down_, int across_>
+struct CodedTile : WarpTile<T_, 1, inner_, columns_, products_, rows_, width_, stages_, down_, across_, false> {
+  using Weight = Coded<Code, Scale>;
+  static constexpr bool coded = true;
+  static constexpr int rhs_bytes = width_ * products_ * 64, stage_bytes = rows_ * 128 + rhs_bytes;
+  static_assert(inner_ % 16 == 0);
+};
+
 // Brings one stage after the other of all parts of this block; each thread its share.
 template <class Tile, class W>
 struct Loader {
   using T = typename Tile::T;
+  using Weight = typename Tile::Weight;
   static constexpr int lines = Tile::threads / 8;  // that the block brings at once
   static constexpr int each = (Tile::rows + lines - 1) / lines;
 
   const W& work;
   const T* const* lhs;
-  const T* const* rhs;  // of the products, segment after segment
+  const Weight* rhs;  // of the products, segment after segment
   int parts, number, step;
   Part part;
   int source[each];
 
-  MOEC_DEVICE Loader(const W& work, const T* const* lhs, const T* const* rhs)
+  MOEC_DEVICE Loader(const W& work, const T* const* lhs, const Weight* rhs)
       : work(work), lhs(lhs), rhs(rhs), parts(work.parts()), number(block_index()), step(0) {
     begin();
   }
@@ -59,7 +73,8 @@ struct Loader {
   MOEC_DEVICE void bring(u8* stage) {
     if (number < parts) {
       copy_lhs(stage);
-      copy_rhs(stage + Tile::lhs_bytes);
+      if constexpr (Tile::coded) copy_codes<Tile>(stage + Tile::lhs_bytes, rhs, part, step);
+      else copy_rhs(stage + Tile::lhs_bytes);
       if (++step == Tile::steps) {
         step = 0;
         number += grid_blocks();
@@ -76,8 +91,9 @@ struct Loader {
     for (int i = 0; i < each; i++) {
       const int row = (thread_index() >> 3) + i * lines;
       const bool real = source[i] >= 0 && at < Tile::inner;
+      const u32 place = Tile::coded ? place_of_rows(row, unit) : swizzled(row, unit);
       if (Tile::rows % lines == 0 || row < Tile::rows)
-        copy_async(stage + swizzled(row, unit), from + (real ? (i64)source[i] * Tile::inner + at : 0), real ? 16 : 0);
+        copy_async(stage + place, from + (real ? (i64)source[i] * Tile::inner + at : 0), real ? 16 : 0);
     }
   }
 
@@ -159,7 +175,7 @@ MOEC_DEVICE void multiply_stage(const u8* stage, WarpSums<Tile>& sums) {
 // The whole kernel: Tile::threads threads, stages * stage_bytes + 4 * experts bytes of shared memory.
 template <class Tile, class P, class Epilogue>
 MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&lhs)[Tile::segments], const P& plan,
-                                   const typename Tile::T* const (&rhs)[Tile::segments * Tile::products],
+                                   const typename Tile::Weight (&rhs)[Tile::segments * Tile::products],
                                    const Epilogue& epilogue) {
   const Work<P, Tile::rows, Tile::columns, Tile::width> work{
       plan, shared_array<int>(shared + Tile::stages * Tile::stage_bytes)};
@@ -176,9 +192,12 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
       copies_wait<Tile::stages - 2>();
       sync_block();
       loader.bring(shared + (step + Tile::stages - 1) % Tile::stages * Tile::stage_bytes);
-      multiply_stage<Tile>(shared + step % Tile::stages * Tile::stage_bytes, sums);
+      const u8* const stage = shared + step % Tile::stages * Tile::stage_bytes;
+      if constexpr (Tile::coded) multiply_codes<Tile>(stage, sums);
+      else multiply_stage<Tile>(stage, sums);
     }
     const Part part = work.part(number);
+    if constexpr (Tile::coded) scale_sums<Tile>(rhs, part, sums);
     MOEC_UNROLL
     for (int i = 0; i < Tile::high; i++) {
       MOEC_UNROLL

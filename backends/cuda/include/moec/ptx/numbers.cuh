@@ -49,6 +49,31 @@ MOEC_DEVICE u32 pack<f16>(float low, float high) {
   return r;
 }
 
+// Four codes in a word as four elements of T, exactly: to[0] holds those of the lower bytes.
+template <class T, class Code>
+MOEC_DEVICE void decode(u32 codes, u32 (&to)[2]);
+// With a code's lower seven bits as a fraction of 128 there is 128 more in it, and 256 where it is negative.
+template <>
+MOEC_DEVICE void decode<bf16, i8>(u32 codes, u32 (&to)[2]) {
+  MOEC_UNROLL
+  for (int i = 0; i < 2; i++) {
+    const u32 bytes = __byte_perm(codes, 0, i ? 0x4342 : 0x4140);
+    const u32 more = (bytes & 0x00800080u) | 0xc300c300u;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(to[i])
+        : "r"((bytes & 0x007f007fu) | 0x43004300u), "r"(0x3f803f80u), "r"(more));
+  }
+}
+// A code and 128 as a fraction of 1024.
+template <>
+MOEC_DEVICE void decode<f16, i8>(u32 codes, u32 (&to)[2]) {
+  MOEC_UNROLL
+  for (int i = 0; i < 2; i++) {
+    const u32 sum = __byte_perm(codes ^ 0x80808080u, 0x64646464u, i ? 0x4342 : 0x4140);
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(to[i]) : "r"(sum), "r"(0x64806480u));
+  }
+}
+
 // Within 2^-16 of the result, relatively, where |x| < 88; a quotient is 0 where |y| > 2^126.
 MOEC_DEVICE float approximate_exp(float x) { return __expf(x); }
 MOEC_DEVICE float approximate_quotient(float x, float y) { return __fdividef(x, y); }

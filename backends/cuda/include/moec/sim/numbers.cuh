@@ -34,6 +34,14 @@ u32 pack(float low, float high) {
   return from_float<T>(low).bits | (u32)from_float<T>(high).bits << 16;
 }
 
+inline float value_of_code(i8, u8 code) { return (float)(i8)code; }
+
+template <class T, class Code>
+void decode(u32 codes, u32 (&to)[2]) {
+  for (int i = 0; i < 2; i++)
+    to[i] = pack<T>(value_of_code(Code{}, (u8)(codes >> 16 * i)), value_of_code(Code{}, (u8)(codes >> (16 * i + 8))));
+}
+
 inline float approximate_exp(float x) { return expf(x); }
 inline float approximate_quotient(float x, float y) { return fabsf(y) > 0x1p126f ? x * 0.0f : x / y; }
 

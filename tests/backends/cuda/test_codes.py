@@ -1,0 +1,90 @@
+"""Products with quantised weights on the simulator, against float64 of what codes and scales stand for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch_mlir import ir
+
+from moec.backends.base import Unsupported
+from moec.backends.cuda.arch import ARCHITECTURES, Arch
+from moec.backends.cuda.kernel import Kernel, Scope
+from moec.backends.cuda.matmul import emit
+from tests.backends.cuda.products import SWIGLU, Emitted, Product, error, inputs, sums
+from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, swiglu, weighted
+
+UP = Product(inner=144, columns=72, experts=5, per_token=2, products=2, format="int8", body=SWIGLU)
+DOWN_CODES = replace(DOWN, inner=80, format="int8", scale="bf16", body=WEIGHTED)
+FEW, MANY = 0, 1
+
+
+def number(which: int | None, op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+    made = emit.matmul(op, scope, arch)
+    return made if which is None else (replace(made[which], tokens=(0, None)),)
+
+
+@cache
+def emitted(product: Product, which: int | None, arch: str = "sm_80") -> Emitted:
+    return Emitted(product, ARCHITECTURES[arch], lambda op, scope, a: number(which, op, scope, a))
+
+
+@pytest.mark.parametrize("which", [FEW, MANY])
+def test_gathered_rows_and_two_weights(which: int) -> None:
+    for tokens, routing in CALLS:
+        given = inputs(UP, tokens, routing, seed=tokens)
+        found = emitted(UP, which).run(given, seed=tokens)
+        assert error(found, swiglu(UP, given)) < TOLERANCE["bf16"], (tokens, routing)
+
+
+@pytest.mark.parametrize("which", [FEW, MANY])
+def test_scales_in_bf16_and_what_an_epilogue_reads(which: int) -> None:
+    for tokens, routing in [(60, "one"), (130, "even")]:
+        given = inputs(DOWN_CODES, tokens, routing)
+        assert error(emitted(DOWN_CODES, which).run(given), weighted(DOWN_CODES, given)) < TOLERANCE["bf16"]
+
+
+@pytest.mark.parametrize("type_", ["bf16", "f16"])
+def test_every_code_is_exact(type_: str) -> None:
+    """Rows with a single 1 select codes, -128 among them; results are their exact products with scales."""
+    product = Product(inner=256, columns=8, experts=None, type=type_, format="int8", out="f32")
+    given = inputs(product, 256)
+    given["x"] = torch.eye(256).to(given["x"].dtype)
+    codes = torch.arange(-128, 128).repeat(8, 1)
+    given["c0"] = torch.stack([row.roll(n) for n, row in enumerate(codes)]).to(torch.int8)[None].contiguous()
+    expected = given["c0"][0].float().T * given["s0"][0].unsqueeze(0)
+    assert torch.equal(emitted(product, None).run(given), expected)
+
+
+def test_dense_products_of_every_size_find_a_kernel() -> None:
+    product = Product(inner=64, columns=33, experts=None, format="ternary", out="f32")
+    for tokens in (0, 1, 17, 64, 200):
+        given = inputs(product, tokens)
+        assert error(emitted(product, None).run(given), sums(product, given)[0]) < TOLERANCE["f32"]
+
+
+def test_a_channel_of_zeros_and_one_that_is_not_finite() -> None:
+    product = Product(inner=64, columns=16, experts=2, format="int8", out="f32")
+    given = inputs(product, 20)
+    given["c0"][:, 3] = 0
+    given["s0"][:, 3] = 0.0
+    given["s0"][:, 5] = float("nan")
+    found = emitted(product, None).run(given)
+    assert (found[:, 3] == 0).all()
+    assert found[:, 5].isnan().all()
+    assert np.isfinite(found[:, 6:].numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"inner": 72}, "rows of 72 codes: no multiple of 16 bytes"),
+        ({"lhs_type": "f32"}, "quantised weights with rows of f32"),
+    ],
+)
+def test_what_there_is_no_kernel_for_is_refused(changed: dict[str, object], why: str) -> None:
+    with pytest.raises(Unsupported, match=why):
+        emitted(replace(UP, **changed), None)
