@@ -185,7 +185,7 @@ class _CheckLayer:
             return DType.F32
         dtype = self._constants.dtype(expr)
         if dtype is DType.I32:
-            self._found.error("E0411", "experts and routers compute in f32 or bf16", expr.span, "this is i32")
+            self._found.error("E0411", "experts and routers compute in f32, bf16 or f16", expr.span, "this is i32")
             return None
         return dtype
 
@@ -259,7 +259,7 @@ class _CheckLayer:
     def _router(self, use: RouterUse, width: int, count: int, experts: ExpertsUse) -> tuple[Router, Unit] | None:
         if use.dtype is not None and is_format(use.dtype, self._constants):
             self._found.error(
-                "E0420", "the weights of a router are f32 or bf16", use.dtype.span, "routers are not quantised"
+                "E0420", "the weights of a router are f32, bf16 or f16", use.dtype.span, "routers are not quantised"
             )
             return None
         dtype = self._dtype(use.dtype)

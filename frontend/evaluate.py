@@ -396,7 +396,7 @@ class Evaluator:
                     "a dtype is needed here",
                     expr.span,
                     f"this is {describe(value)}",
-                    notes=["the dtypes are `f32`, `bf16`, and `i32` for inputs and buffers"],
+                    notes=["the dtypes are `f32`, `bf16`, `f16`, and `i32` for inputs and buffers"],
                 )
             )
         return None
@@ -416,8 +416,8 @@ class Evaluator:
                     notes=["tokens are brought to experts; other inputs stay where the router reads them"],
                     fix="declare the input in a router",
                 )
-            if dtype is DType.BF16:
-                raise Mistake("E0411", "an input is f32 or i32", statement.dtype.span, "this is bf16")
+            if dtype not in (DType.F32, DType.I32):
+                raise Mistake("E0411", "an input is f32 or i32", statement.dtype.span, f"this is {dtype}")
             if statement.name.text == "y":
                 raise Mistake("E0209", "`y` is the layer's output", statement.name.span, fix="choose another name")
             site = self._site("input", statement.span)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import gcd
 
 from moec.diagnostics import Collector, Label, Span, closest, did_you_mean
@@ -16,6 +16,10 @@ from moec.frontend.unit import Parameter
 
 GROUPS: dict[str, int | None] = {"int8": None, "int4": 32, "ternary": None}
 """The formats, and the groups that they have by themselves; None: one a channel."""
+
+_FLOATS = (DType.F32, DType.BF16, DType.F16)
+_SCALES = (DType.F32, DType.BF16)
+"""Not f16: scales of small weights would be subnormal in it."""
 
 WHOLE_LAYER = ("x", "prequantized")
 OPTIONS = ("per", "group", "scale", *WHOLE_LAYER)
@@ -54,8 +58,8 @@ def read_format(expr: ast.Expr, constants: Evaluator, subset: bool = False) -> t
     try:
         if "group" in given:
             group = _group(given["group"], constants)
-        scale = _dtype(given["scale"], constants) if "scale" in given else DType.BF16 if group else DType.F32
-        x = _dtype(given["x"], constants) if "x" in given else DType.BF16
+        scale = _dtype(given["scale"], constants, _SCALES) if "scale" in given else DType.BF16 if group else DType.F32
+        x = _dtype(given["x"], constants, _FLOATS) if "x" in given else DType.BF16
         codes = _truth(given["prequantized"], constants) if "prequantized" in given else False
     except _UnknownArgument:
         return None
@@ -160,12 +164,13 @@ def _group(expr: ast.Expr, constants: Evaluator) -> int:
     return number.value
 
 
-def _dtype(expr: ast.Expr, constants: Evaluator) -> DType:
+def _dtype(expr: ast.Expr, constants: Evaluator, among: Sequence[DType]) -> DType:
     dtype = constants.dtype(expr)
     if dtype is None:
         raise _UnknownArgument
-    if dtype not in (DType.F32, DType.BF16):
-        raise Mistake("E0411", "scales and x are f32 or bf16", expr.span, f"this is {dtype}")
+    if dtype not in among:
+        listed = "scales are f32 or bf16" if among is _SCALES else "x is f32, bf16 or f16"
+        raise Mistake("E0411", listed, expr.span, f"this is {dtype}")
     return dtype
 
 

@@ -13,6 +13,8 @@ class DType(StrEnum):
 
     F32 = "f32"
     BF16 = "bf16"
+    F16 = "f16"
+    """IEEE 754 binary16: values beyond 65504 round to infinity."""
     I32 = "i32"
     I8 = "i8"
     """Codes of quantised weights; no expression has this dtype."""

@@ -69,7 +69,7 @@ def _defined(found: Collector, name: str, given: str | int | float | bool, defau
             "E0503",
             f"`{given}` is no value",
             span,
-            notes=["a value is a number, true, false, f32 or bf16"],
+            notes=["a value is a number, true, false, f32, bf16 or f16"],
         )
         return UNKNOWN
     if isinstance(default, Constant):

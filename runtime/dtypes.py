@@ -9,6 +9,7 @@ import torch
 TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "f32": torch.float32,
     "bf16": torch.bfloat16,
+    "f16": torch.float16,
     "i32": torch.int32,
     "i8": torch.int8,
 }

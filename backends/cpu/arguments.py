@@ -23,7 +23,7 @@ _DATA, _DEVICE, _NDIM, _DTYPE, _SHAPE, _STRIDES, _OFFSET = 0, 8, 16, 20, 24, 32,
 _CPU, _CUDA = 1, 2
 
 DTYPES = {
-    "f32": (2, 32), "bf16": (4, 16), "f64": (2, 64),
+    "f32": (2, 32), "bf16": (4, 16), "f16": (2, 16), "f64": (2, 64),
     "i8": (0, 8), "i32": (0, 32), "i64": (0, 64), "u8": (1, 8), "i1": (6, 8),
 }  # fmt: skip
 """Element type -> DLPack's (code, bits)."""

@@ -18,8 +18,9 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects import arith, llvm, scf, vector
 
+from moec.backends.cpu import halves
 from moec.backends.cpu.isa import Variant
-from moec.backends.cpu.values import Pointer, Value, constant, is_float, lanes_constant, unwrap
+from moec.backends.cpu.values import Pointer, Value, byte_width, constant, is_float, lanes_constant, unwrap
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Builder:
         self.f32: ir.Type = ir.F32Type.get()
         self.f64: ir.Type = ir.F64Type.get()
         self.bf16: ir.Type = ir.BF16Type.get()
+        self.f16: ir.Type = ir.F16Type.get()
         self.i1, self.i8, self.i16, self.i32, self.i64 = (
             ir.IntegerType.get_signless(width) for width in (1, 8, 16, 32, 64)
         )
@@ -342,7 +344,7 @@ class Builder:
         return self.select(a > b, a, b) if is_float(a.type) else Value(arith.MaxSIOp(a.raw, b.raw).result)
 
     def convert(self, value: Value, element: ir.Type, *, signed: bool = True) -> Value:
-        """To another element type.  Integers become floats by value; f32 to bf16 rounds to nearest even, keeps NaN."""
+        """To another element type.  Integers become floats by value; rounding is to nearest even, NaN stays."""
         if value.element == element:
             return value
         to = self.like(value, element)
@@ -365,7 +367,12 @@ class Builder:
             return self._round_bf16(self.convert(value, self.f32), to)
         if value.element == self.bf16:
             return self.convert(self._widen(value, self.like(value, self.f32)), element)
-        return Value((arith.ExtFOp if element == self.f64 else arith.TruncFOp)(to, value.raw).result)
+        if not self.variant.has_halves and self.f16 in (element, value.element):  # LLVM calls a library for it
+            if element == self.f16:
+                return halves.rounded(self, self.convert(value, self.f32))
+            return self.convert(halves.widened(self, value), element)
+        wider = byte_width(element) > byte_width(value.element)
+        return Value((arith.ExtFOp if wider else arith.TruncFOp)(to, value.raw).result)
 
     def _widen(self, value: Value, to: ir.Type) -> Value:
         bits = value.bitcast(self.like(value, self.i16))
@@ -386,10 +393,10 @@ class Builder:
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes of a and b (those of b count on from a's)."""
-        if a.element == self.bf16:  # LLVM moves bf16 by way of f32, and calls a library, where it is not native
+        if a.element in (self.bf16, self.f16):  # LLVM moves them by way of f32, and calls a library, where not native
             bits = self.like(a, self.i16)
             moved = self.shuffle(a.bitcast(bits), b.bitcast(bits), lanes)
-            return moved.bitcast(self.like(moved, self.bf16))
+            return moved.bitcast(self.like(moved, a.element))
         return Value(vector.ShuffleOp(a.raw, b.raw, list(lanes)).result)
 
     def concatenate(self, parts: Sequence[Value]) -> Value:

@@ -35,6 +35,11 @@ class Variant:
         return bool(self.target_cpu)
 
     @property
+    def has_halves(self) -> bool:
+        """Has `vcvtph2ps` and `vcvtps2ph`: f16 to f32, and f32 to the nearest f16."""
+        return "f16c" in self.features
+
+    @property
     def has_scale(self) -> bool:
         """Has `vscalefps`: x * 2^n, rounded once."""
         return "avx512f" in self.features

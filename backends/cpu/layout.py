@@ -18,6 +18,9 @@ from enum import Enum
 from moec.backends.cpu.frame import LINE, align_up
 from moec.backends.cpu.isa import Variant
 
+FLOATS = frozenset(("f32", "bf16", "f16"))
+"""Element types of rows and of weights that are no codes."""
+
 
 class Arithmetic(Enum):
     """What the microkernel multiplies; accumulators are f32, if not said otherwise."""
@@ -28,6 +31,8 @@ class Arithmetic(Enum):
     """f32 rows by f32 weights."""
     WIDENED = "widened"
     """f32 rows by weights of bf16 or codes, which are widened when loaded."""
+    HALVES = "halves"
+    """f32 rows by weights of f16, which are widened when loaded: one instruction where there is F16C or AVX-512."""
     BYTES = "bytes"
     """int8 rows by unsigned codes, four elements a step, by `vpdpbusd`; accumulators are i32."""
     WORDS = "words"
@@ -44,11 +49,13 @@ class Arithmetic(Enum):
 
 
 def arithmetic(variant: Variant, rows: str, weights: str) -> Arithmetic:
-    """How to multiply rows ("f32", "bf16" or "i8") by weights ("f32", "bf16", or "codes")."""
+    """How to multiply rows ("f32", "bf16", "f16" or "i8") by weights ("f32", "bf16", "f16" or "codes")."""
     if rows == "i8":
         return Arithmetic.BYTES if variant.has_dot_int8 else Arithmetic.WORDS
     if weights == "f32":
         return Arithmetic.F32
+    if weights == "f16":
+        return Arithmetic.HALVES
     return Arithmetic.PAIRS if variant.has_dot_bf16 and rows == "bf16" else Arithmetic.WIDENED
 
 

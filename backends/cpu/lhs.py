@@ -57,9 +57,9 @@ def _copy(
     whole = count // lanes * lanes
     with b.for_(0, whole, lanes) as loop:
         ahead.at(loop.index, 2).prefetch()
-        to.at(loop.index, 4).store(b.convert(source.at(loop.index, 2).load(b.vec(lanes, b.bf16)), b.f32))
+        to.at(loop.index, 4).store(b.convert(source.at(loop.index, 2).load(b.vec(lanes, element)), b.f32))
     with b.for_(whole, count) as loop:
-        to.at(loop.index, 4).store(b.convert(source.at(loop.index, 2).load(b.bf16), b.f32))
+        to.at(loop.index, 4).store(b.convert(source.at(loop.index, 2).load(element), b.f32))
 
 
 def _copy_lines(b: Builder, source: Pointer, bytes_: int, to: Pointer, ahead: Pointer) -> None:

@@ -84,8 +84,9 @@ def _body(b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool, g
 
 def _weights(b: Builder, layout: Panels, at: Pointer) -> Value:
     """One vector of a step's weights as the multiplication takes it."""
-    if layout.arithmetic is Arithmetic.WIDENED:
-        return b.convert(at.load(b.vec(layout.lanes, b.bf16), align=layout.vector_bytes), b.f32)
+    widened = {Arithmetic.WIDENED: b.bf16, Arithmetic.HALVES: b.f16}.get(layout.arithmetic)
+    if widened is not None:
+        return b.convert(at.load(b.vec(layout.lanes, widened), align=layout.vector_bytes), b.f32)
     return at.load(b.vec(layout.lanes, b.f32), align=layout.vector_bytes)
 
 

@@ -14,7 +14,7 @@ from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage
 from moec.backends.cpu.joined import beside, join, joined_layouts, whole_layout
-from moec.backends.cpu.layout import Arithmetic, Panels
+from moec.backends.cpu.layout import FLOATS, Arithmetic, Panels
 from moec.backends.cpu.lhs import copy_row, lies_ready
 from moec.backends.cpu.plain import plain
 from moec.backends.cpu.product import Block, Rows, Weights, expanded_bytes
@@ -178,16 +178,16 @@ def layout_of(op: Any, frame: Frame) -> Panels:
     rows = "i8" if _quantised(op.lhs) else str(ir.RankedTensorType(op.lhs.type).element_type)
     if op.transposed and not frame.plain:
         raise unsupported("cpu", op, "packed weights are not multiplied transposed")
-    if format_ is not None and not frame.plain and rows in ("f32", "bf16", "i8"):
+    if format_ is not None and not frame.plain and rows in (*FLOATS, "i8"):
         codes = tiling.code_panels(frame.variant, rows, format_, len(weights), shape)
         if codes.largest_sum >= 2**31:
             raise unsupported("cpu", op, f"sums of {codes.group} products of integers do not fit into 32 bits")
         return codes
     kinds = {rows, *(str(ir.RankedTensorType(w.type).element_type) for w in weights)}
-    if format_ is not None or not kinds <= {"f32", "bf16"} or len({str(w.type) for w in weights}) != 1:
-        raise unsupported("cpu", op, f"it multiplies f32 and bf16, and all its weights are of one type, not {kinds}")
+    if format_ is not None or not kinds <= FLOATS or len({str(w.type) for w in weights}) != 1:
+        raise unsupported("cpu", op, f"all its weights are of one type, f32, bf16 or f16, not {kinds}")
     layout = tiling.panels(frame.variant, rows, str(type_.element_type), len(weights), shape, wide=frame.wide)
-    if frame.plain and layout.arithmetic is Arithmetic.WIDENED:  # expanding widens, too
+    if frame.plain and layout.arithmetic in (Arithmetic.WIDENED, Arithmetic.HALVES):  # expanding widens, too
         return replace(layout, arithmetic=Arithmetic.F32)
     return layout
 

@@ -22,8 +22,9 @@ class Factor:
     slots_per_token: int
 
     def vector(self, b: Builder, lanes: int) -> ir.Type:
-        """How elements are loaded: bf16 as bits, because where it is not native, LLVM widens it for a shuffle."""
-        return b.vec(lanes, b.i16 if self.storage.element == b.bf16 else self.storage.element)
+        """How elements are loaded: bf16 and f16 as bits, because where they are not native, LLVM widens them for a
+        shuffle."""
+        return b.vec(lanes, b.f32 if self.storage.element == b.f32 else b.i16)
 
     def row(self, call: Call, row: Value) -> Pointer:
         if self.slots is None:
@@ -45,7 +46,7 @@ def copy_strip(
         target = to.at(step, shape.strip_step_bytes)
 
         def vector(n: Value, load: Callable[[Pointer], Value]) -> None:
-            target.at(n, 4).store(_step_vector(b, shape, [load(row.at(n, width)) for row in rows], len(rows)))
+            target.at(n, 4).store(_step_vector(b, shape, factor, [load(row.at(n, width)) for row in rows], len(rows)))
 
         with b.for_(0, whole, lanes) as loop:
             vector(loop.index, lambda at: at.load(factor.vector(b, lanes)))
@@ -74,7 +75,7 @@ def copy_panels(
                 lane = number * shape.lanes
                 part = [b.shuffle(value, value, range(lane, lane + shape.lanes)) for value in loaded]
                 place = target + (n - begin) * stride + number * shape.vector_bytes
-                place.store(_step_vector(b, shape, part, len(rows)), align=shape.vector_bytes)
+                place.store(_step_vector(b, shape, factor, part, len(rows)), align=shape.vector_bytes)
 
         with b.for_(begin, full) as loop:
             panel(loop.index, lambda at: at.load(factor.vector(b, lanes)))
@@ -109,10 +110,10 @@ def _each_step(
             copy(whole, rows(whole, 1))
 
 
-def _step_vector(b: Builder, shape: Outer, rows: list[Value], real: int) -> Value:
+def _step_vector(b: Builder, shape: Outer, factor: Factor, rows: list[Value], real: int) -> Value:
     """`lanes` elements of the rows of a step as one vector of 4 bytes a lane; a missing second row is zeros."""
     if not shape.pairs:
-        return rows[0] if rows[0].element == b.f32 else b.convert(rows[0].bitcast(b.vec(shape.lanes, b.bf16)), b.f32)
+        return b.convert(rows[0].bitcast(b.vec(shape.lanes, factor.storage.element)), b.f32)
     first = rows[0]
     second = rows[1] if real > 1 else b.splat(first.type, 0)
     lanes = [half * shape.lanes + lane for lane in range(shape.lanes) for half in range(2)]

@@ -130,7 +130,7 @@ class Outer:
 
 
 def outer(variant: Variant, a: str, b: str, experts: int, rows: int, columns: int) -> Outer:
-    """The shape for operands of these element types ("f32", "bf16")."""
+    """The shape for operands of these element types ("f32", "bf16", "f16")."""
     pairs = variant.has_dot_bf16 and a == b == "bf16"
     most = min(14, (variant.registers - 1 - VECTORS) // VECTORS)
     return Outer(variant.lanes, pairs, most, experts, rows, columns)

@@ -170,9 +170,9 @@ class Rows(_Plain):
 
     def _load(self, b: Builder, at: Pointer) -> Value:
         bits = b.vec(self.layout.lanes, b.i32)
-        if self.layout.arithmetic is Arithmetic.PAIRS or self.element != b.bf16:
+        if self.layout.arithmetic is Arithmetic.PAIRS or self.element == b.f32:
             return at.load(bits, align=self.width)
-        return b.convert(at.load(b.vec(self.layout.lanes, b.bf16)), b.f32).bitcast(bits)
+        return b.convert(at.load(b.vec(self.layout.lanes, self.element)), b.f32).bitcast(bits)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ have to stay in the caches, so many are too."""
 def panels(
     variant: Variant, rows: str, weights: str, operands: int, shape: Sequence[int], *, wide: bool = False
 ) -> Panels:
-    """The layout for rows and weights of these element types ("f32", "bf16"), tensor<ExNxK> of this shape.
+    """The layout for rows and weights of these element types ("f32", "bf16", "f16"), tensor<ExNxK> of this shape.
 
     wide  for few rows of an expert, where registers are left
     """
@@ -71,7 +71,7 @@ def panels(
 
 
 def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:
-    """The layout for rows ("f32", "bf16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
+    """The layout for rows ("f32", "bf16", "f16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
     groups = max(1, 2 // operands)
     how, bits = arithmetic(variant, rows, "codes"), FORMATS[format_.name].bits
     experts, columns, inner = shape

@@ -12,6 +12,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu import outer_kernel
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import LINE, Call, Frame, Phase, Size, Storage, copy_bytes
+from moec.backends.cpu.layout import FLOATS
 from moec.backends.cpu.outer_copy import Factor, copy_panels, copy_strip
 from moec.backends.cpu.outer_layout import STRIP_BLOCKS, VECTORS, Outer, outer
 from moec.backends.cpu.outer_tasks import Groups, Task, chunks, find
@@ -40,8 +41,8 @@ def dense_weight_gradient(op: Any, frame: Frame) -> Sequence[Phase]:
 def _phase(op: Any, frame: Frame, groups: Groups, a: Factor, b: Factor) -> Phase:
     type_ = ir.RankedTensorType(op.out.type)
     kinds = [str(a.storage.element), str(b.storage.element), str(type_.element_type)]
-    if not set(kinds) <= {"f32", "bf16"}:
-        raise unsupported("cpu", op, f"it multiplies f32 and bf16, not {kinds}")
+    if not set(kinds) <= FLOATS:
+        raise unsupported("cpu", op, f"it multiplies f32, bf16 and f16, not {kinds}")
     shape = outer(frame.variant, kinds[0], kinds[1], *(type_.get_dim_size(axis) for axis in range(3)))
     gradient = _Gradient(frame, shape, groups, a, b, frame.buffer(op.out))
     work = 2 * a.slots_per_token * shape.rows * shape.columns

@@ -20,12 +20,14 @@ def location(span: Span, context: ir.Context) -> ir.Location:
 
 
 def element_type(name: str) -> ir.Type:
-    """The MLIR type of f32, bf16, i32, i8 or bool."""
+    """The MLIR type of f32, bf16, f16, i32, i8 or bool."""
     match name:
         case "f32":
             return ir.F32Type.get()
         case "bf16":
             return ir.BF16Type.get()
+        case "f16":
+            return ir.F16Type.get()
         case "i32":
             return ir.IntegerType.get_signless(32)
         case "i8":
@@ -52,7 +54,7 @@ def element_of(value: ir.Value) -> ir.Type:
 def splat(number: float | int | bool, shape: Shape, element: str = "f32") -> ir.Value:
     """A constant tensor of one number."""
     type_ = tensor_type(shape, element)
-    if element in ("f32", "bf16"):
+    if element in ("f32", "bf16", "f16"):
         attribute: ir.Attribute = ir.FloatAttr.get(type_.element_type, float(number))
     else:
         attribute = ir.IntegerAttr.get(type_.element_type, int(number))
@@ -140,7 +142,7 @@ def matvec(matrix: ir.Value, vector: ir.Value) -> ir.Value:
 
 
 def cast(value: ir.Value, element: str) -> ir.Value:
-    """To f32 or bf16."""
+    """To f32, or from it."""
     have, want = str(element_of(value)), element
     if have == want:
         return value

@@ -140,7 +140,7 @@ class Row:
         cut = tensor.ExtractSliceOp(
             type_, whole, offsets, [], [], [first, *rest], [1, *shape], [1] * (len(shape) + 1)
         ).result
-        return emit.cast(cut, "f32") if str(element) == "bf16" else cut
+        return emit.cast(cut, "f32") if str(element) in ("bf16", "f16") else cut
 
     # along the last axis
 

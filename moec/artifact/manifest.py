@@ -28,10 +28,10 @@ SCHEMA = 2
 ABI = 2
 """The newest set of exported functions that this moec calls."""
 
-ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "i32": 4, "i8": 1}
+ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "f16": 2, "i32": 4, "i8": 1}
 """Element types of an artifact's tensors and their sizes in bytes."""
 
-FLOATS = ("f32", "bf16")
+FLOATS = ("f32", "bf16", "f16")
 """Those of them that can have gradients."""
 
 CALL_DTYPES = (*FLOATS, "i32")

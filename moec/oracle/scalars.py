@@ -1,6 +1,6 @@
 """What `arith` and `math` operations compute, on float64, integer and bool arrays of any shape.
 
-A `truncf` to bf16 or f32 rounds to nearest even, so that the oracle follows the roundings that the IR asks for;
+A `truncf` to bf16, f16 or f32 rounds to nearest even, so that the oracle follows the roundings that the IR asks for;
 everything between is float64.
 """
 
@@ -29,7 +29,8 @@ def round_to(values: Array, element: ir.Type) -> Array:
         case "bf16":
             return round_bf16(values)
         case "f16":
-            return values.astype(np.float16).astype(np.float64)
+            with np.errstate(over="ignore"):  # beyond 65504 lies infinity
+                return values.astype(np.float16).astype(np.float64)
         case "f32":
             return values.astype(np.float32).astype(np.float64)
         case _:

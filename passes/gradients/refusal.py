@@ -20,5 +20,5 @@ def not_trained(op: ir.Operation, what: str) -> DiagnosticError:
         "E0621",
         f"a layer with {what} cannot be trained",
         notes=[f"at {place(op.location)}"],
-        fix="train the layer in bf16 or f32, and quantise its weights afterwards",
+        fix="train the layer in bf16, f16 or f32, and quantise its weights afterwards",
     )

@@ -23,8 +23,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "deepseek_v2_lite": {"d": 48, "ff": 21},
     "switch_base": {"d": 35, "ff": 50},
 }
-TOLERANCE = {"f32": 3e-6, "bf16": 4e-3}
-CASES = [pytest.param(name, dtype, id=f"{name}-{dtype}") for name in SMALL for dtype in TOLERANCE]
+TOLERANCE = {"f32": 3e-6, "bf16": 4e-3, "f16": 5e-4}
+TRIED = [*((name, dtype) for name in SMALL for dtype in ("f32", "bf16")), ("deepseek_v2_lite", "f16")]
+CASES = [pytest.param(name, dtype, id=f"{name}-{dtype}") for name, dtype in TRIED]
 INVARIANT = [case for case in CASES if "switch" not in case.id]
 
 Compile = Callable[..., Compiled]
@@ -36,7 +37,7 @@ def case(compiled: Compile, name: str, dtype: str) -> Case:
     artifact, reference = compiled(EXAMPLES / f"{name}.moe", dtype=dtype, **SMALL[name])
     layer = random_layer(artifact)
     width = layer.manifest.inputs[0].row[0]
-    return layer, reference, {"f32": torch.float32, "bf16": torch.bfloat16}[dtype], width
+    return layer, reference, {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[dtype], width
 
 
 def tokens(count: int, width: int, dtype: torch.dtype, seed: int = 1) -> torch.Tensor:
@@ -107,3 +108,19 @@ def test_a_capacity_limit_is_not_called_batch_invariant(case: Case) -> None:
     layer = case[0]
     assert not layer.manifest.guarantees.batch_invariant
     assert not layer.manifest.guarantees.isolated
+
+
+def test_f16_overflows_where_ieee_arithmetic_does_and_nowhere_else(compiled: Compile) -> None:
+    artifact, reference = compiled(EXAMPLES / "deepseek_v2_lite.moe", dtype="f16", **SMALL["deepseek_v2_lite"])
+    layer = random_layer(artifact)
+    x = tokens(7, SMALL["deepseek_v2_lite"]["d"], torch.float16)
+    x[2] *= 6000  # squared between the linears: beyond 65504
+    x[4, 3], x[5, 0] = float("nan"), float("inf")
+    x[6] = 2**-24
+    got = layer(x)
+    want = reference({**layer.state_dict(), "x": x})["y"]
+    assert not torch.isfinite(got[[2, 4, 5]]).all(1).any()
+    assert torch.isnan(got[4]).all()
+    rest = [0, 1, 3, 6]
+    assert relative_error(got[rest], want[rest]) < TOLERANCE["f16"]
+    assert torch.equal(got[rest], layer(x[rest]))

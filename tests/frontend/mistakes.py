@@ -80,6 +80,8 @@ layer L(d = 64, ff = 32) {
     "channel_and_group": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int4(group = 32, per = channel)"),
     "per_what": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(per = chanel)"),
     "scales_of_whole_numbers": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(scale = i32)"),
+    "scales_of_f16": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(scale = f16)"),
+    "x_of_whole_numbers": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : int8(x = i32)"),
     "group_does_not_divide": layer(ROUTER + "  experts routed[8] = swiglu(d, 100) : int4(group = 32)"),
     "quantised_router": layer("  router softmax_top(2) : int8\n" + INT8),
     "mixed_x": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : f32\n  shared one = swiglu(d, ff) : int8"),

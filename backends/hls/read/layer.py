@@ -40,6 +40,7 @@ def read(module: ir.Module) -> Read:
                 "hls", function, "the layer has a layout, and one board runs one layer as it was compiled"
             )
     chain = _chain(function)
+    _require_numbers(function)
     terms = Terms()
     _bind(terms, function)
     return _Reader(terms, function, chain).read(str(ir.StringAttr(attributes["moe.layer"]).value))
@@ -83,6 +84,14 @@ def _chain(function: ir.Operation) -> _Chain:
             "hls", combine, "the routed experts' results are combined in another way than they were chosen"
         )
     return _Chain(route, experts, combine, tuple(found["moe.shared"]))
+
+
+def _require_numbers(function: ir.Operation) -> None:
+    """What is read and given is none of f16, which neither weight files nor streams have here."""
+    for value, given in zip(function.regions[0].blocks[0].arguments, function.attributes["arg_attrs"], strict=True):
+        if isinstance(ir.RankedTensorType(value.type).element_type, ir.F16Type):
+            name = str(ir.StringAttr(given["moe.name"]).value)
+            raise unsupported("hls", function, f"`{name}` is f16, and numbers are read as f32 or bf16", "write `bf16`")
 
 
 def _bind(terms: Terms, function: ir.Operation) -> None:

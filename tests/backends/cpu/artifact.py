@@ -19,6 +19,7 @@ from moec.dialect import context
 DTYPES = {
     "f32": torch.float32,
     "bf16": torch.bfloat16,
+    "f16": torch.float16,
     "f64": torch.float64,
     "i8": torch.int8,
     "i32": torch.int32,

@@ -13,7 +13,7 @@ from tests.backends.cpu.artifact import DTYPES, Artifact, aligned, exact
 from tests.backends.cpu.native import runnable
 
 VARIANTS = runnable()
-TOLERANCE = {"f32": 1e-5, "bf16": 2**-8}
+TOLERANCE = {"f32": 1e-5, "bf16": 2**-8, "f16": 2**-10}
 
 compiled = cache(lambda text: Artifact(text, VARIANTS))
 
@@ -67,8 +67,10 @@ def error(found: torch.Tensor, wanted: np.ndarray) -> float:
     return float(np.abs(exact(found) - wanted).max(initial=0) / max(np.abs(wanted).max(initial=0), 1e-30))
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
+KINDS = [*((size, dtype) for size in SIZES for dtype in ("f32", "bf16")), (SIZES[0], "f16"), (SIZES[3], "f16")]
+
+
+@pytest.mark.parametrize(("size", "dtype"), KINDS, ids=str)
 def test_experts(size: tuple[int, int, int, int], dtype: str) -> None:
     layer = Layer(size, dtype)
     for tokens, routing in [(0, "even"), (1, "even"), (3, "dropped"), (70, "even"), (70, "one"), (131, "few")]:
@@ -110,6 +112,10 @@ DENSE = [
     (31, 33, "bf16", "bf16"),
     (2048, 8, "f32", "f32"),
     (1024, 40, "bf16", "bf16"),
+    (33, 40, "f16", "f16"),
+    (31, 33, "f16", "f32"),
+    (64, 17, "f32", "f16"),
+    (31, 40, "bf16", "f16"),
 ]
 
 

@@ -35,7 +35,7 @@ class Sizes:
         text = re.sub(r"(\bk|slots_per_token) = 2", rf"\1 = {self.k}", text).replace(
             "experts = 6", f"experts = {self.experts}"
         )
-        return text if self.dtype == "bf16" else _widened(text)
+        return _widened(text) if self.dtype == "f32" else text.replace("bf16", self.dtype)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         up, down = (self.experts, self.ff, self.d), (self.experts, self.d, self.ff)

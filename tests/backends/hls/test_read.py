@@ -131,6 +131,8 @@ def test_tasks_are_an_input(of) -> None:
         (layer(expert="gated_swiglu(d, ff) : bf16"), "the result is not a linear"),
         (layer(expert="clamped_swiglu(d, ff) : bf16"), "hidden layer is relu, gelu, silu"),
         (layer(expert="swiglu(d, ff) : int4(group = 4)"), "3 scales a channel"),
+        (layer(expert="swiglu(d, ff) : f16"), "`x` is f16"),
+        (layer(router="switch() : f16"), "`router.logits.weight` is f16"),
         (layer(more="  tokens capacity(1.25, overflow = drop)"), "every chosen expert is computed"),
         (layer(more="  shared one = mlp_gelu(d, ff) : bf16"), "different activations"),
         (layer(more="  shared one = mlp_relu(d, ff) : int8(per = channel)"), "one array of multipliers"),
