@@ -43,7 +43,8 @@ def unknown_name(found: Collector, name: ast.Name, known: Iterable[str], later: 
         )
     else:
         known = set(known)
-        notes = [f"known here: {', '.join(f'`{one}`' for one in sorted(known))}"] if len(known) <= 12 else []
+        listed = ", ".join(f"`{one}`" for one in sorted(known)) or "no name; a number stands here"
+        notes = [f"known here: {listed}"] if len(known) <= 12 else []
         found.error(
             "E0201",
             f"nothing is called `{text}`",

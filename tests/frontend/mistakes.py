@@ -136,6 +136,7 @@ LAYOUTS: dict[str, str] = {
     "load_without_equals": layer(ROUTER + EXPERTS) + "\nload Chat { batch 8 }\n",
     "load_without_batch": layer(ROUTER + EXPERTS) + "\nload Chat { routing = uniform }\n",
     "load_backwards": layer(ROUTER + EXPERTS) + "\nload Chat { batch = 512..1 }\n",
+    "load_of_a_name": layer(ROUTER + EXPERTS) + "\nload Chat { batch = x }\n",
     "load_twice": layer(ROUTER + EXPERTS) + "\nload Chat { batch = 1..5; batch = 3; routing = zipf }\n",
     "trace_is_missing": layer(ROUTER + EXPERTS) + '\nload Chat { batch = 1..5; routing = trace("chat.trace") }\n',
     "trace_without_suffix": layer(ROUTER + EXPERTS) + '\nload Chat { batch = 1..5; routing = trace("/a/chat.json") }\n',
