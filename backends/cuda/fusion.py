@@ -49,7 +49,8 @@ class Fused:
 
 
 def fused(route: ir.Operation, arch: Arch) -> Fused | None:
-    """What a `moe.route` is fused with for many tokens: a product of bf16 rows and f32 weights, at most 256 columns.
+    """What a `moe.route` is fused with for many tokens: a product of bf16 or f16 rows and f32
+    weights, at most 256 columns.
 
     None where there is no such product, or where a block has no room for it.
     """
@@ -70,7 +71,7 @@ def fused(route: ir.Operation, arch: Arch) -> Fused | None:
         or view.transposed
         or len(body) != 1
         or len(matmul.results) != 1
-        or expressions.element_of(x.type) != "bf16"
+        or expressions.element_of(x.type) not in ("bf16", "f16")
         or expressions.element_of(view.weights[0].type) != "f32"
         or inner % 8
         or columns > 256

@@ -24,7 +24,7 @@ _UNKNOWN = {
     **dict.fromkeys(("moe.quantize", "moe.quantize_rows"), "experts and rows are not quantised on CUDA devices yet"),
     "tensor.extract_slice": "some experts of a group are stored in another way than the others, as quantised ones",
 }
-_INSTEAD = "give the experts bf16 or f32 and no `approx` or `quantize`, or compile the layer for `cpu`"
+_INSTEAD = "give the experts bf16, f16 or f32 and no `approx` or `quantize`, or compile the layer for `cpu`"
 
 
 @dataclass(frozen=True)

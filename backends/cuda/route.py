@@ -13,6 +13,7 @@ from typing import Any
 
 from torch_mlir import ir
 
+from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.fusion import DECODE, FEW, TILES, WARPS, Fused, fused, plan_of
 from moec.backends.cuda.kernel import BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
@@ -93,6 +94,8 @@ def _with_logits(fusion: Fused, scope: Scope, rows: int, tokens: tuple[int, int 
     op = fusion.route
     view: Any = fusion.matmul.opview
     logits = fusion.logits
+    rows_type = expressions.element_of(op.operands[0].type)
+    narrow = "" if rows_type == "bf16" else f", {expressions.MEMORY[rows_type]}"
     name = scope.name(f"router{rows}")
     slots = counted_slots(op.results[0])
 
@@ -141,7 +144,7 @@ def _with_logits(fusion: Fused, scope: Scope, rows: int, tokens: tuple[int, int 
             *printed.constants,
             f"MOEC_KERNEL(256, 1) {name}({parameters(arguments)}) {{",
             "  MOEC_SHARED(shared);",
-            f"  using Tile = moec::LogitTile<{rows}, {fusion.columns}, {fusion.inner}>;",
+            f"  using Tile = moec::LogitTile<{rows}, {fusion.columns}, {fusion.inner}{narrow}>;",
             f'  static_assert(Tile::shared_bytes == {tile}, "the size that the launch has room for");',
             "  const int lane = moec::lane_index();",
             *([scratch] if printed.scratch else []),

@@ -13,7 +13,7 @@ _STAGE_BYTES = 128 * 128 + 64 * 256
 _SPLIT = """{epilogue}
 MOEC_KERNEL(256, 1) {name}({parameters}) {{
   MOEC_SHARED(shared);
-  using Tile = moec::SplitTile<{inner}, {columns}, {stages}>;
+  using Tile = moec::SplitTile<{inner}, {columns}, {stages}{narrow}>;
   moec::multiply_by_split<Tile>(shared, lhs0, {plan}{{{plan_values}}}, weight0, {epilogue_name}{initial});
 }}
 """
@@ -30,7 +30,7 @@ MOEC_KERNEL(256, 2) {name}({parameters}) {{
 def can_split(of: Problem) -> bool:
     """Whether `split_kernel` does this product."""
     simple = of.products == 1 and of.segments == 1 and not of.transposed
-    return simple and of.lhs_type == "bf16" and of.type == "f32" and of.inner % 8 == 0
+    return simple and of.lhs_type in ("bf16", "f16") and of.type == "f32" and of.inner % 8 == 0
 
 
 def can_dot(of: Problem) -> bool:
@@ -41,7 +41,7 @@ def can_dot(of: Problem) -> bool:
 def split_kernel(
     of: Problem, scope: Scope, rows: Buffer | None, rows_type: str, tokens: tuple[int, int | None]
 ) -> Kernel:
-    """bf16 rows times f32 weights, each as three bf16, on tensor cores."""
+    """bf16 or f16 rows times f32 weights, each as three bf16 (f16 as two), on tensor cores."""
     return _kernel(of, scope, "product_split", _SPLIT, "split", rows, rows_type, tokens)
 
 
@@ -79,6 +79,7 @@ def _kernel(
         columns=of.columns,
         products=of.products,
         stages=_STAGES,
+        narrow="" if of.lhs_type == "bf16" else f", {expressions.MEMORY[of.lhs_type]}",
         weights=", ".join(weights),
         plan=of.plan_type,
         plan_values=plan_values,

@@ -28,6 +28,7 @@ PRODUCTS = {
         inner=768, columns=2048, experts=128, per_token=8, gather=False, format="int8", scale="bf16", body=WEIGHTED
     ),
     "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
+    "logits_f16": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="f16", out="f32"),
 }
 WGMMA = ("up", "down", "transposed", "f16")
 CASES = [("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmaxnreg.inc", "cp.async.cg"))] + [

@@ -79,6 +79,7 @@ PLAIN = "%v = arith.addf %a0, %zero : f32"
     [
         ("bf16", "f32", 136, 66, False),
         ("bf16", "f32", 100, 33, False),
+        ("f16", "f32", 136, 66, False),
         ("f32", "f32", 17, 70, True),
         ("f32", "f32", 1, 1, False),
     ],

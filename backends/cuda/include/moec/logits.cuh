@@ -1,6 +1,6 @@
-// Products of bfloat16 rows with few columns of f32 weights, on tensor cores.
+// Products of bf16 or f16 rows with few columns of f32 weights, on tensor cores.
 #pragma once
-#include "moec/primitives.cuh"
+#include "moec/factors.cuh"
 
 namespace moec {
 
@@ -17,8 +17,9 @@ MOEC_DEVICE Parts cut(float value) {
 }
 
 // Eight warps have `rows` rows (a multiple of 32) of all columns, each 32 rows of some columns.
-template <int rows_, int columns_, int inner_>
+template <int rows_, int columns_, int inner_, class T = bf16>
 struct LogitTile {
+  using type = T;
   static constexpr int rows = rows_;
   static constexpr int columns = columns_;
   static constexpr int inner = inner_;
@@ -41,13 +42,13 @@ struct LogitTile {
 
 // Starts copying columns step * depth.. of rows first..last of x; what there is not is 0.
 template <class L>
-MOEC_DEVICE void copy_rows(const bf16* x, int first, int last, int step, u8* to) {
+MOEC_DEVICE void copy_rows(const typename L::type* x, int first, int last, int step, u8* to) {
   constexpr int chunks = L::depth / 8;
   for (int i = thread_index(); i < L::rows * chunks; i += L::threads) {
     const int row = first + i / chunks;
     const int column = step * L::depth + i % chunks * 8;
     const bool real = row < last && column < L::inner;
-    const bf16* from = real ? x + (i64)row * L::inner + column : x;
+    const typename L::type* from = real ? x + (i64)row * L::inner + column : x;
     copy_async(to + i / chunks * L::line + i % chunks * 16, from, real ? 16 : 0);
   }
   copies_commit();
@@ -90,7 +91,9 @@ MOEC_DEVICE void store_parts(const Quad (&held)[L::quads], u8* to) {
 // logits[row][column] (Shared<float>, lines of L::pitch) of rows first..last of x, [.., inner], in `shared`.
 // Begins and ends in a barrier.
 template <class L>
-MOEC_DEVICE Shared<float> multiply_logits(const bf16* x, const float* weights, int first, int last, u8* shared) {
+MOEC_DEVICE Shared<float> multiply_logits(const typename L::type* x, const float* weights, int first, int last,
+                                          u8* shared) {
+  constexpr int factors = factors_of<typename L::type>;
   const int lane = lane_index();
   const int row = warp_index() / L::across * 32;
   const int column = warp_index() % L::across * L::width;
@@ -112,10 +115,12 @@ MOEC_DEVICE Shared<float> multiply_logits(const bf16* x, const float* weights, i
     }
     MOEC_UNROLL
     for (int k = 0; k < L::depth; k += 16) {
-      u32 a[2][4];
+      u32 a[2][factors][4];
       MOEC_UNROLL
-      for (int m = 0; m < 2; ++m)
-        load_matrices(a[m], now + (row + m * 16 + lane % 16) * L::line + (k + lane / 16 * 8) * 2);
+      for (int m = 0; m < 2; ++m) {
+        load_matrices(a[m][0], now + (row + m * 16 + lane % 16) * L::line + (k + lane / 16 * 8) * 2);
+        cut_rows<typename L::type>(a[m]);
+      }
       MOEC_UNROLL
       for (int n = 0; n < L::width; n += 16) {
         MOEC_UNROLL
@@ -124,9 +129,12 @@ MOEC_DEVICE Shared<float> multiply_logits(const bf16* x, const float* weights, i
           load_matrices(b, now + L::x_bytes + p * L::part_bytes +
                                (column + n + lane % 8 + lane / 16 * 8) * L::line + (k + lane / 8 % 2 * 8) * 2);
           MOEC_UNROLL
-          for (int m = 0; m < 2; ++m) {
-            multiply<bf16>(sums[m][n / 8], a[m], b[0], b[1]);
-            multiply<bf16>(sums[m][n / 8 + 1], a[m], b[2], b[3]);
+          for (int f = factors - 1; f >= 0; --f) {
+            MOEC_UNROLL
+            for (int m = 0; m < 2; ++m) {
+              multiply<bf16>(sums[m][n / 8], a[m][f], b[0], b[1]);
+              multiply<bf16>(sums[m][n / 8 + 1], a[m][f], b[2], b[3]);
+            }
           }
         }
       }

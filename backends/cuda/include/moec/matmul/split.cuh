@@ -1,13 +1,15 @@
-// A matmul of bf16 rows with f32 weights on tensor cores: a weight is the sum of three bf16 (24 bits in all), so that
-// each of three products is exact and sums are f32.  Where a row or a weight is infinite, sums may be NaN instead.
+// A matmul of bf16 or f16 rows with f32 weights on tensor cores: a weight is the sum of three bf16 (24 bits in all), and
+// an element of f16 of two, so that each of three or six products is exact and sums are f32.  Where a row or a weight is infinite, sums may be NaN instead.
 #pragma once
+#include "moec/factors.cuh"
 #include "moec/matmul/results.cuh"
 #include "moec/matmul/work.cuh"
 
 namespace moec {
 
-template <int inner_, int columns_, int stages_>
+template <int inner_, int columns_, int stages_, class T = bf16>
 struct SplitTile {
+  using type = T;
   static constexpr int inner = inner_, columns = columns_, stages = stages_;
   static constexpr int rows = 128, width = 64, depth = 64, threads = 256;
   static constexpr int across = 2, high = 2, wide = 4;  // 4 by 2 warps with 2 by 4 products of 16 by 8
@@ -20,7 +22,8 @@ struct SplitTile {
 MOEC_DEVICE u32 split_place(u32 line, u32 unit) { return line * 256 + ((unit ^ ((line & 3) << 1)) << 4); }
 
 template <class Tile, class P>
-MOEC_DEVICE void bring_split(u8* stage, const bf16* lhs, const float* rhs, const P& plan, const Part& part, int step) {
+MOEC_DEVICE void bring_split(u8* stage, const typename Tile::type* lhs, const float* rhs, const P& plan, const Part& part,
+                             int step) {
   const int thread = thread_index();
   MOEC_UNROLL
   for (int i = 0; i < Tile::rows / 32; i++) {
@@ -41,14 +44,18 @@ MOEC_DEVICE void bring_split(u8* stage, const bf16* lhs, const float* rhs, const
 
 template <class Tile>
 MOEC_DEVICE void multiply_split(const u8* stage, float (&sums)[Tile::high][Tile::wide][4]) {
+  constexpr int factors = factors_of<typename Tile::type>;
   const int lane = lane_index(), warp = warp_index();
   const int row = warp / Tile::across * (Tile::high * 16) + (lane & 15);
   const int column = warp % Tile::across * (Tile::wide * 8) + lane / 4;
   MOEC_UNROLL
   for (int k = 0; k < 4; k++) {
-    u32 a[Tile::high][4];
+    u32 a[Tile::high][factors][4];
     MOEC_UNROLL
-    for (int i = 0; i < Tile::high; i++) load_matrices(a[i], stage + swizzled(row + i * 16, k * 2 + (lane >> 4)));
+    for (int i = 0; i < Tile::high; i++) {
+      load_matrices(a[i][0], stage + swizzled(row + i * 16, k * 2 + (lane >> 4)));
+      cut_rows<typename Tile::type>(a[i]);
+    }
     MOEC_UNROLL
     for (int j = 0; j < Tile::wide; j++) {
       float rest[4];
@@ -64,7 +71,10 @@ MOEC_DEVICE void multiply_split(const u8* stage, float (&sums)[Tile::high][Tile:
       for (int piece = 0; piece < 3; piece++) {
         const u32 low = pack<bf16>(rest[0], rest[1]), high = pack<bf16>(rest[2], rest[3]);
         MOEC_UNROLL
-        for (int i = 0; i < Tile::high; i++) multiply<bf16>(sums[i][j], a[i], low, high);
+        for (int f = 0; f < factors; f++) {
+          MOEC_UNROLL
+          for (int i = 0; i < Tile::high; i++) multiply<bf16>(sums[i][j], a[i][f], low, high);
+        }
         rest[0] -= float_of(low << 16);
         rest[1] -= float_of(low & 0xffff0000u);
         rest[2] -= float_of(high << 16);
@@ -76,7 +86,7 @@ MOEC_DEVICE void multiply_split(const u8* stage, float (&sums)[Tile::high][Tile:
 
 // The whole kernel: 256 threads, stages * stage_bytes + 4 * experts bytes of shared memory.
 template <class Tile, class P, class Epilogue>
-MOEC_DEVICE void multiply_by_split(u8* shared, const bf16* lhs, const P& plan, const float* rhs,
+MOEC_DEVICE void multiply_by_split(u8* shared, const typename Tile::type* lhs, const P& plan, const float* rhs,
                                    const Epilogue& epilogue) {
   const Work<P, Tile::rows, Tile::columns, Tile::width> work{
       plan, shared_array<int>(shared + Tile::stages * Tile::stage_bytes)};
