@@ -18,6 +18,7 @@ from moec.backends.cpu.isa import Variant
 from moec.backends.cuda import entry, toolchain
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.bundle import Bundle, bundles
+from moec.backends.cuda.record import MEMBER, record
 from moec.backends.cuda.source import Source, sources
 from moec.backends.cuda.targets import architectures
 from moec.backends.objects import Objects
@@ -68,8 +69,10 @@ class CudaBackend:
             codegen.lower_to_llvm(made)
             ours = codegen.object_file(made)
             cuda = _described(made_for)
+            described_kernels = record(made_for)
         objects, described = CpuBackend().object_files(module, variants, known)
         members = {f"cuda/{_label(source, made_for)}.cu": source.text for source in texts}
+        members[MEMBER] = described_kernels
         return Library(link.link([*objects, ours]), described, cuda, members)
 
 

@@ -48,12 +48,14 @@ class Buffer:
 
     bytes   `per_token * T + fixed`
     zeroed  whether it is filled with zeros before the first kernel of the call
+    owner   the value that it belongs to
     """
 
     name: str
     per_token: int
     fixed: int
     zeroed: bool
+    owner: ir.Value
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Scope:
     def buffer(self, owner: ir.Value, name: str, per_token: int, fixed: int, zeroed: bool = False) -> Buffer:
         """The buffer of this name that belongs to `owner` (such as the tile list of a plan's offsets); the same for
         everybody who asks.  Raises ValueError where it was asked for in another size before."""
-        made = Buffer(name, per_token, fixed, zeroed)
+        made = Buffer(name, per_token, fixed, zeroed, owner)
         found = self._buffers.setdefault((owner, name), made)
         if (found.per_token, found.fixed, found.zeroed) != (per_token, fixed, zeroed):
             raise ValueError(f"the buffer {name!r} is asked for as {made} and as {found}")

@@ -62,6 +62,7 @@ Place = Weight | Given | Area
 class Program:
     """A function of a layer on one architecture.
 
+    operations    for each kernel the number, in `layer.operations`, of the one that it was made for
     areas         of the workspace, in order
     stacks        of parameters that kernels read, in order; the same for every function and architecture
     first_kernel  the number of the first kernel among those of all functions
@@ -70,6 +71,7 @@ class Program:
     arch: Arch
     layer: Layer
     kernels: tuple[Kernel, ...]
+    operations: tuple[int, ...]
     areas: tuple[Area, ...]
     stacks: tuple[Stack, ...]
     places: dict[ir.Value | Buffer, Place]
@@ -97,21 +99,31 @@ def program(layer: Layer, numbers: Mapping[str, int], arch: Arch) -> Program:
     """
     scope = Scope(layer.entry)
     kernels: list[Kernel] = []
-    for op in layer.operations:
+    operations: list[int] = []
+    for number, op in enumerate(layer.operations):
         operation = op.operation
         emit = emitter(operation.name)
         if emit is not None:
-            kernels += emit(operation, scope, arch)
+            made = emit(operation, scope, arch)
+            kernels += made
+            operations += [number] * len(made)
         elif operation.name not in FOLDED:
             known = _UNKNOWN.get(operation.name)
             why = known or f"there is no kernel for it on {arch.name}"
             raise unsupported("cuda", operation, why, _INSTEAD if known else "compile the layer for `cpu`")
-    return _Placing(layer, numbers, arch, kernels).made()
+    return _Placing(layer, numbers, arch, kernels, operations).made()
 
 
 class _Placing:
-    def __init__(self, layer: Layer, numbers: Mapping[str, int], arch: Arch, kernels: Sequence[Kernel]) -> None:
-        self.layer, self.arch, self.kernels = layer, arch, tuple(kernels)
+    def __init__(
+        self,
+        layer: Layer,
+        numbers: Mapping[str, int],
+        arch: Arch,
+        kernels: Sequence[Kernel],
+        operations: Sequence[int],
+    ) -> None:
+        self.layer, self.arch, self.kernels, self.operations = layer, arch, tuple(kernels), tuple(operations)
         self.places: dict[ir.Value | Buffer, Place] = {}
         self.areas: list[Area] = []
         self.stacks: list[Stack] = []
@@ -126,7 +138,9 @@ class _Placing:
                     self._place_buffer(argument.buffer)
                 elif isinstance(argument, TensorPointer | TensorMap):
                     self._place_value(argument.value)
-        return Program(self.arch, self.layer, self.kernels, tuple(self.areas), tuple(self.stacks), self.places)
+        return Program(
+            self.arch, self.layer, self.kernels, self.operations, tuple(self.areas), tuple(self.stacks), self.places
+        )
 
     def _place_given(self, number: int, tensor: Tensor) -> None:
         value = tensor.value

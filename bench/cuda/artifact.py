@@ -22,15 +22,15 @@ def compile_all(shapes: Iterable[Shape], folder: Path) -> None:
         source = folder / f"{shape.name}.moe"
         source.write_text(shape.source)
         print(f"compiling {shape.name}", flush=True)
-        moec.compile(source, folder / f"{shape.name}.so", target=TARGET)
+        moec.compile(source, folder / f"{shape.name}.so", target=TARGET, training=shape.trained)
 
 
 class Compiled:
     """An artifact on the current device, with weights."""
 
     def __init__(self, folder: Path, shape: Shape, weights: Mapping[str, torch.Tensor]) -> None:
-        self.shape = shape
-        self.layer: Layer = moec.load(folder / f"{shape.name}.so").to("cuda")
+        self.shape, self.path = shape, folder / f"{shape.name}.so"
+        self.layer: Layer = moec.load(self.path, training=shape.trained).to("cuda")
         self.layer.load_state_dict(dict(weights))
         self.layer.eval()
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 
-from bench.cuda import data
+from bench.cuda import data, uses
 from bench.cuda.artifact import Compiled
 from bench.cuda.reference import compare
 from bench.cuda.shapes import CHECKED, SHAPES, Shape
+from bench.cuda.steps.run import Kernels
 
 _COUNTS = (0, 1, 2, 17, 64)
+_MOST = 16400
+"""A little more tokens than the last kernel for many begins with."""
 
 
 def check_all(folder: Path, small: bool) -> int:
@@ -22,6 +25,8 @@ def check_all(folder: Path, small: bool) -> int:
             continue
         for routing in data.ROUTINGS:
             wrong += not _check(folder, shape, routing)
+            wrong += not _check_kernels(folder, shape, routing)
+        wrong += not _check_uses(folder, shape)
     return wrong
 
 
@@ -46,6 +51,49 @@ def _check(folder: Path, shape: Shape, routing: str) -> bool:
     text = f"worst relative error {worst:.1e} of {compared} tokens, in a CUDA graph: {'ok' if graph_ok else 'WRONG'}"
     print(f"{verdict:6} {shape.name:8} {routing:8} seed {seed:10}  {text}", flush=True)
     return sound and graph_ok
+
+
+def _check_kernels(folder: Path, shape: Shape, routing: str) -> bool:
+    """Every kernel by itself, on calls of which each regime of tokens has some."""
+    seed = data.fresh_seed()
+    device = torch.device("cuda", torch.cuda.current_device())
+    compiled = Compiled(folder, shape, data.weights(shape, device, seed, routing))
+    kernels = Kernels(compiled.path, compiled.layer)
+    sound, checked = True, set[str]()
+    counts = {*kernels.regimes(_MOST), *_COUNTS, min(shape.tokens, _MOST)}
+    for count in sorted(counts):
+        x = data.tokens(shape, count, device, seed)
+        findings = kernels.run(x)
+        if shape.trained and count <= shape.tokens:
+            findings += kernels.step(x, data.tokens(shape, count, device, seed + 9))
+        checked |= {one.kernel for one in findings}
+        for one in findings:
+            if one.wrong:
+                sound = False
+                print(
+                    f"  WRONG at T={count}: {one.kernel} writes `{one.what}` {one.note}, off by {one.worst:.1f} times "
+                    "what is allowed"
+                )
+    left = {name for function in kernels.functions for name in kernels.names(function)} - checked
+    text = f"{len(checked)} kernels one by one, T up to {max(counts)}"
+    text += f"; not launched: {', '.join(sorted(left))}" if left else ""
+    print(f"{'ok' if sound else 'WRONG':6} {shape.name:8} {routing:8} seed {seed:10}  {text}", flush=True)
+    return sound
+
+
+def _check_uses(folder: Path, shape: Shape) -> bool:
+    """What PyTorch does with a layer: gradients, and compiling it."""
+    seed = data.fresh_seed()
+    device = torch.device("cuda", torch.cuda.current_device())
+    weights = data.weights(shape, device, seed)
+    compiled = Compiled(folder, shape, weights)
+    x = data.tokens(shape, 33, device, seed)
+    found = {"torch.compile": uses.compiled(compiled.layer, x)}
+    if shape.trained:
+        found["loss.backward()"] = uses.gradients(compiled.layer, shape, weights, x)
+    for name, why in found.items():
+        print(f"{'WRONG' if why else 'ok':6} {shape.name:8} {name} {why}", flush=True)
+    return not any(found.values())
 
 
 def _captured(layer: Compiled, x: torch.Tensor) -> bool:

@@ -11,6 +11,7 @@ class Shape:
 
     tokens  of a large batch
     aim     TFLOP/s of the forward pass on an H100 at so many tokens; None: none was set
+    trained whether the artifact can train the layer, too
     """
 
     name: str
@@ -20,6 +21,7 @@ class Shape:
     top_k: int
     tokens: int
     aim: float | None = None
+    trained: bool = False
 
     @property
     def source(self) -> str:
@@ -55,9 +57,9 @@ SHAPES = {
 CHECKED = {
     shape.name: shape
     for shape in (
-        Shape("Small", 8, 256, 128, 2, 300),
-        Shape("Odd", 5, 264, 200, 3, 77),
-        Shape("Single", 1, 128, 64, 1, 130),
+        Shape("Small", 8, 256, 128, 2, 300, trained=True),
+        Shape("Odd", 5, 264, 200, 3, 77, trained=True),
+        Shape("Single", 1, 128, 64, 1, 130, trained=True),
         *SHAPES.values(),
     )
 }

@@ -85,6 +85,17 @@ class Driver:
         yield
         self._library.fake_fail(b"", 0)
 
+    @contextmanager
+    def fault(self, kernel: str, argument: int, words: int) -> Iterator[None]:
+        """A kernel that leaves one of the first `words` words behind its argument wrong.
+
+        Raises AssertionError where it was not launched, or all words are equal.
+        """
+        self._library.fake_fault(kernel.encode(), argument, words)
+        yield
+        assert self._library.fake_planted() == 1, f"no fault was planted in {kernel}"
+        self._library.fake_fault(b"", 0, 0)
+
     @property
     def record(self) -> list[str]:
         """What was launched since `reset`: "NAME stream N blocks N", "memset stream N"."""

@@ -60,6 +60,25 @@ int failing_with = 0;
 std::atomic<int> launches{0}, loaded{0};
 std::string record;
 
+// A fault to plant: behind every launch of `kernel`, one of the first `words` words of what `argument` points to that
+// differs from the first becomes like it.
+struct Fault {
+  std::string kernel;
+  int argument;
+  int words;
+  int planted;
+} fault;
+
+void plant(void** arguments) {
+  unsigned* const words = *(unsigned**)arguments[fault.argument];
+  for (int i = 1; i < fault.words; i++)
+    if (words[i] != words[0]) {
+      words[i] = words[0];
+      fault.planted++;
+      return;
+    }
+}
+
 // Any module's will do: they are builds of one simulator, in which a map is plain data.
 int (*encode)(void*, const void*, const long long*, const long long*, const long long*, int, int) = nullptr;
 
@@ -91,6 +110,7 @@ void fake_reset(int count, const int* capabilities, int multiprocessors) {
   for (Context& context : contexts) context.retained = 0;
   initialised = false;
   failing.clear();
+  fault = {};
   record.clear();
   launches = 0;
   loaded = 0;
@@ -99,6 +119,8 @@ void fake_fail(const char* function, int result) {
   failing = function;
   failing_with = result;
 }
+void fake_fault(const char* kernel, int argument, int words) { fault = {kernel, argument, words, 0}; }
+int fake_planted() { return fault.planted; }
 // One line for each memset and launch: what, on which stream, how many blocks.
 const char* fake_record() { return record.c_str(); }
 int fake_retained(int device) { return contexts[device].retained; }
@@ -231,7 +253,10 @@ int cuLaunchKernel(Function* function, unsigned x, unsigned y, unsigned z, unsig
   if ((int)shared_bytes > function->shared_bytes) return INVALID_VALUE;
   record += function->name + " stream " + std::to_string((size_t)stream) + " blocks " + std::to_string(x) + "\n";
   launches++;
-  if (!function->launch((int)x, (int)threads, shared_bytes, arguments)) return SUCCESS;
+  if (!function->launch((int)x, (int)threads, shared_bytes, arguments)) {
+    if (function->name == fault.kernel) plant(arguments);
+    return SUCCESS;
+  }
   const char* (*said)() = (const char* (*)())dlsym(function->module->library, "moec_sim_error");
   last_error = said ? said() : "the simulator failed";
   return LAUNCH_FAILED;

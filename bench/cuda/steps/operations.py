@@ -1,0 +1,184 @@
+"""What each operation of the kernel level should give, in float64, for some of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from bench.cuda.steps.programs import Program
+from bench.cuda.steps.record import Block, Function, Operation
+from bench.cuda.steps.scalars import NoReference, Tensor
+
+Read = Callable[[int], Tensor]
+"""The tensor of a value as the kernels saw it, floats of any type."""
+
+
+class Reference:
+    """The operations of a function on the values of one call."""
+
+    def __init__(self, function: Function, tokens: int, device: torch.device, read: Read) -> None:
+        self.function, self.tokens, self.device, self._read = function, tokens, device, read
+
+    def rows(self, op: Operation, result: int, picked: Tensor) -> Tensor:
+        """Rows `picked` (of its first dimension) of a result.  Raises NoReference where nothing says what it should
+        be."""
+        how = _RULES.get(op.name)
+        if how is None:
+            raise NoReference(op.name)
+        return how(self, op, result, picked)
+
+    def exact(self, number: int) -> Tensor:
+        """A value in float64 or int64."""
+        found = self._read(number)
+        if found.dtype == torch.bool:
+            return found
+        return found.double() if found.is_floating_point() else found.long()
+
+    def products(self, op: Operation, picked: Tensor) -> list[Tensor]:
+        """What the epilogue of a matmul yields, for rows in plan order (of tokens, where it is dense)."""
+        lhs, *rest = op.segments()
+        weights = rest[-1] if op.name == "moe.matmul" else op.segments()[-1]
+        expert, slot = torch.zeros_like(picked), picked
+        per_token = 1
+        if op.name != "moe.matmul":
+            offsets, slots = self.exact(self._plan(op)[0]), self.exact(self._plan(op)[1])
+            expert = torch.searchsorted(offsets[1:].contiguous(), picked, right=True).clamp(max=len(offsets) - 2)
+            slot, per_token = slots[picked], int(op.attributes["slots_per_token"])
+        source = slot // per_token if op.attributes.get("gather") else picked
+        rows = self._read(lhs[0])[source].double()
+        sums = [self._times(rows, self._read(weight), expert, "transposed" in op.attributes) for weight in weights]
+        place = {"row": picked, "scalar": picked, "token": slot // per_token, "token_scalar": slot // per_token}
+        place |= {"slot": slot, "column": expert, "expert": expert}
+        return self._scalars(op.regions[0], sums, place)
+
+    def finished(self, op: Operation, sums: Tensor, tokens: Tensor) -> Tensor:
+        """What the finish of a combination makes of sums [tokens, columns]."""
+        place = dict.fromkeys(("row", "scalar", "token", "token_scalar"), tokens)
+        (made,) = self._scalars(op.regions[1], [sums], place)
+        return made
+
+    def _plan(self, op: Operation) -> tuple[int, int]:
+        """The offsets and the slots that a grouped operation reads."""
+        found = [self.function.makers[n] for n in op.operands if n in self.function.makers]
+        (plan,) = {id(one): one for one in found if one.name == "moe.plan"}.values()
+        return plan.results[0], plan.results[1]
+
+    def _times(self, rows: Tensor, weight: Tensor, expert: Tensor, transposed: bool) -> Tensor:
+        columns = weight.shape[2 if transposed else 1]
+        made = torch.zeros((len(rows), columns), dtype=torch.float64, device=self.device)
+        for one in expert.unique().tolist():
+            mine = expert == one
+            matrix = weight[one].double()
+            made[mine] = rows[mine] @ (matrix if transposed else matrix.T)
+        return made
+
+    def _scalars(self, region: Block, sums: list[Tensor], place: Mapping[str, Tensor]) -> list[Tensor]:
+        def element(number: int, kind: str | None) -> Tensor:
+            tensor = self.exact(number)
+            at = place[kind or "row"]
+            if kind in ("row", "token", "column"):
+                return tensor[at]
+            return tensor.reshape(-1)[at][:, None]
+
+        program = Program(self.function.values, self.device, self.exact, element)
+        return [one.expand_as(sums[0]) for one in program.run(region, sums)]
+
+    def program(self, op: Operation, picked: Tensor) -> list[Tensor]:
+        """What a program of rows yields; of what it chose, what is as good as any is taken for right."""
+        region = op.regions[0]
+        chosen = {
+            number: self.exact(result)[picked]
+            for number, result in zip(region.yielded, op.results, strict=True)
+            if any(inner.name == "moe.top_k" and number in inner.results for inner in region.operations)
+        }
+        program = Program(
+            self.function.values, self.device, self.exact, lambda number, _: self.exact(number)[picked], chosen
+        )
+        return program.run(region, [self.exact(op.operands[0])[picked]] if region.arguments else [])
+
+
+def _matmul(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    return on.products(op, picked)[op.results.index(result)]
+
+
+def _program(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    return on.program(op, picked)[op.results.index(result)]
+
+
+def sorted_slots(index: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """offsets [experts + 1] and the slots in order; numbers outside of the experts are empty slots."""
+    flat = index.reshape(-1).long()
+    real = (flat >= 0) & (flat < experts)
+    order = torch.where(real, flat, experts).argsort(stable=True)[: int(real.sum())]
+    counts = torch.bincount(flat[real], minlength=experts)
+    return torch.cat((counts.new_zeros(1), counts.cumsum(0))), order
+
+
+def _plan(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    offsets, slots = sorted_slots(on.exact(op.operands[0]), op.attributes["experts"])
+    return offsets if result == op.results[0] else slots
+
+
+def _count(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    flat = on.exact(op.operands[0]).reshape(-1)
+    shape = on.function.values[result].shape or ()
+    return torch.bincount(flat[(flat >= 0) & (flat < shape[0])], minlength=shape[0])
+
+
+def _gradient(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    """Sums of outer products, for the experts that are picked."""
+    a, b = (on.exact(number) for number in op.operands[:2])
+    dense = op.name == "moe.dense_weight_gradient"
+    made = []
+    for expert in picked.tolist():
+        if dense:
+            made.append(a.T @ b)
+            continue
+        offsets, slots = (on.exact(number) for number in op.operands[2:4])
+        rows = torch.arange(int(offsets[expert]), int(offsets[expert + 1]), device=on.device)
+        tokens = slots[rows] // op.attributes["slots_per_token"]
+        sides = ((a, op.attributes["gather_a"]), (b, op.attributes["gather_b"]))
+        left, right = (tensor[tokens if gathered else rows] for tensor, gathered in sides)
+        made.append(left.T @ right)
+    return torch.stack(made)
+
+
+def _slot_values(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    """A row's value where its slot is; 0 for empty slots."""
+    values, slots = (on.exact(number) for number in op.operands[:2])
+    columns = (on.function.values[result].shape or ())[1]
+    made = torch.zeros(on.tokens * columns, dtype=torch.float64, device=on.device)
+    rows = _existing(on, op.operands[1])
+    made[slots[:rows]] = values.reshape(-1)[:rows]
+    return made.reshape(-1, columns)[picked]
+
+
+def _existing(on: Reference, slots: int) -> int:
+    """How many rows a plan has."""
+    return int(on.exact(on.function.makers[slots].results[0])[-1])
+
+
+def _reshaped(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    shape = on.function.values[result].shape or ()
+    return on.exact(op.operands[0]).reshape(shape)[picked]
+
+
+def _beside(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    return torch.cat([on.exact(number) for number in op.operands], dim=op.attributes["dim"])[picked]
+
+
+_RULES: Mapping[str, Callable[[Reference, Operation, int, Tensor], Tensor]] = {
+    "moe.count": _count,
+    "moe.dense_weight_gradient": _gradient,
+    "moe.grouped_matmul": _matmul,
+    "moe.map": _program,
+    "moe.matmul": _matmul,
+    "moe.plan": _plan,
+    "moe.route": _program,
+    "moe.slot_values": _slot_values,
+    "moe.weight_gradient": _gradient,
+    "tensor.collapse_shape": _reshaped,
+    "tensor.concat": _beside,
+    "tensor.expand_shape": _reshaped,
+}

@@ -1,0 +1,109 @@
+"""The checks of `bench/gpu.py`, kernel by kernel, on a driver without a GPU: what is right passes, and a fault is
+named after the kernel that made it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import moec
+from bench.cuda.steps.run import Kernels
+from moec.artifact.container import read
+from tests.backends.cuda.host.driver import Driver, compiled
+from tests.backends.cuda.host.tensors import CudaTensor, cuda
+
+FILE = """edition 1
+layer Stepped(d = 40, ff = 24) {
+  router softmax_top(2) : f32
+  experts routed[3] = swiglu(d, ff) : bf16
+  tokens dropless
+}
+"""
+D = 40
+BIAS = {"random": [0.0, 0.0, 0.0], "empty": [0.0, 0.0, -90.0], "one": [90.0, 0.0, 0.0]}
+"""Of the router: `empty` gives the last expert no token, `one` the first one every."""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(FILE, "cuda:sm_90a", tmp_path_factory.mktemp("stepped"), training=True)
+
+
+def seen(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.inner if isinstance(tensor, CudaTensor) else tensor
+
+
+class Machine:
+    """The layer on a device, and the stand-in for its driver."""
+
+    def __init__(self, path: Path, fake: Driver) -> None:
+        self.fake, self.layer = fake, moec.load(path, training=True).reset_parameters(5)
+        self.text = next(text for name, text in read(path).texts.items() if name.endswith(".cu"))
+        self.layer.to("cuda:0")
+        self.kernels = Kernels(path, self.layer, seen)
+
+    def route(self, routing: str) -> None:
+        """Fresh weights of the router."""
+        weight = torch.randn(3, D) * D**-0.5
+        weight[:, 0] = torch.tensor(BIAS[routing])
+        self.layer.load_state_dict({**self.layer.state_dict(), "router.logits.weight": weight})
+
+    def tensors(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, seed = (torch.randn(count, D).bfloat16() for _ in range(2))
+        x[:, 0] = 1.0
+        return x.to("cuda:0"), seed.to("cuda:0")
+
+    def written(self, name: str) -> list[int]:
+        """The numbers of a kernel's arguments that it may write to."""
+        found = re.search(rf"\b{name}\(([^)]*)\) {{", self.text)
+        assert found is not None
+        return [n for n, one in enumerate(found[1].split(", ")) if "*" in one and not one.startswith("const ")]
+
+
+@pytest.fixture
+def machine(path: Path) -> Iterator[Machine]:
+    with cuda(90) as fake:
+        yield Machine(path, fake)
+
+
+@pytest.mark.parametrize("routing", ["random", "empty", "one"])
+def test_sound_kernels_pass(machine: Machine, routing: str) -> None:
+    machine.route(routing)
+    for count in (0, 1, 70):
+        x, seed = machine.tensors(count)
+        findings = [*machine.kernels.run(x), *machine.kernels.step(x, seed)]
+        assert [one for one in findings if one.wrong] == []
+
+
+@pytest.mark.slow
+def test_kernels_of_every_regime_pass(machine: Machine) -> None:
+    counts = machine.kernels.regimes(2100)
+    launched = set()
+    for count in counts:
+        x, seed = machine.tensors(count)
+        findings = [*machine.kernels.run(x), *machine.kernels.step(x, seed)]
+        assert [one for one in findings if one.wrong] == []
+        launched |= {one.kernel for one in findings}
+    names = {name for function in ("run", "forward", "backward") for name in machine.kernels.names(function)}
+    assert {name for name in names - launched if not name.endswith("router128")} == set()
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(70, marks=pytest.mark.slow)])
+def test_a_fault_is_named_after_its_kernel(machine: Machine, count: int) -> None:
+    machine.route("random")
+    x, seed = machine.tensors(count)
+    for call in (lambda: machine.kernels.run(x), lambda: machine.kernels.step(x, seed)):
+        sound = call()
+        assert [one for one in sound if one.wrong] == []
+        for name in dict.fromkeys(one.kernel for one in sound):
+            results = [one.what for one in sound if one.kernel == name]
+            for argument in machine.written(name):
+                with machine.fake.fault(name, argument, 3):
+                    found = [one for one in call() if one.wrong]
+                # what else a kernel makes of a wrong result of its own is wrong, too; what others make of it is not
+                assert {one.kernel for one in found} == {name}
+                assert {one.what for one in found} <= results
