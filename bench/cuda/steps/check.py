@@ -125,6 +125,8 @@ def _value(call: Call, value: int) -> Pair:
         picked = torch.tensor(sorted({0, count // 3, count // 2, count - 1}), device=found.device)
     if maker.name == "moe.grouped_matmul_combine":
         return _sample(found, _combined(call, value, picked), picked)
+    if maker.name == "moe.slot_values":
+        return _sample(found, _by_slot(call, value, picked), picked)
     wanted = call.reference.rows(maker, value, picked)
     if maker.name == "moe.plan":
         count = len(wanted)
@@ -141,15 +143,31 @@ def _combined(call: Call, value: int, tokens: Tensor) -> Tensor:
     """The sum of each token's rows, as the kernel found them, and its finish."""
     maker = call.function.makers[value]
     columns, per_token = call.shape(value)[1], int(maker.attributes["slots_per_token"])
-    offsets = maker.segments()[-3][0]
-    rows, places = call.buffer("rows", value), call.buffer("rows_of_slots", offsets)
-    if rows is None or places is None:
+    rows = call.buffer("rows", value)
+    if rows is None:
         raise NoReference(maker.name)
     lhs = call.function.values[maker.operands[0]].dtype
     table = typed(rows, lhs).reshape(-1, columns)
-    place = typed(places, "i32").reshape(-1, per_token)[tokens].long()
+    place = _places(call, maker.segments()[-3][0]).reshape(-1, per_token)[tokens]
     terms = torch.where((place >= 0)[..., None], table[place.clamp(min=0)].double(), 0.0)
     return call.reference.finished(maker, terms.sum(1), tokens)
+
+
+def _places(call: Call, offsets: int) -> Tensor:
+    """The row of each flat slot, as kernels found it; -1 for empty ones."""
+    found = call.buffer("rows_of_slots", offsets)
+    if found is None:
+        raise NoReference("rows_of_slots")
+    return typed(found, "i32").long()
+
+
+def _by_slot(call: Call, value: int, tokens: Tensor) -> Tensor:
+    """A row's value where its slot is; 0 for empty slots."""
+    maker = call.function.makers[value]
+    plan = call.function.makers[maker.operands[1]]
+    place = _places(call, plan.results[0]).reshape(-1, call.shape(value)[1])[tokens]
+    values = call.read(maker.operands[0]).double().reshape(-1)
+    return torch.where(place >= 0, values[place.clamp(min=0)], 0.0)
 
 
 def _buffer(call: Call, number: int) -> Pair:

@@ -144,21 +144,6 @@ def _gradient(on: Reference, op: Operation, result: int, picked: Tensor) -> Tens
     return torch.stack(made)
 
 
-def _slot_values(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
-    """A row's value where its slot is; 0 for empty slots."""
-    values, slots = (on.exact(number) for number in op.operands[:2])
-    columns = (on.function.values[result].shape or ())[1]
-    made = torch.zeros(on.tokens * columns, dtype=torch.float64, device=on.device)
-    rows = _existing(on, op.operands[1])
-    made[slots[:rows]] = values.reshape(-1)[:rows]
-    return made.reshape(-1, columns)[picked]
-
-
-def _existing(on: Reference, slots: int) -> int:
-    """How many rows a plan has."""
-    return int(on.exact(on.function.makers[slots].results[0])[-1])
-
-
 def _reshaped(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
     shape = on.function.values[result].shape or ()
     return on.exact(op.operands[0]).reshape(shape)[picked]
@@ -176,7 +161,6 @@ _RULES: Mapping[str, Callable[[Reference, Operation, int, Tensor], Tensor]] = {
     "moe.matmul": _matmul,
     "moe.plan": _plan,
     "moe.route": _program,
-    "moe.slot_values": _slot_values,
     "moe.weight_gradient": _gradient,
     "tensor.collapse_shape": _reshaped,
     "tensor.concat": _beside,

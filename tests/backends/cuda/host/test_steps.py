@@ -100,10 +100,12 @@ def test_a_fault_is_named_after_its_kernel(machine: Machine, count: int) -> None
         sound = call()
         assert [one for one in sound if one.wrong] == []
         for name in dict.fromkeys(one.kernel for one in sound):
-            results = [one.what for one in sound if one.kernel == name]
+            results = {one.what for one in sound if one.kernel == name}
             for argument in machine.written(name):
                 with machine.fake.fault(name, argument, 3):
-                    found = [one for one in call() if one.wrong]
+                    # a token that has an expert twice is nothing that a backward pass need know of
+                    function = name.partition("_")[0]
+                    found = [one for one in call() if one.wrong and one.kernel.startswith(function)]
                 # what else a kernel makes of a wrong result of its own is wrong, too; what others make of it is not
                 assert {one.kernel for one in found} == {name}
                 assert {one.what for one in found} <= results
