@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,24 +12,40 @@ from moec.runtime.native import Kernel
 from moec.runtime.workspace import WORKSPACES
 
 if TYPE_CHECKING:  # loaded only where calls are counted
-    from moec.runtime.adapt.ring import Row
+    from moec.runtime.adapt.published import Probe
     from moec.runtime.adapt.statistics import LoadStatistics
+
+_Tensors = Sequence[torch.Tensor]
 
 
 def run(
     kernel: Kernel,
     packed: torch.Tensor,
-    inputs: Sequence[torch.Tensor],
-    outputs: Sequence[torch.Tensor],
+    inputs: _Tensors,
+    outputs: _Tensors,
     statistics: LoadStatistics | None,
-) -> Row | None:
+    variant: int = 0,
+    probe: Probe | None = None,
+    *,
+    timed: bool = True,
+) -> None:
     """Compute `outputs`, which exist already, on as many threads as torch has.
 
-    Returns what the call has counted, to be given to `statistics` (`give`); None where nobody counts.
+    statistics  where it leaves what it counts; None: nobody asks
+    variant     the number of the build that runs, for `statistics`
+    probe       is told of the call
+    timed       whether this run is the whole call; if not, `statistics` hears of no time and counts every one
     """
+    tokens = inputs[0].shape[0]
+    row = None
+    if statistics is not None:
+        try:
+            next(statistics.gates[tokens])  # a short call goes uncounted
+        except (KeyError, StopIteration):
+            row = statistics.take(tokens)
     threads = torch.get_num_threads()
-    row = statistics.take() if statistics is not None else None
-    workspace = WORKSPACES.take(kernel.workspace_bytes(inputs[0].shape[0], threads))
+    workspace = WORKSPACES.take(kernel.workspace_bytes(tokens, threads))
+    begin = 0 if row is None and probe is None else perf_counter_ns()
     try:
         kernel.run(threads, packed, workspace, *inputs, *outputs, *(kernel.unobserved if row is None else row.tensors))
     except BaseException:
@@ -37,4 +54,9 @@ def run(
         raise
     finally:
         WORKSPACES.give(workspace)
-    return row
+    if begin:
+        taken = perf_counter_ns() - begin
+        if statistics is not None and row is not None:
+            statistics.give(row, tokens, taken if timed else 0, variant)
+        if probe is not None:
+            probe.seen(inputs, taken)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from time import perf_counter_ns
 from typing import Any
 
 import torch
@@ -71,13 +70,7 @@ def _run(
         build = published.choose(tokens)
         code, packed, probe, number = build.kernel, build.packed, build.probe, build.number
     outputs = [torch.empty((tokens, *row), dtype=dtype, device="cpu") for row, dtype in code.outputs]
-    observed = store.statistics if store is not None else None
-    begin = perf_counter_ns()
-    row = run(code, packed, inputs, outputs, observed)
-    if observed is not None and row is not None:
-        observed.give(row, tokens, perf_counter_ns() - begin, number)
-    if probe is not None:
-        probe.seen(inputs, perf_counter_ns() - begin)
+    run(code, packed, inputs, outputs, store.statistics if store is not None else None, number, probe)
     return outputs
 
 

@@ -19,6 +19,8 @@ _INTERVAL = 0.25
 class Recorder:
     """Records until `stop`: one sample for all calls of each `interval` seconds.
 
+    Calls that were not counted are in all of its numbers, by those that stand for them; the first ones are all counted.
+
     What fails (a full disk) does not touch the calls: recording ends, and `stop` raises it.
     """
 
@@ -30,6 +32,7 @@ class Recorder:
         self._failure: OSError | None = None
         self._clear(time.monotonic())
         statistics.fold()  # calls that ended before do not belong to the recording
+        statistics.sampling.start_over()
         statistics.listen(self._heard)
 
     def stop(self) -> None:
@@ -52,12 +55,12 @@ class Recorder:
 
     def _heard(self, batch: Batch) -> None:
         with self._lock:
-            self._counts += batch.chosen.sum(0)
-            self._tokens += int(batch.tokens.sum())
-            self._calls += len(batch)
-            for tokens in batch.tokens.tolist():
+            self._counts += batch.weights @ batch.chosen
+            self._tokens += int(batch.weights @ batch.tokens)
+            self._calls += int(batch.weights.sum())
+            for tokens, weight in zip(batch.tokens.tolist(), batch.weights.tolist(), strict=True):
                 size = size_class(tokens)
-                self._histogram[size] = self._histogram.get(size, 0) + 1
+                self._histogram[size] = self._histogram.get(size, 0) + weight
             now = time.monotonic()
             if now - self._begin >= self._interval:
                 self._write(now)

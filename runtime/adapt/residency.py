@@ -109,6 +109,7 @@ class Residency:
         return self._memory.resident([(0, self._memory.nbytes)])
 
     def start(self) -> None:
+        self._statistics.sampling.count_all(True)  # an expert that nobody heard of would stay for good
         self._statistics.listen(self._heard)
         self._thread = threading.Thread(target=self._work, name="moec-residency", daemon=True)
         self._thread.start()
@@ -120,8 +121,10 @@ class Residency:
         self._statistics.ignore(self._heard)
         self._ending = True
         self._changed.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._thread is not None:
+            self._statistics.sampling.count_all(False)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
 
     def settle(self) -> Moved:
         """Let go of what is too much."""

@@ -19,13 +19,15 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """What `n` calls did, in the order in which they ended.
+    """What `n` calls did that were counted, in the order in which they ended.
 
     tokens    of each call, [n]
     chosen    how often it chose each expert, before a capacity dropped any, [n, E]
     kept      how many of these were computed, [n, E]; None where the layer has no capacity
     seconds   how long each took, [n]
     variants  the number of the variant that ran it, [n]
+    weights   for how many calls it stands, [n]
+    costs     seconds that getting its row took, [n]
     """
 
     tokens: Counts
@@ -33,17 +35,26 @@ class Batch:
     kept: Counts | None
     seconds: NDArray[np.float64]
     variants: Counts
+    weights: Counts
+    costs: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
-    """Memory for one call.  `tensors`: i32 [E], one for each statistic of the manifest."""
+    """Memory for one call, and what is known of it before it runs.
+
+    tensors  i32 [E], one for each statistic of the manifest
+    weight   for how many calls it stands
+    cost     nanoseconds that getting this row took
+    """
 
     number: int
     tensors: tuple[torch.Tensor, ...]
+    weight: int = 1
+    cost: int = 0
 
 
 class Ring:
@@ -81,7 +92,8 @@ class Ring:
         with self._draining:
             ended = [self._ended.popleft() for _ in range(len(self._ended))]
             counts = self._counts[[row.number for row, *_ in ended]].astype(np.int64)
+            facts = np.array([(*fact, row.weight, row.cost) for row, *fact in ended], np.int64).reshape(-1, 5)
             self._free.extend(row for row, *_ in ended)
-        facts = np.array([fact for _, *fact in ended], np.int64).reshape(-1, 3)
+        tokens, nanoseconds, variants, weights, costs = facts.T
         kept = counts[:, 1] if counts.shape[1] > 1 else None
-        return Batch(facts[:, 0], counts[:, 0], kept, facts[:, 1].astype(np.float64) * 1e-9, facts[:, 2])
+        return Batch(tokens, counts[:, 0], kept, nanoseconds * 1e-9, variants, weights, costs * 1e-9)

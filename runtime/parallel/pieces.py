@@ -72,7 +72,4 @@ class Compiled:
         packed, weights = self.layer._current()
         if packed is None:  # other weights stand in for this one call
             packed = adopted(code, weights).buffer
-        observed = store.statistics
-        row = run(code, packed, inputs, outputs, observed)
-        if observed is not None and row is not None:
-            observed.give(row, inputs[0].shape[0], 0)
+        run(code, packed, inputs, outputs, store.statistics, timed=False)  # a piece is not the whole call

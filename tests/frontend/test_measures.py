@@ -42,11 +42,11 @@ def call(statistics: LoadStatistics, index: np.ndarray, factor: float) -> None:
     tokens, slots = index.shape
     chosen = np.bincount(index[index >= 0], minlength=E)
     kept = np.minimum(chosen, math.ceil(factor * tokens * slots / E))
-    row = statistics.take()
+    row = statistics.take(tokens)
     assert row is not None
     for tensor, counts in zip(row.tensors, (chosen, kept), strict=True):
         tensor[:] = tensor.new_tensor(counts)
-    statistics.give(row, tokens, 1000)
+    statistics.give(row, tokens, 0)
 
 
 @given(

@@ -19,11 +19,11 @@ SHARES = st.lists(st.floats(0, 1), min_size=E, max_size=E).map(np.array).filter(
 
 def load(chosen: list[int], tokens: int, kept: list[int] | None = None) -> Snapshot:
     statistics = LoadStatistics(E, 2, capacity=kept is not None)
-    row = statistics.take()
+    row = statistics.take(tokens)
     assert row is not None
     for tensor, counts in zip(row.tensors, (chosen, kept), strict=False):
         tensor[:] = tensor.new_tensor(counts)
-    statistics.give(row, tokens, 1000)
+    statistics.give(row, tokens, 0)
     return statistics.snapshot()
 
 

@@ -9,10 +9,17 @@ from moec.runtime.adapt.recent import RecentCalls
 from moec.runtime.adapt.ring import Batch
 
 
-def heard(recent: RecentCalls, tokens: list[int], seconds: list[float], builds: list[int] | None = None) -> None:
+def heard(
+    recent: RecentCalls,
+    tokens: list[int],
+    seconds: list[float],
+    builds: list[int] | None = None,
+    weights: list[int] | None = None,
+) -> None:
     counts = np.zeros((len(tokens), 4), np.int64)
     variants = np.array(builds or [0] * len(tokens))
-    recent.heard(Batch(np.array(tokens), counts, None, np.array(seconds), variants))
+    each = np.array(weights or [1] * len(tokens))
+    recent.heard(Batch(np.array(tokens), counts, None, np.array(seconds), variants, each, np.zeros(len(tokens))))
 
 
 def test_calls_of_a_range() -> None:
@@ -44,3 +51,11 @@ def test_a_call_that_the_system_stopped_counts_little() -> None:
     heard(recent, [1] * 100, [0.001] * 99 + [10.0])
     assert recent.within(None)[1] < 0.002
     assert recent.seconds(0) < 0.002
+
+
+def test_a_call_counts_as_often_as_it_stands_for_others() -> None:
+    recent = RecentCalls()
+    heard(recent, [1, 256], [0.001, 0.1], weights=[98, 2])
+    assert recent.within((1, 1)) == (pytest.approx(0.98), pytest.approx(0.001))
+    assert recent.sizes(None) == (1, 256)
+    assert recent.latency() == {"p50": pytest.approx(1.0), "p99": pytest.approx(100.0)}

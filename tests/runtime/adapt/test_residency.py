@@ -40,11 +40,11 @@ def filled(folder: Path) -> tuple[MappedMemory, torch.Tensor]:
 
 def choose(statistics: LoadStatistics, experts: list[int], calls: int = 1) -> None:
     for _ in range(calls):
-        row = statistics.take()
+        row = statistics.take(1)
         assert row is not None
         row.tensors[0].zero_()
         row.tensors[0][experts] = 1
-        statistics.give(row, 1, 1000)
+        statistics.give(row, 1, 0)
     statistics.fold()
 
 

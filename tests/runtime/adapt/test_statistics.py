@@ -22,11 +22,11 @@ CALLS = st.lists(st.tuples(st.integers(0, 5000), st.lists(st.integers(0, 9), min
 
 
 def run(statistics: LoadStatistics, tokens: int, chosen: list[int], kept: list[int] | None = None) -> None:
-    row = statistics.take()
+    row = statistics.take(tokens)
     assert row is not None
     for tensor, counts in zip(row.tensors, (chosen, kept), strict=False):
         tensor[:] = tensor.new_tensor(counts)
-    statistics.give(row, tokens, 1000)
+    statistics.give(row, tokens, 0)
 
 
 @given(CALLS, st.integers(1, 100))
@@ -82,11 +82,11 @@ def test_no_call_is_lost_or_counted_twice_by_many_threads() -> None:
 
     def call(expert: int) -> None:
         for _ in range(each):
-            row = statistics.take()
+            row = statistics.take(1)
             assert row is not None
             row.tensors[0].zero_()
             row.tensors[0][expert] = 1
-            statistics.give(row, 1, 1)
+            statistics.give(row, 1, 0)
 
     threads = [threading.Thread(target=call, args=(expert,)) for expert in range(E)]
     for thread in threads:
@@ -101,11 +101,11 @@ def test_no_call_is_lost_or_counted_twice_by_many_threads() -> None:
 def test_more_calls_at_once_than_rows_go_uncounted() -> None:
     statistics = LoadStatistics(E, 1, capacity=False)
     rows = []
-    while (row := statistics.take()) is not None:
+    while (row := statistics.take(1)) is not None:
         rows.append(row)
     assert statistics.snapshot().uncounted == 1
     statistics.ring.cancel(rows.pop())
-    assert statistics.take() is not None
+    assert statistics.take(1) is not None
     assert statistics.snapshot().calls == 0
 
 
