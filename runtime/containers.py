@@ -13,7 +13,7 @@ from moec.errors import DeviceError, DtypeError, GradientError, WeightsError
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
 from moec.runtime.packing.weights import PackedWeights, check_weight
-from moec.runtime.placeholder import PACKED_CANNOT_TRAIN, PackedBuffer, PackedParameter, placeholder
+from moec.runtime.placeholder import PACKED_CANNOT_TRAIN, placeholder, stands_in
 
 TABLES = {"parameter": "_parameters", "buffer": "_buffers"}
 """Where nn.Module keeps the tensors of each role."""
@@ -80,9 +80,15 @@ class Weights(nn.Module):
         """Take `value` as this weight: packed at once, or kept and packed by the next call."""
         index = self._indices[name]
         weight = self._store.weights[index]
+        coded = self._store.coded
         if self._casting and isinstance(value, torch.Tensor):
-            value = value.detach().to(device=self._store.device, dtype=TORCH_DTYPES[weight.dtype])
-        if self._store.device.type != "cpu":
+            device = value.device if coded is not None and index in coded else self._store.device
+            value = value.detach().to(device=device, dtype=TORCH_DTYPES[weight.dtype])
+        if coded is not None and index in coded:
+            check_weight(weight, value, value.device if isinstance(value, torch.Tensor) else self._store.device)
+            coded.give(index, value)
+            self._store.missing.pop(weight.name, None)
+        elif self._store.device.type != "cpu":
             # Kernels read it where it is, perhaps together with its neighbours.
             check_weight(weight, value, self._store.device)
             with torch.no_grad():
@@ -124,7 +130,8 @@ class Weights(nn.Module):
     ) -> None:
         """Load as nn.Module does, but for weights without an ordinary tensor: these are assigned (see `_assign`)."""
         assign = local_metadata.get("assign_to_params_buffers", False)
-        if self._store.keep and not assign:
+        coded = self._store.coded
+        if self._store.keep and not assign and not any(coded and index in coded for index in self._indices.values()):
             for name in self._indices:
                 given, present = state_dict.get(prefix + name), self.get(name)
                 if stands_in(present) and isinstance(given, torch.Tensor) and given.shape == present.shape:
@@ -188,8 +195,3 @@ def _refusal(why: AssertionError | RuntimeError) -> str:
     if isinstance(why, AssertionError) and torch.version.cuda is None:
         said += f". This is PyTorch {torch.__version__}, a build without CUDA: install one with it to use CUDA devices"
     return f"PyTorch says: {said}"
-
-
-def stands_in(tensor: torch.Tensor) -> bool:
-    """Whether `tensor` is a placeholder."""
-    return isinstance(tensor, PackedParameter | PackedBuffer)

@@ -14,7 +14,8 @@ from moec.artifact.manifest import Manifest
 from moec.errors import AdaptationError, DeviceError, GradientError, WeightsError
 from moec.runtime import gradients, losses
 from moec.runtime.checks import Signature
-from moec.runtime.containers import TABLES, Weights, stands_in
+from moec.runtime.containers import TABLES, Weights
+from moec.runtime.cuda.coded import CodedWeights
 from moec.runtime.cuda.moving import places, settle
 from moec.runtime.cuda.opened import compiled_for_cpu, opened
 from moec.runtime.dtypes import TORCH_DTYPES
@@ -22,7 +23,7 @@ from moec.runtime.memory import empty
 from moec.runtime.native import Kernel
 from moec.runtime.operator import operator
 from moec.runtime.packing.weights import PackedWeights, check_weight
-from moec.runtime.placeholder import PackedBuffer, PackedParameter
+from moec.runtime.placeholder import PackedBuffer, PackedParameter, placeholder, stands_in
 from moec.runtime.random_values import RandomValues
 from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
@@ -176,6 +177,8 @@ class Layer(Weights):
         if device.type != "cpu":
             self._require_weights()
             weights = self._named_tensors() if torch.compiler.is_compiling() else self._tensors()
+            if self._store.coded is not None:
+                weights = self._store.coded.filled(weights)
             return _shaped(self._operator(None, weights, flat, self._artifact, ""), leading)
         if not torch.compiler.is_compiling():
             packed, weights = self._current()
@@ -254,8 +257,10 @@ class Layer(Weights):
     def _move(self, device: torch.device) -> None:
         """Bring the weights to another device, where they are ordinary tensors.
 
-        Raises DeviceError for a device that there is no code for, or of a layer that adapts; and what opening the
-        device raises (UnsupportedGpu, CudaError).
+        Weights that the layer quantises itself are codes there, and placeholders stand for them.
+
+        Raises DeviceError for a device that there is no code for, or of a layer that adapts; WeightsError where what is
+        to be quantised there is not kept; and what opening the device raises (UnsupportedGpu, CudaError).
         """
         manifest, store = self.manifest, self._store
         if device.type not in ("cpu", "cuda"):
@@ -268,17 +273,27 @@ class Layer(Weights):
             raise DeviceError(f"{manifest.layer} adapts to its load on the CPU: call `stop()` on its adaptation first")
         if device.type == "cuda":
             opened(self._artifact, device.index)
+        memory = places(manifest, device)
+        before, coded = store.coded, CodedWeights.of(manifest, memory)
         for index, tensor in enumerate(self._tensors()):
-            if stands_in(tensor) and store.weights[index].name not in store.missing:
+            kept = coded is not None and before is not None and index in before
+            if stands_in(tensor) and store.weights[index].name not in store.missing and not kept:
                 store.require_exact(index)
-        for index, place in enumerate(places(manifest, device)):
+        for index, place in enumerate(memory[: len(store.weights)]):
             level, table, name = self._places[index]
             present = level.get(name)
             given = store.weights[index].name not in store.missing_now()
+            if coded is not None and index in coded:
+                if given and before is not None:
+                    coded.take(index, before)
+                elif given:
+                    coded.give(index, present)
+                level.__dict__[table][name] = placeholder(store.weights[index])
+                continue
             value = partial(store.value, index) if stands_in(present) else present.detach
             moved = settle(present, place, value if given else None, store.weights[index].role)
             level.__dict__[table][name] = moved
-        store.settle(device)
+        store.settle(device, coded)
         store.mark_blank(self._tensors())
 
     def repack(self) -> None:

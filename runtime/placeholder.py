@@ -90,6 +90,11 @@ def placeholder(weight: Weight) -> PackedParameter | PackedBuffer:
     return made
 
 
+def stands_in(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is a placeholder."""
+    return isinstance(tensor, PackedParameter | PackedBuffer)
+
+
 def no_values(tensor: _Placeholder | None, doing: str) -> WeightsError:
     """The error for an operation that needs the values of a placeholder."""
     name = tensor.weight.name if tensor is not None else "a weight"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from torch_mlir import ir
 
 from moec.backends.cpu.layer import Layer, prepare
-from moec.backends.cpu.parameters import PARAMETERS, elements
-from moec.backends.cpu.values import byte_width
+from moec.backends.cpu.parameters import PARAMETERS
 from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.kept import Kept, kept
 from moec.backends.cuda.kernel import Kernel
 from moec.backends.cuda.program import Program, program
 from moec.backends.cuda.stacks import all_stacks
@@ -21,11 +21,13 @@ class Bundle:
     """What one architecture runs: its kernels make one cubin.
 
     module    what the programs' functions are part of, kept because the values of a module end with it
+    tensors   of the layer on a device, by the numbers of which stacks are made
     programs  the layer itself first
     """
 
     arch: Arch
     module: ir.Module
+    tensors: tuple[Kept, ...]
     programs: tuple[Program, ...]
 
     @property
@@ -39,9 +41,9 @@ def bundles(module: ir.Module, archs: Sequence[Arch]) -> tuple[Bundle, ...]:
     prepared, functions = prepare(module)
     itself, *training = functions
     layers = [itself, *map(_split, training)]
-    numbers = {parameter.name: number for number, parameter in enumerate(itself.parameters)}
-    drafts = [[program(layer, numbers, arch) for layer in layers] for arch in archs]
-    sizes = [elements(one.type) * byte_width(one.type.element_type) for one in itself.parameters]
+    tensors = kept(itself)
+    drafts = [[program(layer, tensors, arch) for layer in layers] for arch in archs]
+    sizes = [tensor.bytes for tensor in tensors]
     stacks = all_stacks((one.stacks for draft in drafts for one in draft), sizes, itself.function)
     made = []
     for arch, draft in zip(archs, drafts, strict=True):
@@ -49,7 +51,7 @@ def bundles(module: ir.Module, archs: Sequence[Arch]) -> tuple[Bundle, ...]:
         for one in draft:
             settled.append(one.settled(stacks, first))
             first += len(one.kernels)
-        made.append(Bundle(arch, prepared, tuple(settled)))
+        made.append(Bundle(arch, prepared, tensors, tuple(settled)))
     return tuple(made)
 
 

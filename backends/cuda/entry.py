@@ -13,6 +13,9 @@
 The last four are there with `forward` and `backward` in place of `run`, too, where the layer can be trained: they take
 what these functions take on the CPU, less the weights.
 
+Parameters that the layer quantises itself are given as codes, and their scales as further ones
+(`moec.artifact.cuda.on_device`).
+
 `bound` is a u8 tensor on the CPU, aligned to 64 bytes, and holds addresses of weights: these must stay where they are
 as long as it is used.  `workspace` is a u8 tensor on the device, aligned to 256 bytes.  A stack is what the manifest
 lists under `cuda.stacks`: parameters behind each other, as one tensor.  A statistic that is None is not given.
@@ -34,6 +37,7 @@ from moec.backends.cuda import driver as drivers
 from moec.backends.cuda.binding import Bound
 from moec.backends.cuda.bundle import Bundle
 from moec.backends.cuda.driver import Driver
+from moec.backends.cuda.kept import Kept
 from moec.backends.cuda.launching import ALIGN, launch_function, size_function
 from moec.backends.cuda.opening import close_function, open_function
 from moec.backends.cuda.program import Program, rows
@@ -49,19 +53,18 @@ def export(b: Builder, bundles: Sequence[Bundle], images: Sequence[bytes]) -> No
     _open(b, open_function(b, bundles, images))
     _close(b, close_function(b))
     _architecture(b)
-    parameters = bundles[0].programs[0].layer.parameters
     for programs in zip(*(bundle.programs for bundle in bundles), strict=True):
-        _export_function(b, programs, parameters)
+        _export_function(b, programs, bundles[0].tensors)
 
 
-def _export_function(b: Builder, programs: Sequence[Program], parameters: Sequence[Tensor]) -> None:
+def _export_function(b: Builder, programs: Sequence[Program], weights: Sequence[Kept]) -> None:
     """What calls one function of the layer; `programs` are those of the architectures."""
     bounds = [Bound.of(program) for program in programs]
     bound_bytes = max(bound.bytes for bound in bounds)
     name = f"cuda_{programs[0].layer.entry}"
     with exported(b, f"{name}_bound_bytes", "", 0) as arguments, b.if_(arguments.status.equals(0)):
         set_integer(b, arguments.result, b.index(bound_bytes))
-    _bind(b, f"{name}_bind", bounds, bound_bytes, parameters)
+    _bind(b, f"{name}_bind", bounds, bound_bytes, weights)
     sizes = [size_function(b, program, number) for number, program in enumerate(programs)]
     _workspace_bytes(b, f"{name}_workspace_bytes", programs, sizes)
     _run(b, name, bounds, sizes, bound_bytes)
@@ -112,7 +115,7 @@ def _architecture(b: Builder) -> None:
             set_integer(b, arguments.result, driver.word(drivers.PROGRAM).load(b.i64))
 
 
-def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, parameters: Sequence[Tensor]) -> None:
+def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, weights: Sequence[Kept]) -> None:
     program = bounds[0].program
     binders = [bound.bind_function(b, number) for number, bound in enumerate(bounds)]
     count = len(program.stacks)
@@ -121,7 +124,7 @@ def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, para
         bound = arguments.tensor(1, _bound(bound_bytes))
         addresses = b.scratch(8 * max(1, count), 8)
         for number, stack in enumerate(program.stacks):
-            tensor = arguments.tensor(2 + number, _stacked(parameters, stack), gpu=_device(b, arguments, driver))
+            tensor = arguments.tensor(2 + number, _stacked(weights, stack), gpu=_device(b, arguments, driver))
             with b.if_(arguments.status.equals(0)):
                 (addresses + 8 * number).store(arguments.address(tensor))
 
@@ -136,14 +139,13 @@ def _bound(bytes_: int) -> Expected:
     return Expected("bound", "u8", (bytes_,), align=64)
 
 
-def _stacked(all_parameters: Sequence[Tensor], stack: Stack) -> Expected:
-    parameters = [all_parameters[number] for number in stack]
-    type_ = parameters[0].type
-    dims = [int(type_.get_dim_size(axis)) for axis in range(type_.rank)]
+def _stacked(weights: Sequence[Kept], stack: Stack) -> Expected:
+    members = [weights[number] for number in stack]
+    dims = list(members[0].dims)
     if dims:
-        dims[0] = sum(int(parameter.type.get_dim_size(0)) for parameter in parameters)
-    names = " and ".join(f"`{parameter.name}`" for parameter in parameters)
-    return Expected(f"parameter {names}", str(type_.element_type), tuple(dims), align=WEIGHT_ALIGN, where=_ON_GPU)
+        dims[0] = sum(member.dims[0] for member in members)
+    names = " and ".join(f"`{member.name}`" for member in members)
+    return Expected(f"parameter {names}", members[0].element, tuple(dims), align=WEIGHT_ALIGN, where=_ON_GPU)
 
 
 def _device(b: Builder, arguments: Arguments, driver: Driver) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch_mlir import ir
@@ -14,17 +14,23 @@ from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.emitters import emitter
+from moec.backends.cuda.kept import Kept, of_layer
 from moec.backends.cuda.kernel import Buffer, BufferPointer, Kernel, Scope, TensorMap, TensorPointer
 from moec.backends.cuda.stacks import Stack, is_weight, stack_of
 
-FOLDED = ("arith.constant", "tensor.empty", "tensor.concat", *RESHAPES)
+FOLDED = ("arith.constant", "tensor.empty", "tensor.concat", *RESHAPES, "moe.quantize", "moe.dequantize")
 """Operations without kernels: on constants and parameters alone, or of shapes."""
 
 _UNKNOWN = {
-    **dict.fromkeys(("moe.quantize", "moe.quantize_rows"), "experts and rows are not quantised on CUDA devices yet"),
-    "tensor.extract_slice": "some experts of a group are stored in another way than the others, as quantised ones",
+    "moe.quantize_rows": (
+        "rows are not quantised on CUDA devices",
+        "leave out `approx rows as int8`, or compile the layer for `cpu`",
+    ),
+    "tensor.extract_slice": (
+        "some experts of a group are stored in another way than the others, as quantised ones",
+        "give all experts of the group one format, or compile the layer for `cpu`",
+    ),
 }
-_INSTEAD = "give the experts bf16, f16 or f32 and no `approx` or `quantize`, or compile the layer for `cpu`"
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,10 @@ class Program:
         return replace(self, stacks=tuple(stacks), places=places, first_kernel=first_kernel)
 
 
-def program(layer: Layer, numbers: Mapping[str, int], arch: Arch) -> Program:
+def program(layer: Layer, tensors: Sequence[Kept], arch: Arch) -> Program:
     """Asks the emitter of every operation.  Raises Unsupported for an operation that has none, or for its reason.
 
-    numbers  of the parameters, by name
+    tensors  of the layer on a device
     """
     scope = Scope(layer.entry)
     kernels: list[Kernel] = []
@@ -108,17 +114,16 @@ def program(layer: Layer, numbers: Mapping[str, int], arch: Arch) -> Program:
             kernels += made
             operations += [number] * len(made)
         elif operation.name not in FOLDED:
-            known = _UNKNOWN.get(operation.name)
-            why = known or f"there is no kernel for it on {arch.name}"
-            raise unsupported("cuda", operation, why, _INSTEAD if known else "compile the layer for `cpu`")
-    return _Placing(layer, numbers, arch, kernels, operations).made()
+            nothing = (f"there is no kernel for it on {arch.name}", "compile the layer for `cpu`")
+            raise unsupported("cuda", operation, *_UNKNOWN.get(operation.name, nothing))
+    return _Placing(layer, tensors, arch, kernels, operations).made()
 
 
 class _Placing:
     def __init__(
         self,
         layer: Layer,
-        numbers: Mapping[str, int],
+        tensors: Sequence[Kept],
         arch: Arch,
         kernels: Sequence[Kernel],
         operations: Sequence[int],
@@ -127,7 +132,7 @@ class _Placing:
         self.places: dict[ir.Value | Buffer, Place] = {}
         self.areas: list[Area] = []
         self.stacks: list[Stack] = []
-        self.numbers = {tensor.value: numbers[tensor.name] for tensor in layer.parameters}
+        self.numbers, self.scales = of_layer(layer, tensors)
 
     def made(self) -> Program:
         for number, tensor in enumerate((*self.layer.inputs, *self.layer.outputs)):
@@ -169,7 +174,7 @@ class _Placing:
         if value in self.places:
             return
         if is_weight(value):
-            stack = stack_of(value, self.numbers)
+            stack = stack_of(value, self.numbers, self.scales)
             if stack not in self.stacks:
                 self.stacks.append(stack)
             self.places[value] = Weight(self.stacks.index(stack))

@@ -6,7 +6,7 @@ as for shared experts that became routed ones): the caller then keeps these behi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch_mlir import ir
 
@@ -21,17 +21,32 @@ Stack = tuple[int, ...]
 
 
 def is_weight(value: ir.Value) -> bool:
-    """Whether a value consists of parameters alone."""
-    return is_parameter(value)
+    """Whether a value consists of parameters alone, or of their codes or scales."""
+    made = _quantize(value)
+    return is_parameter(value if made is None else made.operands[0])
 
 
-def stack_of(value: ir.Value, numbers: dict[ir.Value, int]) -> Stack:
-    """The parameters of `value`; `numbers` are those of the function's.  Raises Unsupported unless each is whole."""
-    found = parts(value)
+def stack_of(value: ir.Value, numbers: Mapping[ir.Value, int], scales: Mapping[ir.Value, int]) -> Stack:
+    """The parameters, or their codes or scales, of `value`; `numbers` are those of the function's parameters, `scales`
+    those of the scales of quantised ones.
+
+    Raises Unsupported unless each is whole, and for one that is read both as it is and quantised.
+    """
+    made = _quantize(value)
+    found = parts(value if made is None else made.operands[0])
     for part in found:
         if part.source or part.count != elements(ir.RankedTensorType(part.parameter.type)):
             raise unsupported("cuda", _owner(value), "only whole parameters can be stacked, not slices of them")
-    return tuple(numbers[part.parameter] for part in found)
+        if made is None and part.parameter in scales:
+            raise unsupported("cuda", _owner(value), "a parameter is read both quantised and as it is")
+    of = scales if made is not None and value == made.results[1] else numbers
+    return tuple(of[part.parameter] for part in found)
+
+
+def _quantize(value: ir.Value) -> ir.Operation | None:
+    """The `moe.quantize` that `value` is a result of."""
+    owner = value.owner
+    return None if isinstance(owner, ir.Block) or owner.operation.name != "moe.quantize" else owner.operation
 
 
 def all_stacks(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moec.artifact.fields import Fields, InvalidManifest
+from moec.artifact.quantised import Quantised
 
 if TYPE_CHECKING:
     from moec.artifact.manifest import Weight
@@ -40,7 +41,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Stack:
-    """Numbers of parameters that kernels read as one tensor: they lie behind each other along their first dimension."""
+    """Numbers of tensors (`on_device`) that kernels read as one: they lie behind each other on their first axis."""
 
     parameters: tuple[int, ...]
 
@@ -61,6 +62,26 @@ class Cuda:
     deterministic: bool
     batch_invariant: bool
     training: bool
+
+
+def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[Weight]:
+    """What a CUDA device holds of a layer's weights, in the order of the numbers in `Stack`.
+
+    Those that the layer quantises itself are codes there, (experts, out, in) of i8.  Their scales, (experts, out) or
+    (experts, out, in / group), come behind all weights in the order of these.
+    """
+    how = {name: one for one in (quantised.stored if quantised else ()) if not one.scales for name in one.weights}
+    codes = [replace(one, dtype="i8") if one.name in how else one for one in weights]
+    made = [(one, how[one.name]) for one in weights if one.name in how]
+    return codes + [
+        replace(one, name=f"scales of {one.name}", shape=_scales(one.shape, by.group), dtype=by.scale)
+        for one, by in made
+    ]
+
+
+def _scales(shape: tuple[int, ...], group: int | None) -> tuple[int, ...]:
+    experts, columns, inner = shape
+    return (experts, columns) if group is None else (experts, columns, inner // group)
 
 
 def read_cuda(fields: Fields) -> Cuda:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from moec.artifact.cuda import Cuda, check_stacks, read_cuda
+from moec.artifact.cuda import Cuda, check_stacks, on_device, read_cuda
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.parallel import Parallel, parallel_data, read_parallel
 from moec.artifact.policy import Policy, policy_data, read_policy
@@ -439,9 +439,9 @@ def _check_names(manifest: Manifest) -> None:
     _check_specialisation(manifest)
     _check_parallel(manifest)
     _check_schedule(manifest)
-    if manifest.cuda is not None:
-        check_stacks(manifest.cuda, manifest.parameters)
     check_weights(manifest.quantised, {w.name: (w.shape, w.dtype) for w in manifest.parameters})
+    if manifest.cuda is not None:
+        check_stacks(manifest.cuda, on_device(manifest.parameters, manifest.quantised))
     weights = set(groups["parameters"])
     for name in weights:
         parts = name.split(".")

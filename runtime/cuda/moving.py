@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from moec.artifact.manifest import Manifest
+from moec.artifact.cuda import on_device
+from moec.artifact.manifest import Manifest, Weight
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
 
 
 def places(manifest: Manifest, device: torch.device) -> list[torch.Tensor]:
-    """A tensor without values for every weight of the manifest, on `device`."""
-    weights = manifest.parameters
+    """A tensor without values for every weight of the manifest, on `device`; on one of CUDA, for all of `on_device`."""
+    weights: Sequence[Weight] = manifest.parameters
     found: dict[int, torch.Tensor] = {}
     if device.type != "cpu" and manifest.cuda is not None:
+        weights = on_device(weights, manifest.quantised)
         for stack in manifest.cuda.stacks:
             if len(stack.parameters) > 1:
-                found |= _stacked(manifest, stack.parameters, device)
+                found |= _stacked(weights, stack.parameters, device)
     for number, weight in enumerate(weights):
         if number not in found:
             dtype = TORCH_DTYPES[weight.dtype]
@@ -31,10 +33,12 @@ def places(manifest: Manifest, device: torch.device) -> list[torch.Tensor]:
     return [found[number] for number in range(len(weights))]
 
 
-def _stacked(manifest: Manifest, numbers: Sequence[int], device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
-    weights = [manifest.parameters[number] for number in numbers]
-    sizes = [weight.shape[0] for weight in weights]
-    whole = _on((sum(sizes), *weights[0].shape[1:]), TORCH_DTYPES[weights[0].dtype], device)
+def _stacked(
+    weights: Sequence[Weight], numbers: Sequence[int], device: torch.device
+) -> Iterator[tuple[int, torch.Tensor]]:
+    members = [weights[number] for number in numbers]
+    sizes = [member.shape[0] for member in members]
+    whole = _on((sum(sizes), *members[0].shape[1:]), TORCH_DTYPES[members[0].dtype], device)
     return iter(zip(numbers, whole.split(sizes), strict=True))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from moec.artifact.cuda import Cuda
+from moec.artifact.cuda import Cuda, on_device
 from moec.errors import CudaError, CudaOutOfMemory, DeviceError, LayoutError, NoCudaDriver, UnsupportedGpu
 from moec.runtime.cuda import torch_device
 from moec.runtime.native import Library, pinned, translated
@@ -41,7 +41,7 @@ class Entry:
         return size
 
     def bound(self, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The weights (all of the manifest's, in order) as launches take them.
+        """The weights (all of `on_device`, in order) as launches take them.
 
         It holds their addresses and nothing of their values, so it serves as long as they stay where they are.
         """
@@ -90,6 +90,7 @@ class Opened:
 
     def __init__(self, library: Library, cuda: Cuda, index: int) -> None:
         self.library, self._cuda, self.index = library, cuda, index
+        self._weights = on_device(library.manifest.parameters, library.manifest.quantised)
         self.handle = int(self.call("cuda_open", index))
         self.architecture = cuda.architectures[int(self.call("cuda_architecture", self.handle))].name
         self.run = Entry(self, "run")
@@ -109,7 +110,7 @@ class Opened:
         for part in parts:
             apart = part.data_ptr() != end or not part.is_contiguous()
             if apart or part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
-                names = " and ".join(repr(self.library.manifest.parameters[n].name) for n in numbers)
+                names = " and ".join(repr(self._weights[n].name) for n in numbers)
                 raise LayoutError(
                     f"{self.library.manifest.layer}: on CUDA devices the weights {names} have to lie behind each "
                     "other in one piece of memory, where `layer.to(...)` puts them. Change them in place, with "

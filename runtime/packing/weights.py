@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,12 +18,14 @@ from moec.formats import FORMATS
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import allocate, empty
 from moec.runtime.native import Kernel
+from moec.runtime.placeholder import stands_in
 
-if TYPE_CHECKING:  # loaded only by a layer that adapts
+if TYPE_CHECKING:  # loaded only by a layer that adapts, or that runs on a CUDA device
     from moec.runtime.adapt.adaptation import Adaptation
     from moec.runtime.adapt.mapped import MappedMemory
     from moec.runtime.adapt.published import Published
     from moec.runtime.adapt.statistics import LoadStatistics
+    from moec.runtime.cuda.coded import CodedWeights
 
 _Stamp = tuple[int, int]
 _CPU = torch.device("cpu")
@@ -36,6 +39,7 @@ class PackedWeights:
     blank       ordinary tensors that were made without values, by number, each as it was then
     keep        whether the layer keeps ordinary tensors beside the packed ones
     device      where ordinary tensors are; on another than the CPU there are no packed ones
+    coded       on a CUDA device, what the layer has quantised; None where it quantises nothing
     published   what calls run instead of `kernel`; None: nothing else
     mapped      the file in which `buffer` lies; None: none
     statistics  where calls leave what they count; None: nobody asks
@@ -47,6 +51,7 @@ class PackedWeights:
         self.kernel = kernel
         self.keep = keep
         self.device = torch.device("cpu")
+        self.coded: CodedWeights | None = None
         self.weights = kernel.library.manifest.parameters
         quantised = kernel.library.manifest.quantised
         self._made_while_packing = quantised.made_while_packing if quantised else frozenset()
@@ -68,6 +73,7 @@ class PackedWeights:
     def __deepcopy__(self, memo: dict[int, object]) -> PackedWeights:
         twin = PackedWeights(self.kernel, self.keep)
         twin.device = self.device
+        twin.coded = copy.deepcopy(self.coded, memo)
         if self.buffer.numel():
             twin.reserve()
             twin.buffer.copy_(self.buffer)
@@ -80,15 +86,15 @@ class PackedWeights:
             self.buffer = allocate(int(self.kernel.call("packed_bytes")))
             _OWNERS[self.buffer.data_ptr()] = self
 
-    def settle(self, device: torch.device) -> None:
-        """Ordinary tensors are on `device` from now on; the packed ones are dropped, and made anew by the next call on
-        the CPU."""
+    def settle(self, device: torch.device, coded: CodedWeights | None) -> None:
+        """Ordinary tensors are on `device` from now on, and quantised ones `coded`; the packed ones are dropped, and
+        made anew by the next call on the CPU."""
         with self._publishing:
             self.generation += 1
             self.published = None
             self.buffer = torch.empty(0, dtype=torch.uint8, device="cpu")
             self.mapped = None
-        self.keep, self.device = True, device
+        self.keep, self.device, self.coded = True, device, coded
         self.forget()
 
     def move(self, memory: MappedMemory) -> None:
@@ -173,8 +179,9 @@ class PackedWeights:
         if self.weights[index].name in self._made_while_packing:
             raise WeightsError(
                 f"{self.weights[index].name!r} was quantised while it was packed, and the values that were given are "
-                "not kept. Keep them with `moec.load(path, keep_weights=True)`, or write `prequantized = true` in the "
-                "layer's format: codes and scales come back exactly."
+                "not kept. Keep them with `moec.load(path, keep_weights=True)`, give them once the layer is on the "
+                "device where it stays, or write `prequantized = true` in the layer's format: codes and scales come "
+                "back exactly."
             )
 
     def _check_codes(self, weight: Weight, tensor: torch.Tensor) -> None:
@@ -206,7 +213,11 @@ class PackedWeights:
 
     def mark_blank(self, tensors: Sequence[torch.Tensor]) -> None:
         """Remember `tensors` (all weights, in order) as they are: those that are missing hold no values yet."""
-        self.blank = {i: (t, _stamp(t)) for i, t in enumerate(tensors) if self.weights[i].name in self.missing}
+        self.blank = {
+            i: (t, _stamp(t))
+            for i, t in enumerate(tensors)
+            if self.weights[i].name in self.missing and not stands_in(t)
+        }
 
     @assume_constant_result  # type: ignore[untyped-decorator]  # torch's compiler runs it instead of tracing it
     def missing_now(self) -> tuple[str, ...]:

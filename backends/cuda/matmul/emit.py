@@ -59,7 +59,7 @@ def _of_codes(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_t
         raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
     if of.inner % 16:
         raise unsupported("cuda", of.op, f"rows of {of.inner} codes: no multiple of 16 bytes")
-    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
+    few, many = tiles.few_rows(of), tiles.many_rows_by_warps(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
     name = f"product_{of.codes.format}"
     return (

@@ -37,16 +37,18 @@ def few_rows(of: Problem) -> WarpTile:
 
 
 def many_rows(of: Problem, arch: Arch) -> WarpgroupTile | WarpTile:
-    """For many rows an expert: 128 rows by up to 256 columns of all weights together.
-
-    wgmma reads weights from shared memory only, where codes are no operands: products of them are those of warps.
-    """
-    coded = of.codes is not None
-    if arch.wgmma and not coded:
+    """For many rows an expert: 128 rows by up to 256 columns of all weights together."""
+    if arch.wgmma:
         unit = 64 if of.transposed else 8
         widths = [width for width in range(unit, 257, unit) if width * of.products <= 256]
         return _fastest(of, arch, [WarpgroupTile(of.products, width, _LEAST_STAGES) for width in widths])
+    return many_rows_by_warps(of, arch)
+
+
+def many_rows_by_warps(of: Problem, arch: Arch) -> WarpTile:
+    """The same for `mma.sync`: where there is no wgmma, and for codes, which are no operands of it."""
     widths = [width for width in (32, 64, 128, 256) if width * of.products <= 256 and (width > 32 or not of.transposed)]
+    coded = of.codes is not None
     return _fastest(of, arch, [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, coded) for width in widths])
 
 

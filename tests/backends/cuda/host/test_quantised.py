@@ -1,0 +1,147 @@
+"""Layers with quantised experts, from the file to CUDA tensors: as on the CPU, and against the float64 oracle."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+import moec
+from moec import oracle
+from moec.artifact.container import GRAPH_IR, read
+from moec.dialect import context
+from moec.errors import DtypeError, ShapeError, WeightsError
+from moec.pipeline import ir_text
+from moec.runtime.module import Layer
+from moec.runtime.placeholder import PackedParameter
+from tests.backends.cuda.host.driver import compiled
+from tests.backends.cuda.host.tensors import cuda
+
+FILE = """edition 1
+layer Quantised(d = 80, ff = 48) {{
+  router softmax_top(2, renorm = false) : f32
+  experts routed[5] = swiglu(d, ff) : int8(per = channel{0})
+  shared common[1] = swiglu(d, ff) : int8(per = channel{0})
+}}
+"""
+TARGET = "cuda:sm_80,sm_90a"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layer quantises the weights that it is given."""
+    return compiled(FILE.format(""), TARGET, tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layer is given codes and scales, these in bf16."""
+    return compiled(FILE.format(", scale = bf16, prequantized = true"), TARGET, tmp_path_factory.mktemp("given"))
+
+
+def values(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
+    return moec.load(path, keep_weights=True).reset_parameters(seed).state_dict()
+
+
+def expected(path: Path, weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    graph = ir_text.parse(read(path).texts[GRAPH_IR], "graph", context())
+    arguments = {name: value.double().numpy() for name, value in weights.items()}
+    return torch.from_numpy(oracle.run(graph, {"x": x.double().numpy(), **arguments})["y"])
+
+
+def check(layer: Layer, x: torch.Tensor, want: torch.Tensor) -> None:
+    y = layer(x.to("cuda:0")).cpu()
+    assert y.shape == x.shape
+    assert not y.isnan().any()
+    assert ((y.double() - want).norm(dim=1) / want.norm(dim=1).clamp_min(1e-9) < 2e-2).all()
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("form", ["path", "given"])
+def test_layers_agree_with_the_oracle(form: str, capability: int, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(form)
+    weights = values(path)
+    with cuda(capability) as fake:
+        layer = moec.load(path).to("cuda:0")
+        assert layer.load_state_dict(weights).missing_keys == []
+        for count in (0, 1, 3, 300):
+            x = torch.randn(count, 80).bfloat16()
+            check(layer, x, expected(path, weights, x))
+        assert any("int8_few" in line for line in fake.record)
+        assert any("_product_int8 " in line for line in fake.record)
+
+
+def test_codes_take_a_byte_a_weight(path: Path) -> None:
+    with cuda(90):
+        layer = moec.load(path).to("cuda:0").reset_parameters(1)
+        routed = layer.get_parameter("routed.gate.weight")
+        assert isinstance(routed, PackedParameter)
+        weights = layer._store.coded.filled(layer._tensors())
+        assert [str(one.dtype) for one in weights].count("torch.int8") == 6
+        assert {one.element_size() for one in weights if one.ndim == 3} == {1}
+
+
+def test_codes_are_those_of_quantize(path: Path) -> None:
+    weights = values(path)
+    with cuda(90):
+        layer = moec.load(path, keep_weights=True)
+        layer.load_state_dict(weights)
+        layer.to("cuda:0")  # quantised as it moves
+        found = layer._store.coded.filled(layer._tensors())
+        names = [one.name for one in layer.manifest.parameters]
+        for place, name in enumerate(n for n in names if n != "router.logits.weight"):
+            codes, scales = moec.quantize(weights[name], "int8")
+            assert torch.equal(found[names.index(name)].cpu(), codes)
+            assert torch.equal(found[len(names) + place].cpu(), scales)
+        x = torch.randn(5, 80).bfloat16()
+        check(layer, x, expected(path, weights, x))
+        check(copy.deepcopy(layer), x, expected(path, weights, x))
+
+
+def test_weights_that_were_given_are_not_kept(path: Path) -> None:
+    weights = values(path)
+    layer = moec.load(path)
+    layer.load_state_dict(weights)
+    with cuda(90, 90):
+        with pytest.raises(WeightsError, match="give them once the layer is on the device"):
+            layer.to("cuda:0")
+        layer = moec.load(path).to("cuda:0")
+        with pytest.raises(WeightsError, match=r"no values yet for"):
+            layer(torch.randn(1, 80).bfloat16().to("cuda:0"))
+        layer.load_state_dict(weights)
+        with pytest.raises(WeightsError, match="was quantised while it was packed"):
+            layer.state_dict()
+        with pytest.raises(WeightsError, match="was quantised while it was packed"):
+            layer.cpu()
+        x = torch.randn(4, 80).bfloat16()
+        y = layer(x.to("cuda:0")).cpu()
+        assert torch.equal(layer.to("cuda:1")(x.to("cuda:1")).cpu(), y)
+
+
+def test_what_is_given_is_checked(path: Path) -> None:
+    with cuda(90):
+        layer = moec.load(path).to("cuda:0").reset_parameters(1)
+        with pytest.raises(ShapeError):
+            layer.routed.gate.weight = torch.zeros(5, 80, 48, dtype=torch.bfloat16)
+        with pytest.raises(DtypeError):
+            layer.routed.gate.weight = torch.zeros(5, 48, 80)
+        x = torch.randn(2, 80).bfloat16().to("cuda:0")
+        other = {"routed.gate.weight": torch.zeros(5, 48, 80, dtype=torch.bfloat16).to("cuda:0")}
+        with pytest.raises(WeightsError, match="another tensor cannot stand in for it"):
+            torch.func.functional_call(layer, other, (x,))
+
+
+def test_codes_and_scales_come_back(given: Path) -> None:
+    weights = values(given)
+    layer = moec.load(given)
+    layer.load_state_dict(weights)
+    with cuda(90):
+        returned = layer.to("cuda:0").state_dict()
+        assert returned["routed.gate.weight"].dtype == torch.int8
+        assert all(torch.equal(returned[name].cpu(), value) for name, value in weights.items())
+        layer.cpu()
+    x = torch.randn(6, 80).bfloat16()
+    want = expected(given, weights, x)
+    assert float((layer(x).double() - want).norm() / want.norm()) < 2e-2
