@@ -9,6 +9,7 @@ import torch
 
 import moec
 from moec.runtime.cuda import operator
+from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.module import Layer
 from tests.backends.cuda.host.driver import compiled
 from tests.backends.cuda.host.tensors import cuda
@@ -16,27 +17,28 @@ from tests.backends.cuda.host.tensors import cuda
 FILE = """edition 1
 layer Trained(d = 40, ff = 24) {
   router softmax_top(2) : f32
-  experts routed[3] = swiglu(d, ff) : bf16
-  shared common[1] = swiglu(d, ff) : bf16
+  experts routed[3] = swiglu(d, ff) : DTYPE
+  shared common[1] = swiglu(d, ff) : DTYPE
   tokens dropless
 }
 """
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(FILE, "cuda:sm_90a", tmp_path_factory.mktemp("trained"), training=True)
+@pytest.fixture(scope="module", params=["bf16", pytest.param("f16", marks=pytest.mark.slow)])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    text = FILE.replace("DTYPE", request.param)
+    return compiled(text, "cuda:sm_90a", tmp_path_factory.mktemp("trained"), training=True)
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """As close as sums of bf16 in different orders are."""
+    """As close as sums of 16-bit numbers in different orders are."""
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
     if not ours.is_floating_point():
         assert torch.equal(ours, theirs)
     elif theirs.numel():
         error = (ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(1e-9)
-        assert float(error) < 2e-2
+        assert float(error) < (3e-3 if ours.dtype is torch.float16 else 2e-2)
 
 
 @pytest.mark.parametrize("count", [0, 1, 70])
@@ -46,7 +48,8 @@ def test_a_step_gives_what_it_gives_on_the_cpu(path: Path, count: int) -> None:
     assert layer.manifest.cuda.training
     # what is one stack of weights for the layer itself is read in parts by what trains it
     assert {len(stack.parameters) for stack in layer.manifest.cuda.stacks} == {1, 2}
-    x, seed = torch.randn(count, 40).bfloat16(), torch.randn(count, 40).bfloat16()
+    dtype = TORCH_DTYPES[layer.manifest.inputs[0].dtype]
+    x, seed = torch.randn(count, 40).to(dtype), torch.randn(count, 40).to(dtype)
     weights = [parameter.detach() for parameter in layer.parameters()]
     names = [name for name, _ in layer.named_parameters()]
     assert names == [weight.name for weight in layer.manifest.parameters]
