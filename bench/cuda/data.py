@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from bench.cuda.shapes import Shape
+from moec.runtime.dtypes import TORCH_DTYPES
 
 ROUTINGS = ("random", "skewed", "one", "half", "ties")
 """random; zipf-like; all tokens choose the same experts; half of the experts are never chosen; all logits are equal."""
@@ -20,10 +21,10 @@ def fresh_seed() -> int:
 
 
 def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
-    """By the names of the artifact: router f32 [E, d], gate and up bf16 [E, ff, d], down bf16 [E, d, ff]."""
+    """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff]."""
     generator = torch.Generator(device).manual_seed(seed)
 
-    def normal(*sizes: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    def normal(*sizes: int, dtype: torch.dtype = TORCH_DTYPES[shape.dtype]) -> torch.Tensor:
         values = torch.randn(sizes, generator=generator, device=device, dtype=torch.float32)
         scale: float = sizes[-1] ** -0.5
         return (values * scale).to(dtype)
@@ -56,8 +57,8 @@ def _bias(shape: Shape, routing: str) -> list[float]:
 
 
 def tokens(shape: Shape, count: int, device: torch.device, seed: int) -> torch.Tensor:
-    """x bf16 [count, d], normal, with 1 in column 0."""
+    """x [count, d], normal, with 1 in column 0."""
     generator = torch.Generator(device).manual_seed(seed + 1)
     x = torch.randn((count, shape.d), generator=generator, device=device, dtype=torch.float32)
     x[:, 0] = 1.0
-    return x.to(torch.bfloat16)
+    return x.to(TORCH_DTYPES[shape.dtype])

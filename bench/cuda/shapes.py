@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """A layer of SwiGLU experts in bf16 behind a softmax router.
+    """A layer of SwiGLU experts in bf16, or f16, behind a softmax router.
 
     tokens  of a large batch
     aim     TFLOP/s of the forward pass on an H100 at so many tokens; None: none was set
@@ -22,6 +22,7 @@ class Shape:
     tokens: int
     aim: float | None = None
     trained: bool = False
+    dtype: str = "bf16"
 
     @property
     def source(self) -> str:
@@ -30,7 +31,7 @@ class Shape:
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
             f"  router softmax_top({self.top_k}, renorm = false) : f32\n"
-            f"  experts routed[{self.experts}] = swiglu(d, ff) : bf16\n"
+            f"  experts routed[{self.experts}] = swiglu(d, ff) : {self.dtype}\n"
             "  tokens dropless\n"
             "}\n"
         )
@@ -60,6 +61,7 @@ CHECKED = {
         Shape("Small", 8, 256, 128, 2, 300, trained=True),
         Shape("Odd", 5, 264, 200, 3, 77, trained=True),
         Shape("Single", 1, 128, 64, 1, 130, trained=True),
+        Shape("Half", 8, 264, 128, 2, 2100, trained=True, dtype="f16"),
         *SHAPES.values(),
     )
 }

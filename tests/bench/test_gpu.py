@@ -71,5 +71,12 @@ def test_tables() -> None:
     assert text[2] == "| E128 | 1 | 8 | moec | 40.0 | 25.2 | 1.59 |"
 
 
+def test_layers_in_f16_have_values_of_f16() -> None:
+    shape = CHECKED["Half"]
+    assert ": f16\n" in shape.source
+    assert data.tokens(shape, 3, CPU, 0).dtype is torch.float16
+    assert data.weights(shape, CPU, 0)["routed.down.weight"].dtype is torch.float16
+
+
 def test_layers_have_the_names_of_their_files() -> None:
     assert all(name == shape.name and f"layer {name}(" in shape.source for name, shape in CHECKED.items())
