@@ -38,14 +38,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def predictions(plans: Mapping[str, Plan]) -> dict[str, float]:
-    """Seconds of each route; `blocking` sends what a layout with the bits of one process would without a schedule."""
-    found = {layout: made.forward.seconds for layout, made in plans.items()}
-    return {"blocking": plans["Exact"].choice.blocking.forward.seconds, **found} if "Exact" in plans else found
-
-
-def show(found: Mapping[str, Mapping[str, float]], plans: Mapping[str, Plan], ranks: list[dict[str, Any]]) -> None:
-    expected = predictions(plans)
+def show(
+    found: Mapping[str, Mapping[str, float]],
+    plans: Mapping[str, Plan],
+    expected: Mapping[str, float],
+    ranks: list[dict[str, Any]],
+) -> None:
     blocking = found["blocking"]["median"]
     for route, taken in found.items():
         least, median, most = (1e3 * taken[name] for name in ("least", "median", "most"))
@@ -72,23 +70,31 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ranks, mesh = shape.nodes * shape.ranks, {"node": shape.nodes, "gpu": shape.ranks}
     timed = {"alone": options.priority == "realtime", "lock": str(options.lock.resolve()) if options.lock else None}
     defines = dict(size.defines)
-    local = moec.compile(SOURCE, folder / "local.so", layer="Local", defines=dict(size.local(ranks)))
-    plain = moec.compile(SOURCE, folder / "plain.so", layer="Bench", layout=options.layouts[0], defines=defines)
+    source = folder / SOURCE.name
+    source.write_text(size.source(ranks))
+    local = moec.compile(source, folder / "local.so", layer="Local", defines=dict(size.local(ranks)))
+    plain = moec.compile(source, folder / "plain.so", layer="Bench", layout=options.layouts[0], defines=defines)
     with Network(shape) as network:
         common = {"size": asdict(size), "mesh": mesh, **timed}
         taken = run(network, figures.on_a_rank, artifact=str(plain), **common)[0]
         file = folder / "machine.json"
         file.write_text(taken["machine"])
+        plainly = folder / "blocking.json"
+        plainly.write_text(taken["blocking"])
+        # It sends what a layout with the bits of one process would without a schedule.
+        unscheduled = plan(Compilation(source, "Bench", defines, layout="Exact"), plainly, size.tokens * ranks)
+        expected = {"blocking": unscheduled.choice.blocking.forward.seconds}
         plans, layers = {}, {}
         for layout in options.layouts:
-            plans[layout] = plan(Compilation(SOURCE, "Bench", defines, layout=layout), file, size.tokens * ranks)
+            plans[layout] = plan(Compilation(source, "Bench", defines, layout=layout), file, size.tokens * ranks)
+            expected[layout] = plans[layout].forward.seconds
             path = folder / f"{layout}.so"
-            made = Compilation(SOURCE, "Bench", defines, layout=layout, machine=file)
+            made = Compilation(source, "Bench", defines, layout=layout, machine=file)
             made.write(path)
             layers[layout] = str(path)
         found = run(network, compare.on_a_rank, local=str(local), layers=layers, rounds=options.rounds, **common)
     summary = compare.summary(found)
-    show(summary, plans, found)
+    show(summary, plans, expected, found)
     for rank, one in enumerate(found):
         for layout, timeline in one["timelines"].items():
             (folder / f"{layout}.{rank}.json").write_text(json.dumps(timeline))
@@ -99,7 +105,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "figures": json.loads(taken["machine"]),
         "links": taken["links"],
         "summary": summary,
-        "predicted": predictions(plans),
+        "predicted": expected,
         "schedules": {layout: made.choice.chosen.what for layout, made in plans.items()},
         "ranks": found,
     }

@@ -17,7 +17,7 @@ import moec
 from bench import machine
 from bench.parallel.blocking import Blocking
 from bench.parallel.loading import loaded
-from bench.parallel.rank import quiet
+from bench.parallel.rank import quiet, rested
 from bench.parallel.sizes import Size
 from moec.runtime.parallel.layer import ParallelLayer
 
@@ -109,7 +109,7 @@ def _difference(y: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def _timed(call: Call, x: torch.Tensor) -> dict[str, Any]:
-    dist.barrier()
+    rested()
     begun, busy = time.perf_counter(), time.process_time()
     call(x)
     return {"begin": begun, "end": time.perf_counter(), "processor": time.process_time() - busy}

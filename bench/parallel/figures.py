@@ -7,15 +7,15 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from bench.parallel.links import connected, exchange, measured
+from bench.parallel.links import connected, exchange, measured, plainly
 from bench.parallel.loading import loaded
-from bench.parallel.rank import quiet
+from bench.parallel.rank import quiet, rested
 from bench.parallel.sizes import Size
 from moec.runtime.parallel.network import Group
 from moec.runtime.parallel.pieces import Compiled
@@ -36,7 +36,7 @@ STEP = 2e-4
 def on_a_rank(
     size: Mapping[str, int], artifact: str, mesh: Mapping[str, int], alone: bool, lock: str | None
 ) -> dict[str, Any]:
-    """The text of a machine file, and the links as they were measured."""
+    """The text of a machine file, one for what torch's own all-to-all gives, and the links as they were measured."""
     wanted = Size(**size)
     layer = loaded(wanted, artifact, mesh)
     axes = [(name,) for name in mesh] + [tuple(mesh)]
@@ -48,6 +48,7 @@ def on_a_rank(
     into = torch.empty_like(copied)
     with quiet(alone, lock):
         links = [measured(shape, one, group) for one, group in zip(axes, groups, strict=True)]
+        plain = measured(shape, axes[-1], groups[-1], plainly)
         few = [max(1, wanted.tokens // part) for part in (16, 4, 1)]
         rows = [max(slots, pairs // part) for part in (64, 8, 4, 2, 1)]
         costs = {
@@ -72,13 +73,19 @@ def on_a_rank(
         links=single,
         measured=True,
     )
-    return {"machine": machine.to_json(), "links": [asdict(link) for link in links]}
+    outermost = axes[-1][0]
+    without = {**single, outermost: Link(plain.bandwidth, plain.latency)}
+    return {
+        "machine": machine.to_json(),
+        "blocking": replace(machine, links=without).to_json(),
+        "links": [asdict(link) for link in (*links, plain)],
+    }
 
 
 def together(run: Callable[[], object]) -> float:
     """Mean seconds of a run while all ranks run the same."""
     run()
-    dist.barrier()
+    rested()
     begun, times = time.perf_counter(), 0
     while time.perf_counter() < begun + TURN:
         run()
@@ -92,7 +99,7 @@ def taken_away(run: Callable[[], object], group: Group) -> tuple[float, float]:
     Out and in are counted each. Exchanges of two sizes tell bytes from messages. A rank that has a part of a processor
     waits that much longer.
     """
-    shared = max(1.0, group.size / len(os.sched_getaffinity(0)))
+    shared = max(1.0, group.size / _processors())
     few, many = (shared * _busy(run, group, size) for size in HANDLED)
     byte = max(0.0, many - few) / (2 * (group.size - 1) * (HANDLED[1] - HANDLED[0]))
     return byte, max(0.0, few / (2 * (group.size - 1)) - byte * HANDLED[0])
@@ -109,7 +116,7 @@ def _busy(run: Callable[[], object], group: Group, size: int) -> float:
             exchange(into, out, group)
 
     def computed(beside: threading.Thread | None) -> tuple[int, float]:
-        dist.barrier()
+        rested()
         end = time.perf_counter() + TURN
         busy, times = time.process_time(), 0
         if beside is not None:
@@ -125,6 +132,14 @@ def _busy(run: Callable[[], object], group: Group, size: int) -> float:
         times, busy = computed(threading.Thread(target=exchanges))
         more.append(busy - times * usual / alone)
     return _mean(statistics.median(more)) / number
+
+
+def _processors() -> int:
+    """Those of all ranks together."""
+    used = torch.zeros(os.cpu_count() or 1)
+    used[list(os.sched_getaffinity(0))] = 1
+    dist.all_reduce(used, dist.ReduceOp.MAX)
+    return int(used.sum())
 
 
 def _mean(value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from bench.parallel.rank import quiet
 from moec.runtime.parallel.network import Group, network
 from moec.schedule.mesh import Axis, Mesh
 
+Exchange = Callable[[torch.Tensor, torch.Tensor, Group], None]
 SMALL = 8
 SIZES = (2**12, 2**14, 2**16, 2**18, 2**20)
 """Bytes to each other rank of a group."""
@@ -44,6 +45,11 @@ def exchange(into: torch.Tensor, out: torch.Tensor, group: Group) -> None:
     group.exchange(into, out, each, each, "probe")
 
 
+def plainly(into: torch.Tensor, out: torch.Tensor, group: Group) -> None:
+    """The same as torch does it, over the default process group."""
+    dist.all_to_all_single(into, out)
+
+
 def connected(mesh: Mesh, axes: tuple[str, ...]) -> Group:
     """The group of this rank along these axes, used once already; every rank makes all of them."""
     group = network(mesh, range(mesh.ranks), LIMIT).group(axes)
@@ -52,7 +58,7 @@ def connected(mesh: Mesh, axes: tuple[str, ...]) -> Group:
     return group
 
 
-def measured(mesh: Mesh, axes: tuple[str, ...], group: Group) -> Link:
+def measured(mesh: Mesh, axes: tuple[str, ...], group: Group, how: Exchange = exchange) -> Link:
     """Every rank calls it, with its group along the same axes."""
     ranks = mesh.group(dist.get_rank(), axes)
     seconds = {}
@@ -63,7 +69,7 @@ def measured(mesh: Mesh, axes: tuple[str, ...], group: Group) -> Link:
         for _ in range(ROUNDS):
             dist.barrier()
             begun = time.perf_counter()
-            exchange(into, out, group)
+            how(into, out, group)
             ended = torch.tensor([-begun, time.perf_counter()], dtype=torch.float64)
             dist.all_reduce(ended, dist.ReduceOp.MAX)
             taken.append(float(ended.sum()))

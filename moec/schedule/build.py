@@ -11,8 +11,9 @@ from moec.schedule.steps import COMPUTE, SPLITS, WAYS, Schedule, Schedules, Step
 
 SHARED_AT = ("dispatch", "combine", "last")
 """When shared experts are computed: beside the first dispatch, beside the last combine, or beside neither."""
-LOCAL_AT = ("dispatch", "combine")
-"""When what stays on a rank is computed: beside the first dispatch, or beside the last combine."""
+LOCAL_AT = ("dispatch", "combine", "both")
+"""When what stays on a rank is computed: beside the first dispatch, or beside the last combine; or that of the first
+chunks beside the one and that of the last ones beside the other, so that neither is waited for."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,7 @@ class _Builder:
         yield from self.begin()
         for chunk in chunks[: bare.buffers]:
             yield from self.front(chunk)
-        if options.local_first and options.local == "dispatch":
-            yield self.compute("local")
+        yield from self.local("dispatch")
         if options.shared == "dispatch":
             yield from self.shared()
         for number, chunk in enumerate(chunks):
@@ -155,8 +155,7 @@ class _Builder:
         if "combine" not in options.overlap:
             for chunk in chunks:
                 yield from self.back(chunk)
-        if options.local_first and options.local == "combine":
-            yield self.compute("local")
+        yield from self.local("combine")
         if options.shared in ("combine", "last"):
             yield from self.shared()
         if self.backward:
@@ -202,6 +201,16 @@ class _Builder:
             if hop:
                 yield self.net("relay", axes, "combine", chunk, hop)
             yield self.net("exchange", axes, "combine", chunk, hop)
+
+    def local(self, beside: str) -> Iterator[Step]:
+        if not self.options.local_first:
+            return
+        if self.options.local == beside:
+            yield self.compute("local")
+        elif self.options.local == "both":
+            half = (self.options.chunks + 1) // 2
+            for chunk in self.order[:half] if beside == "dispatch" else self.order[half:]:
+                yield self.compute("local", chunk)
 
     def shared(self) -> Iterator[Step]:
         if self.wiring.shared:

@@ -132,7 +132,7 @@ class Chooser:
         local = (None, *LOCAL_AT) if not wiring.tp and not allowed.training else (None,)
         splits = ("experts",) if allowed.training else ("tokens", "experts")
         for deep, near, split, count, at in product(hierarchical, local, splits, chunks, shared):
-            if count == 1 and split == "experts" and "tokens" in splits:
+            if count == 1 and (near == "both" or (split == "experts" and "tokens" in splits)):
                 continue
             for order in self.orders(split, count):
                 few = count > 2 and order is None and not allowed.training and self.mesh.memory is not None
@@ -207,6 +207,9 @@ DIFFERENCES: dict[str, Callable[[Options, Options], bool]] = {
 """In which ways options differ."""
 
 
+LOCAL = {"dispatch": "local first", "combine": "local last", "both": "local first and last"}
+
+
 def describe(options: Options, wiring: Wiring) -> str:
     """Options in words."""
     over = ", then ".join((wiring.ep[0], "*".join(wiring.ep[1:]))) if options.hierarchical else "*".join(wiring.ep)
@@ -215,7 +218,7 @@ def describe(options: Options, wiring: Wiring) -> str:
         parts.append(f"hierarchical over {over}" if options.hierarchical else f"direct over {over}")
     parts.append("one copy of a row for each destination" if options.deduplicate else "one row for each pair")
     if options.local_first:
-        parts.append("local first" if options.local == "dispatch" else "local last")
+        parts.append(LOCAL[options.local])
     if wiring.shared:
         parts.append("shared experts " + ("after it" if options.shared == "last" else f"beside {options.shared}"))
     if options.order is not None:

@@ -78,7 +78,7 @@ class Table:
                 [_ring("gathered", s)],
             ),
             ("experts", None): self._experts,
-            ("local", None): lambda s: ([self._source], [Value("rows.local"), *self._trained("local", s)]),
+            ("local", None): lambda s: ([self._source], [Value("rows.local", s.chunk), *self._trained("local", s)]),
             ("reduce", "combine"): lambda s: (
                 [_ring("out", s)],
                 [_ring("reduced", s) if self.schedule.hops else Value("rows", s.chunk)],
@@ -129,7 +129,7 @@ class Table:
             case "counts", _:
                 return step.hop in range(len(schedule.hops) + bool(wiring.tp))
             case "local", _:
-                return schedule.local_first
+                return schedule.local_first and self.near_in_chunks == (step.chunk is not None)
             case "shared", _:
                 return wiring.shared
             case _, "result":
@@ -162,6 +162,11 @@ class Table:
     def _backward(self) -> bool:
         return self.schedule.direction == "backward"
 
+    @cached_property
+    def near_in_chunks(self) -> bool:
+        """Is what stays on a rank computed chunk by chunk?"""
+        return any(step.kind == "local" and step.chunk is not None for step in self.schedule.steps)
+
     @property
     def _last(self) -> int:
         return len(self.schedule.hops) - 1
@@ -193,8 +198,8 @@ class Table:
 
     def _rows(self, chunk: int | None) -> list[Value]:
         chunks = range(self.schedule.chunks) if chunk is None else (chunk,)
-        local = [Value("rows.local")] if self.schedule.local_first else []
-        return [*(Value("rows", number) for number in chunks), *local]
+        near = [] if not self.schedule.local_first else list(chunks) if self.near_in_chunks else [None]
+        return [*(Value("rows", number) for number in chunks), *(Value("rows.local", number) for number in near)]
 
     def _sizes(self, hop: int) -> list[Value]:
         """Backward they are known from the forward."""

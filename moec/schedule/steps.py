@@ -20,7 +20,7 @@ What the steps do, forward (`effects.py` says which values each reads and writes
 | `relay` | dispatch | net | puts what came by hop - 1 into the order of the destinations of `hop`, a copy for each |
 | `gather` | dispatch | net | all-gathers a chunk's rows and pairs over the axes that cut the experts' hidden size |
 | `experts` | | compute | the piece `experts` on a chunk: one weighted f32 row for each pair |
-| `local` | | compute | the same for the pairs of all chunks whose expert lies on the rank itself, which do not travel |
+| `local` | | compute | the same for the pairs of a chunk (None: of all) whose expert lies on the rank itself |
 | `reduce` | combine | net | reduce-scatters a chunk's partial sums over these axes, to whom the rows came from |
 | `exchange` | combine | net | all-to-all of a chunk's results, the hops of dispatch backwards; `hop` 0 first |
 | `relay` | combine | net | puts what came by hop - 1 into the order of `hop`; adds up, where combine is partial |

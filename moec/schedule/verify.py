@@ -114,6 +114,7 @@ def _misfits(step: Step, table: Table, names: Counter[str]) -> Iterator[str]:
         yield f"is on stream {step.stream}, not on {stream}"
     chunked = step.way in ("dispatch", "combine") or step.kind in ("pack", "experts")
     chunked |= step.kind == "collect" and None not in collected(schedule) and schedule.direction == "forward"
+    chunked |= step.kind == "local" and table.near_in_chunks
     if chunked != (step.chunk is not None) or (step.chunk or 0) not in range(schedule.chunks):
         yield f"has chunk {step.chunk}"
 

@@ -32,7 +32,7 @@ class Computing:
         acts: dict[str, Callable[[Call], None]] = {
             "route": self.route,
             "capacity": self.capacity,
-            "local": self.local,
+            "local": lambda call: self.local(call, chunk),
             "shared": self.shared,
             "pack": lambda call: self.pack(call, chunk or 0),
             "experts": lambda call: self.experts(call, chunk or 0),
@@ -100,10 +100,11 @@ class Computing:
             sums = call.memory.take(("sums", ring), (rows, self.figures.width), _F32)
             state.out = add_up(state.out, arrival.data, rows, sums)
 
-    def local(self, call: Call) -> None:
-        """The pairs of all chunks that do not travel, each chunk's behind what comes back of it."""
+    def local(self, call: Call, chunk: int | None) -> None:
+        """The pairs of a chunk, or of all, that do not travel, each chunk's behind what comes back of it."""
         rules, one, x = self.figures.seat.rules, call.departure, call.inputs[self.figures.x]
-        here = np.arange(rules.chunks) * rules.width + rules.grid[0]
+        chunks = np.arange(rules.chunks) if chunk is None else np.array([chunk])
+        here = chunks * rules.width + rules.grid[0]
         begins, counts = one.messages.pair_starts[here].tolist(), one.messages.pairs[here].tolist()
         chosen = np.concatenate(
             [one.messages.order[begin : begin + count] for begin, count in zip(begins, counts, strict=True)]
@@ -113,7 +114,7 @@ class Computing:
             longer = call.memory.take("x.local", (length, x.shape[1]), x.dtype)
             longer[: call.tokens] = x
             x = longer
-        targets = (one.regions[:-1] + one.units[:, :-1].sum(1)).tolist()
+        targets = (one.regions[:-1] + one.units[:, :-1].sum(1))[chunks].tolist()
         directly = rules.chunks == 1
         if directly:
             out = call.returned[targets[0] : targets[0] + length]

@@ -144,6 +144,8 @@ EXACT = {
     "local first": Case(options=Options(deduplicate=True, local_first=True)),
     "local first in chunks": Case(options=Options(chunks=2, deduplicate=True, local_first=True), copies=2),
     "local last": Case(options=Options(chunks=2, deduplicate=True, local_first=True, local="combine")),
+    "local first and last": Case(options=Options(chunks=3, deduplicate=True, local_first=True, local="both"), copies=2),
+    "local first and last by experts": Case(options=Options(chunks=2, split="experts", local_first=True, local="both")),
     "local first by experts": Case(options=Options(chunks=2, split="experts", local_first=True)),
     "hierarchical": Case(options=Options(hierarchical=True, deduplicate=True)),
     "hierarchical in chunks": Case(options=Options(hierarchical=True, deduplicate=True, chunks=2, local_first=True)),

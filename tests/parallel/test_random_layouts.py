@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moec.artifact.parallel import SEND_BYTES, Sends
-from moec.schedule.build import SHARED_AT, Options, both
+from moec.schedule.build import LOCAL_AT, SHARED_AT, Options, both
 from moec.schedule.steps import SPLITS
 from tests.parallel.ranks import run
 from tests.parallel.reference import Small
@@ -51,6 +51,7 @@ def drawn(rng: random.Random) -> Case:
             hierarchical=rng.random() < 0.4,
             deduplicate=rng.random() < 0.7,
             local_first=rng.random() < 0.4,
+            local=rng.choice(LOCAL_AT),
             overlap=rng.choice([(), ("dispatch",), ("combine",), ("dispatch", "combine")]),
             shared=rng.choice(SHARED_AT),
         )

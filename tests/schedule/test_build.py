@@ -54,6 +54,21 @@ def test_what_stays_can_hide_the_last_results() -> None:
     assert next(step for step in schedule.steps if step.name == "local").waits == ()
 
 
+def test_what_stays_can_hide_the_first_rows_and_the_last_results() -> None:
+    chosen = Options(chunks=3, deduplicate=True, local_first=True, local="both")
+    assert [line for line in lines(forward(WIRINGS["flat"], chosen)) if line.startswith("compute")][4:] == [
+        "compute: local.0 <-",
+        "compute: local.1 <-",
+        "compute: experts.0 <- dispatch.0",
+        "compute: experts.1 <- dispatch.1",
+        "compute: experts.2 <- dispatch.2",
+        "compute: local.2 <-",
+        "compute: collect.0 <- combine.0",
+        "compute: collect.1 <- combine.1",
+        "compute: collect.2 <- combine.2",
+    ]
+
+
 def test_the_hops_of_a_hierarchical_exchange_have_streams_of_their_own() -> None:
     schedule = forward(WIRINGS["two axes"], Options(hierarchical=True, shared="dispatch"))
     assert lines(schedule)[1:] == [
