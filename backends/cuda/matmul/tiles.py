@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from moec.backends.base import unsupported
@@ -23,6 +23,16 @@ _TYPICAL_ROWS = (256.0, 1024.0, 4096.0)
 _NOTABLE = 0.97
 """A smaller difference of predicted times decides nothing."""
 
+DECODE = 16
+"""Calls of at most so many tokens may have kernels of their own."""
+_MULTIPROCESSORS, _MEMORY, _LATENCY = 132, 3.3e12, 1.6e-6
+"""What is supposed of every device, bytes a second and seconds: so many bytes must be on their way (Little's law)."""
+_LAUNCH = 2e-6
+"""Seconds that one more kernel costs."""
+_LEAST_STEPS = 4
+"""Of a block that shares the inner dimension with others."""
+_DECODE_STAGES = 16
+
 AnyTile = TypeVar("AnyTile", WarpgroupTile, WarpTile)
 
 
@@ -34,6 +44,61 @@ def few_rows(of: Problem) -> WarpTile:
     if stages < _LEAST_STAGES:
         raise unsupported("cuda", of.op, f"{of.products} weights at once of {of.experts} experts")
     return replace(tile, stages=stages)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How a product of very few rows is cut: `splits` blocks share the inner dimension of each tile."""
+
+    tile: WarpTile
+    splits: int
+
+
+def very_few_rows(of: Problem) -> Decode:
+    """For calls of at most `DECODE` tokens: as `few_rows`, but where that keeps too few bytes on their way.
+
+    A token has `per_token` experts, so that there are at least as many tiles times their blocks of columns, whatever
+    else is chosen.  Where these leave multiprocessors without work, tiles are narrower, or several blocks share one.
+    """
+    few = few_rows(of)
+    if of.transposed or of.segments > 1 or few.coded:
+        return Decode(few, 1)
+    steps = -(-of.inner // few.depth)
+    candidates = [
+        Decode(tile, splits)
+        for tile in (few, *_narrower(of, few))
+        for splits in range(1, 17)
+        if steps % splits == 0 and (splits == 1 or steps // splits >= _LEAST_STEPS)
+    ]
+    best = min(candidates, key=lambda one: decode_seconds(of, one))
+    simple = decode_seconds(of, candidates[0])
+    return best if decode_seconds(of, best) < _NOTABLE * simple else candidates[0]
+
+
+def decode_seconds(of: Problem, how: Decode) -> float:
+    """Predicted time for a call of one token: that of reading its experts' weights, and of what else is launched."""
+    return of.per_token * of.columns * of.inner * of.products * 2 / (_MEMORY * in_flight(of, how)) + (
+        _LAUNCH if how.splits > 1 else 0.0
+    )
+
+
+def in_flight(of: Problem, how: Decode) -> float:
+    """Which share of the memory's rate the bytes allow that a call of one token has on their way, at most 1."""
+    tile = how.tile
+    blocks = min(of.per_token * -(-of.columns // tile.width) * how.splits, 2 * _MULTIPROCESSORS)
+    ahead = min(tile.stages - 1, -(-of.inner // tile.depth) // how.splits)
+    return min(1.0, blocks * ahead * tile.width * tile.products * 128 / (_LATENCY * _MEMORY))
+
+
+def _narrower(of: Problem, few: WarpTile) -> list[WarpTile]:
+    """The same with half and a quarter of the columns, but 16 at least, and more stages instead."""
+    found = []
+    for width in (few.width // 2, few.width // 4):
+        if width >= 16:
+            tile = replace(few, width=width, across=min(few.across, width // 8))
+            stages = min(_DECODE_STAGES, (_FEW_BYTES - 4 * of.counters) // tile.stage_bytes)
+            found.append(replace(tile, stages=stages))
+    return found
 
 
 def many_rows(of: Problem, arch: Arch) -> WarpgroupTile | WarpTile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, Buffer, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
-from moec.backends.cuda.matmul.problem import Problem, epilogue
+from moec.backends.cuda.matmul.problem import Epilogue, Problem, epilogue
 from moec.backends.cuda.matmul.tile import WarpTile
 
 _TEMPLATE = """{epilogue}
@@ -29,8 +29,21 @@ def kernel(
     tokens: tuple[int, int | None],
 ) -> Kernel:
     """The kernel of a product whose rows are bf16 or f16, and weights alike or codes; `blocks` on a multiprocessor."""
+    return with_epilogue(problem, tile, blocks, scope, wish, epilogue(problem, scope, wish, rows, rows_type), tokens)
+
+
+def with_epilogue(
+    problem: Problem,
+    tile: WarpTile,
+    blocks: int,
+    scope: Scope,
+    wish: str,
+    after: Epilogue,
+    tokens: tuple[int, int | None],
+    splits: int = 1,
+) -> Kernel:
+    """The same with an epilogue of its own; `splits` blocks share the inner dimension of each tile."""
     name = scope.name(wish)
-    after = epilogue(problem, scope, wish, rows, rows_type)
     lhs, given, plan_values = problem.operands()
     memory = expressions.MEMORY[problem.lhs_type]
     sizes = (problem.inner, problem.columns, tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across)
@@ -48,6 +61,8 @@ def kernel(
         parameters, weight_arguments, values = problem.codes.parameters()
         types = f"{memory}, {problem.codes.code_type}, {problem.codes.scale_type}"
         printed, weight = f"moec::CodedTile<{types}, {listed}>", f"const {problem.codes.weight_type}"
+    if splits > 1:
+        printed = f"moec::DividedTile<{printed}, {splits}>"
     source = _TEMPLATE.format(
         epilogue=after.source,
         threads=tile.threads,

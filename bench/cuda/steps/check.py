@@ -5,6 +5,7 @@ So a kernel that is wrong is named, and those that read its results are not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,9 @@ Pair = tuple[Tensor, Tensor, Tensor]
 
 _ROWS = 4096
 """So many rows of a result are compared, the first and the last among them."""
+_PARTIAL = re.compile(r"partial sums, (\d+) of (\d+) of (\d+) rows")
+_STEP = 64
+"""Elements of the inner dimension that blocks which share it divide."""
 _BLOCKS = 128
 """Blocks that share the slots of a call with many."""
 _ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2e-5}
@@ -127,6 +131,10 @@ def _value(call: Call, value: int) -> Pair:
         return _sample(found, _combined(call, value, picked), picked)
     if maker.name == "moe.slot_values":
         return _sample(found, _by_slot(call, value, picked), picked)
+    partial = _partial(call, maker.results[0])
+    if partial is not None:
+        made = call.reference.products(maker, picked, list(partial.double().sum(0)[:, picked]))
+        return _sample(found[:count], made[maker.results.index(value)], picked)
     wanted = call.reference.rows(maker, value, picked)
     if maker.name == "moe.plan":
         count = len(wanted)
@@ -151,6 +159,18 @@ def _combined(call: Call, value: int, tokens: Tensor) -> Tensor:
     place = _places(call, maker.segments()[-3][0]).reshape(-1, per_token)[tokens]
     terms = torch.where((place >= 0)[..., None], table[place.clamp(min=0)].double(), 0.0)
     return call.reference.finished(maker, terms.sum(1), tokens)
+
+
+def _partial(call: Call, value: int) -> Tensor | None:
+    """Sums [splits, products, rows, columns] over parts of the inner dimension, where this call made some."""
+    for kernel in call.kernels:
+        for number in kernel.areas:
+            area, raw = call.area(number)
+            sizes = _PARTIAL.fullmatch(area.buffer or "") if area.value == value else None
+            if sizes is not None:
+                splits, products, rows = map(int, sizes.groups())
+                return typed(raw, "f32").reshape(splits, products, rows, -1)
+    return None
 
 
 def _places(call: Call, offsets: int) -> Tensor:
@@ -178,7 +198,9 @@ def _buffer(call: Call, number: int) -> Pair:
         count = _rows(call, maker.segments()[-3][0])
         picked = _picked(count, raw.device)
         table = typed(raw, call.function.values[maker.operands[0]].dtype).reshape(-1, call.shape(value)[1])
-        (wanted,) = call.reference.products(maker, picked)
+        partial = _partial(call, value)
+        sums = None if partial is None else list(partial.double().sum(0)[:, picked])
+        (wanted,) = call.reference.products(maker, picked, sums)
         return _sample(table[:count], wanted, picked)
     if area.buffer == "rows_of_slots" and maker is not None:
         index = call.read(maker.operands[0])
@@ -188,6 +210,15 @@ def _buffer(call: Call, number: int) -> Pair:
         return typed(raw, "i32"), wanted, torch.arange(index.numel(), device=raw.device)
     if area.buffer is not None and area.buffer.startswith("counts of "):
         return _counts(call, value, typed(raw, "i32"), int(area.buffer.rpartition(" ")[2]))
+    partial = _partial(call, value)
+    if partial is not None and maker is not None:
+        count = call.tokens if maker.name == "moe.matmul" else _rows(call, maker.segments()[-3][0])
+        picked = torch.arange(count, device=raw.device)
+        inner = call.shape(maker.operands[0])[1]
+        each = -(-inner // _STEP) // len(partial) * _STEP
+        parts = [slice(at, min(at + each, inner)) for at in range(0, inner, each)]
+        wanted = torch.stack([torch.stack(call.reference.sums(maker, picked, part), 1) for part in parts], 1)
+        return partial.permute(2, 0, 1, 3)[:count], wanted, picked
     raise NoReference(f"the buffer {area.buffer!r}")
 
 

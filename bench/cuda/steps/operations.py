@@ -35,22 +35,33 @@ class Reference:
             return found
         return found.double() if found.is_floating_point() else found.long()
 
-    def products(self, op: Operation, picked: Tensor) -> list[Tensor]:
-        """What the epilogue of a matmul yields, for rows in plan order (of tokens, where it is dense)."""
-        lhs, *rest = op.segments()
-        weights = rest[-1] if op.name == "moe.matmul" else op.segments()[-1]
-        expert, slot = torch.zeros_like(picked), picked
-        per_token = 1
+    def products(self, op: Operation, picked: Tensor, sums: list[Tensor] | None = None) -> list[Tensor]:
+        """What the epilogue of a matmul yields, for rows in plan order (of tokens, where it is dense).
+
+        sums  what it is given; None: they are made here
+        """
+        expert, slot, per_token = self._whose(op, picked)
+        place = {"row": picked, "scalar": picked, "token": slot // per_token, "token_scalar": slot // per_token}
+        place |= {"slot": slot, "column": expert, "expert": expert}
+        return self._scalars(op.regions[0], self.sums(op, picked) if sums is None else sums, place)
+
+    def sums(self, op: Operation, picked: Tensor, part: slice = slice(None)) -> list[Tensor]:
+        """What the epilogue of a matmul is given, over a part of the inner dimension."""
+        lhs, *_, weights = op.segments()
+        expert, slot, per_token = self._whose(op, picked)
+        source = slot // per_token if op.attributes.get("gather") else picked
+        rows = self._read(lhs[0])[source][:, part].double()
+        transposed = "transposed" in op.attributes
+        return [self._times(rows, self._read(weight), expert, transposed, part) for weight in weights]
+
+    def _whose(self, op: Operation, picked: Tensor) -> tuple[Tensor, Tensor, int]:
+        """The expert and the slot of each row, and how many slots a token has."""
+        expert, slot, per_token = torch.zeros_like(picked), picked, 1
         if op.name != "moe.matmul":
             offsets, slots = self.exact(self._plan(op)[0]), self.exact(self._plan(op)[1])
             expert = torch.searchsorted(offsets[1:].contiguous(), picked, right=True).clamp(max=len(offsets) - 2)
             slot, per_token = slots[picked], int(op.attributes["slots_per_token"])
-        source = slot // per_token if op.attributes.get("gather") else picked
-        rows = self._read(lhs[0])[source].double()
-        sums = [self._times(rows, self._read(weight), expert, "transposed" in op.attributes) for weight in weights]
-        place = {"row": picked, "scalar": picked, "token": slot // per_token, "token_scalar": slot // per_token}
-        place |= {"slot": slot, "column": expert, "expert": expert}
-        return self._scalars(op.regions[0], sums, place)
+        return expert, slot, per_token
 
     def finished(self, op: Operation, sums: Tensor, tokens: Tensor) -> Tensor:
         """What the finish of a combination makes of sums [tokens, columns]."""
@@ -64,13 +75,13 @@ class Reference:
         (plan,) = {id(one): one for one in found if one.name == "moe.plan"}.values()
         return plan.results[0], plan.results[1]
 
-    def _times(self, rows: Tensor, weight: Tensor, expert: Tensor, transposed: bool) -> Tensor:
+    def _times(self, rows: Tensor, weight: Tensor, expert: Tensor, transposed: bool, part: slice) -> Tensor:
         columns = weight.shape[2 if transposed else 1]
         made = torch.zeros((len(rows), columns), dtype=torch.float64, device=self.device)
         for one in expert.unique().tolist():
             mine = expert == one
-            matrix = weight[one].double()
-            made[mine] = rows[mine] @ (matrix if transposed else matrix.T)
+            matrix = weight[one] if transposed else weight[one].T
+            made[mine] = rows[mine] @ matrix[part].double()
         return made
 
     def _scalars(self, region: Block, sums: list[Tensor], place: Mapping[str, Tensor]) -> list[Tensor]:

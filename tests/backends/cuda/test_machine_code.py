@@ -23,6 +23,7 @@ PRODUCTS = {
     "down": Product(inner=768, columns=2048, experts=128, per_token=8, gather=False, body=WEIGHTED),
     "transposed": Product(inner=2048, columns=768, experts=128, per_token=8, gather=False, transposed=True),
     "f16": Product(inner=1000, columns=104, experts=8, per_token=2, type="f16", products=3),
+    "divided": Product(inner=3072, columns=768, experts=8),
     "codes": Product(inner=2048, columns=768, experts=128, per_token=8, products=2, format="int8", body=SWIGLU),
     "down_codes": Product(
         inner=768, columns=2048, experts=128, per_token=8, gather=False, format="int8", scale="bf16", body=WEIGHTED
@@ -30,7 +31,7 @@ PRODUCTS = {
     "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
     "logits_f16": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="f16", out="f32"),
 }
-WGMMA = ("up", "down", "transposed", "f16")
+WGMMA = ("up", "down", "divided", "transposed", "f16")
 CASES = [("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmaxnreg.inc", "cp.async.cg"))] + [
     pytest.param(name, arch, ("wgmma" if arch == "sm_90a" and name in WGMMA else "mma.sync",), marks=pytest.mark.slow)
     for arch in ARCHITECTURES

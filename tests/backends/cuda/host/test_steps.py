@@ -13,24 +13,37 @@ import torch
 import moec
 from bench.cuda.steps.run import Kernels
 from moec.artifact.container import read
+from moec.backends.cuda.matmul import tiles
+from moec.backends.cuda.matmul.problem import Problem
+from moec.backends.cuda.matmul.tiles import Decode
 from tests.backends.cuda.host.driver import Driver, compiled
 from tests.backends.cuda.host.tensors import CudaTensor, cuda
 
 FILE = """edition 1
-layer Stepped(d = 40, ff = 24) {
+layer Stepped(d = 72, ff = 24) {
   router softmax_top(2) : f32
   experts routed[3] = swiglu(d, ff) : bf16
   tokens dropless
 }
 """
-D = 40
+D = 72
 BIAS = {"random": [0.0, 0.0, 0.0], "empty": [0.0, 0.0, -90.0], "one": [90.0, 0.0, 0.0]}
 """Of the router: `empty` gives the last expert no token, `one` the first one every."""
 
 
+def shared(of: Problem) -> Decode:
+    """Blocks share the inner dimension wherever it has two steps, so that this is checked, too."""
+    few = tiles.few_rows(of)
+    return Decode(few, 1 if of.transposed or of.inner != D or of.segments > 1 else 2)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(FILE, "cuda:sm_90a", tmp_path_factory.mktemp("stepped"), training=True)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tiles, "very_few_rows", shared)
+    made = compiled(FILE, "cuda:sm_90a", tmp_path_factory.mktemp("stepped"), training=True)
+    patch.undo()
+    return made
 
 
 def seen(tensor: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ struct WarpTile {
   static constexpr int stages = stages_, down = down_, across = across_;
   static constexpr bool transposed = transposed_;
   static constexpr int depth = 64, steps_each = (inner + depth - 1) / depth, steps = segments * steps_each;
+  static constexpr int splits = 1, part_steps = steps;
   static constexpr int threads = 32 * down * across;
   static constexpr int lhs_bytes = rows * 128, rhs_bytes = width * products * 128, stage_bytes = lhs_bytes + rhs_bytes;
   static constexpr int high = rows / down / 16, wide = width / across / 8;  // of a warp, in products of 16 by 8
@@ -39,6 +40,13 @@ struct CodedTile : WarpTile<T_, 1, inner_, columns_, products_, rows_, width_, s
   static_assert(inner_ % 16 == 0);
 };
 
+// The same, whose inner dimension is shared out to `splits` blocks (moec/matmul/partial.cuh).
+template <class Tile, int splits_>
+struct DividedTile : Tile {
+  static constexpr int splits = splits_, part_steps = Tile::steps / splits;
+  static_assert(Tile::steps % splits == 0);
+};
+
 // Brings one stage after the other of all parts of this block; each thread its share.
 template <class Tile, class W>
 struct Loader {
@@ -55,13 +63,14 @@ struct Loader {
   int source[each];
 
   MOEC_DEVICE Loader(const W& work, const T* const* lhs, const Weight* rhs)
-      : work(work), lhs(lhs), rhs(rhs), parts(work.parts()), number(block_index()), step(0) {
+      : work(work), lhs(lhs), rhs(rhs), parts(work.parts() * Tile::splits), number(block_index()), step(0) {
     begin();
   }
 
   MOEC_DEVICE void begin() {
     if (number >= parts) return;
-    part = work.part(number);
+    part = work.part(number / Tile::splits);
+    step = number % Tile::splits * Tile::part_steps;
     MOEC_UNROLL
     for (int i = 0; i < each; i++) {
       const int row = (thread_index() >> 3) + i * lines;
@@ -75,8 +84,7 @@ struct Loader {
       copy_lhs(stage);
       if constexpr (Tile::coded) copy_codes<Tile>(stage + Tile::lhs_bytes, rhs, part, step);
       else copy_rhs(stage + Tile::lhs_bytes);
-      if (++step == Tile::steps) {
-        step = 0;
+      if (++step % Tile::part_steps == 0) {
         number += grid_blocks();
         begin();
       }
@@ -172,6 +180,13 @@ MOEC_DEVICE void multiply_stage(const u8* stage, WarpSums<Tile>& sums) {
   }
 }
 
+// What becomes of the sums of a part.
+template <class Tile, class Epilogue>
+MOEC_DEVICE Epilogue epilogue_of(const Epilogue& epilogue, int number) {
+  if constexpr (Tile::splits == 1) return epilogue;
+  else return epilogue.of(number % Tile::splits);
+}
+
 // The whole kernel: Tile::threads threads, stages * stage_bytes + 4 * experts bytes of shared memory.
 template <class Tile, class P, class Epilogue>
 MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&lhs)[Tile::segments], const P& plan,
@@ -184,11 +199,11 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
   Loader<Tile, decltype(work)> loader(work, lhs, rhs);
   for (int i = 0; i < Tile::stages - 1; i++) loader.bring(shared + i * Tile::stage_bytes);
   const int lane = lane_index(), warp = warp_index();
-  const int parts = work.parts();
+  const int parts = work.parts() * Tile::splits;
   int step = 0;
   for (int number = block_index(); number < parts; number += grid_blocks()) {
     WarpSums<Tile> sums = {};
-    for (int k = 0; k < Tile::steps; k++, step++) {
+    for (int k = 0; k < Tile::part_steps; k++, step++) {
       copies_wait<Tile::stages - 2>();
       sync_block();
       loader.bring(shared + (step + Tile::stages - 1) % Tile::stages * Tile::stage_bytes);
@@ -196,7 +211,8 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
       if constexpr (Tile::coded) multiply_codes<Tile>(stage, sums);
       else multiply_stage<Tile>(stage, sums);
     }
-    const Part part = work.part(number);
+    const Part part = work.part(number / Tile::splits);
+    const Epilogue ends = epilogue_of<Tile>(epilogue, number);
     if constexpr (Tile::coded) scale_sums<Tile>(rhs, part, sums);
     MOEC_UNROLL
     for (int i = 0; i < Tile::high; i++) {
@@ -206,7 +222,7 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
         const bool real = row < part.count;
         const int line = part.first + (real ? row : 0);
         emit_row<Tile::columns, Tile::products, Tile::wide>(
-            epilogue, epilogue.row(line, part.expert, work.plan.slot(line)), line, real,
+            ends, ends.row(line, part.expert, work.plan.slot(line)), line, real,
             part.column + warp % Tile::across * (Tile::wide * 8), Tile::columns,
             [&](int p, int block, int odd) { return sums[p][i][block][half * 2 + odd]; });
       }
