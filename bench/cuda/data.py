@@ -21,7 +21,10 @@ def fresh_seed() -> int:
 
 
 def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
-    """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff]."""
+    """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff].
+
+    Where the shape says int8 these three are codes, and `routed.gate.scale` and so on their scales, f32 [E, N].
+    """
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*sizes: int, dtype: torch.dtype = TORCH_DTYPES[shape.dtype]) -> torch.Tensor:
@@ -34,12 +37,31 @@ def weights(shape: Shape, device: torch.device, seed: int, routing: str = "rando
         router.zero_()
     # Column 0 of every token is 1 (`tokens`), so column 0 of the router is a bias.
     router[:, 0] = torch.tensor(_bias(shape, routing), device=device)
-    return {
+    made = {
         "router.logits.weight": router,
         "routed.gate.weight": normal(shape.experts, shape.ff, shape.d),
         "routed.up.weight": normal(shape.experts, shape.ff, shape.d),
         "routed.down.weight": normal(shape.experts, shape.d, shape.ff),
     }
+    return coded(made) if shape.int8 else made
+
+
+def coded(floats: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The same weights with those of the experts as codes and scales."""
+    made = dict(floats)
+    for name in [name for name in floats if name.startswith("routed.")]:
+        wide = floats[name].float()
+        scale = wide.abs().amax(-1) / 127
+        made[name] = (wide / scale.unsqueeze(-1)).round().clamp(-127, 127).to(torch.int8)
+        made[name.removesuffix("weight") + "scale"] = scale
+    return made
+
+
+def expert_matrix(weights: Mapping[str, torch.Tensor], name: str, expert: int) -> torch.Tensor:
+    """float64 [out, in]: what the layer's weight `routed.NAME.weight` of one expert stands for."""
+    wide = weights[f"routed.{name}.weight"][expert].double()
+    scale = weights.get(f"routed.{name}.scale")
+    return wide if scale is None else wide * scale[expert].double().unsqueeze(-1)
 
 
 def _bias(shape: Shape, routing: str) -> list[float]:

@@ -12,7 +12,7 @@ from bench.cuda import data, peers
 from bench.cuda.artifact import Compiled
 from bench.cuda.peers import Peer
 from bench.cuda.reference import compare
-from bench.cuda.shapes import DECODE, SHAPES, Shape
+from bench.cuda.shapes import CODED, DECODE, SHAPES, Shape
 from bench.cuda.table import Measured
 from bench.cuda.timing import median_seconds, median_seconds_cold
 
@@ -44,23 +44,30 @@ def prefill(folder: Path) -> list[Measured]:
         rows.append(_one(shape, x, weights, "moec", lambda: compiled(x), median_seconds))  # noqa: B023
         for name, peer in routes().items():
             rows.append(_peer(shape, x, weights, name, peer, median_seconds))
+        if shape is next(iter(SHAPES.values())):
+            codes = data.coded(weights)
+            of_codes = Compiled(folder, CODED, codes)
+            rows.append(_one(CODED, x, codes, "moec", lambda: of_codes(x), median_seconds))  # noqa: B023
     return rows
 
 
 def decode(folder: Path) -> tuple[list[Measured], list[int]]:
-    """Small batches of the first shape, captured in CUDA graphs; and how many experts each batch chooses."""
+    """Small batches of the first shape, in bf16 and in int8, captured in CUDA graphs; and how many experts each batch
+    chooses."""
     shape = next(iter(SHAPES.values()))
     seed = data.fresh_seed()
     device = torch.device("cuda", torch.cuda.current_device())
     weights = data.weights(shape, device, seed)
-    compiled = Compiled(folder, shape, weights)
+    compiled, of_codes = Compiled(folder, shape, weights), Compiled(folder, CODED, data.coded(weights))
     rows, experts = [], []
     for count in DECODE:
         batches = [data.tokens(shape, count, device, seed + n) for n in range(_BATCHES)]
         chosen = math.ceil(sum(_chosen(shape, weights, x) for x in batches) / _BATCHES)
         calls = [lambda x=x: compiled(x) for x in batches]
         rows.append(Measured(shape, count, "moec", median_seconds_cold(calls)))
-        experts.append(chosen)
+        of_int8 = [lambda x=x: of_codes(x) for x in batches]
+        rows.append(Measured(CODED, count, "moec", median_seconds_cold(of_int8)))
+        experts += [chosen, chosen]
         for name, peer in routes().items():
             if name == "loop over experts":  # it asks the device how many rows there are: no graph can hold it
                 continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.cuda.data import expert_matrix
 from bench.cuda.shapes import Shape
 
 TOLERANCE = 2e-2
@@ -55,9 +56,9 @@ def layer(shape: Shape, weights: Mapping[str, torch.Tensor], x: torch.Tensor) ->
         for expert in chosen[:, slot].unique().tolist():
             of_expert = chosen[:, slot] == expert
             rows = wide[of_expert]
-            gate = rows @ weights["routed.gate.weight"][expert].double().T
-            up = rows @ weights["routed.up.weight"][expert].double().T
-            out = (torch.nn.functional.silu(gate) * up) @ weights["routed.down.weight"][expert].double().T
+            gate = rows @ expert_matrix(weights, "gate", expert).T
+            up = rows @ expert_matrix(weights, "up", expert).T
+            out = (torch.nn.functional.silu(gate) * up) @ expert_matrix(weights, "down", expert).T
             y[of_expert] += out * share[of_expert, slot, None]
     return y, clear
 

@@ -12,6 +12,7 @@ class Shape:
     tokens  of a large batch
     aim     TFLOP/s of the forward pass on an H100 at so many tokens; None: none was set
     trained whether the artifact can train the layer, too
+    int8    whether it is given the experts' weights as codes with a scale for each channel, which it cannot train
     """
 
     name: str
@@ -23,18 +24,25 @@ class Shape:
     aim: float | None = None
     trained: bool = False
     dtype: str = "bf16"
+    int8: bool = False
 
     @property
     def source(self) -> str:
         """The layer as a `.moe` file."""
+        stored = f"int8(per = channel, x = {self.dtype}, prequantized = true)" if self.int8 else self.dtype
         return (
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
             f"  router softmax_top({self.top_k}, renorm = false) : f32\n"
-            f"  experts routed[{self.experts}] = swiglu(d, ff) : {self.dtype}\n"
+            f"  experts routed[{self.experts}] = swiglu(d, ff) : {stored}\n"
             "  tokens dropless\n"
             "}\n"
         )
+
+    @property
+    def large(self) -> bool:
+        """Whether float64 takes long on it."""
+        return self.tokens > 10000
 
     def flops(self, tokens: int) -> int:
         """Of the experts; the router adds less than one percent."""
@@ -42,7 +50,7 @@ class Shape:
 
     def expert_bytes(self, experts: int) -> int:
         """Bytes of the weights of so many experts."""
-        return 2 * 3 * experts * self.d * self.ff
+        return (1 if self.int8 else 2) * 3 * experts * self.d * self.ff
 
 
 SHAPES = {
@@ -55,6 +63,9 @@ SHAPES = {
 }
 """By name; decode is measured on the first."""
 
+CODED = Shape("E128Int8", 128, 2048, 768, 8, 32768, int8=True)
+"""The first with its experts in int8, measured beside it."""
+
 CHECKED = {
     shape.name: shape
     for shape in (
@@ -62,7 +73,9 @@ CHECKED = {
         Shape("Odd", 5, 264, 200, 3, 77, trained=True),
         Shape("Single", 1, 128, 64, 1, 130, trained=True),
         Shape("Half", 8, 264, 128, 2, 2100, trained=True, dtype="f16"),
+        Shape("Codes", 6, 272, 144, 2, 260, int8=True),
         *SHAPES.values(),
+        CODED,
     )
 }
 """What results are checked on."""

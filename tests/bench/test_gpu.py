@@ -47,6 +47,17 @@ def test_peers_agree_with_the_reference(peer: peers.Peer, routing: str) -> None:
     assert reference.compare(TINY, weights, x, peer(TINY, weights, x)).ok, seed
 
 
+def test_codes_and_scales_are_given_to_the_layer(tmp_path: Path) -> None:
+    shape = Shape("Codes", 4, 64, 32, 2, 21, int8=True)
+    (tmp_path / "Codes.moe").write_text(shape.source)
+    weights, x = data.weights(shape, CPU, 5), data.tokens(shape, shape.tokens, CPU, 5)
+    assert weights["routed.up.weight"].dtype == torch.int8
+    layer = moec.load(moec.compile(tmp_path / "Codes.moe"))
+    layer.load_state_dict(dict(weights))
+    assert reference.compare(shape, weights, x, layer(x)).ok
+    assert shape.expert_bytes(3) == 3 * 3 * 64 * 32
+
+
 def test_routing_is_steered() -> None:
     def counts(routing: str) -> torch.Tensor:
         weights, x = data.weights(TINY, CPU, 1, routing), data.tokens(TINY, 200, CPU, 1)

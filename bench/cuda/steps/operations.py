@@ -155,6 +155,12 @@ def _gradient(on: Reference, op: Operation, result: int, picked: Tensor) -> Tens
     return torch.stack(made)
 
 
+def _dequantized(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    """Codes times scales, for the experts that are picked; f32 holds them to 2^-24."""
+    codes, scales = (on.exact(number)[picked].float() for number in op.operands)
+    return (codes.reshape(*scales.shape, -1) * scales.unsqueeze(-1)).reshape(codes.shape)
+
+
 def _reshaped(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
     shape = on.function.values[result].shape or ()
     return on.exact(op.operands[0]).reshape(shape)[picked]
@@ -167,6 +173,7 @@ def _beside(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor
 _RULES: Mapping[str, Callable[[Reference, Operation, int, Tensor], Tensor]] = {
     "moe.count": _count,
     "moe.dense_weight_gradient": _gradient,
+    "moe.dequantize": _dequantized,
     "moe.grouped_matmul": _matmul,
     "moe.map": _program,
     "moe.matmul": _matmul,

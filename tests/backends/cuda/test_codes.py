@@ -15,6 +15,7 @@ from moec.backends.cuda.arch import ARCHITECTURES, Arch
 from moec.backends.cuda.kernel import Kernel, Scope
 from moec.backends.cuda.matmul import emit
 from tests.backends.cuda.products import SWIGLU, Emitted, Product, error, inputs, sums
+from tests.backends.cuda.simulator import Fault
 from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, swiglu, weighted
 
 UP = Product(inner=144, columns=72, experts=5, per_token=2, products=2, format="int8", body=SWIGLU)
@@ -76,6 +77,22 @@ def test_a_channel_of_zeros_and_one_that_is_not_finite() -> None:
     assert (found[:, 3] == 0).all()
     assert found[:, 5].isnan().all()
     assert np.isfinite(found[:, 6:].numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("sums[p][i][j][2 + odd] *= scale;", ""),
+        ("codes[p][j][k], b);", "codes[p][j][k ^ 1], b);"),
+        ("part.column + line;", "part.column + (line ^ 1);"),
+    ],
+)
+def test_faults_are_found(right: str, wrong: str) -> None:
+    product = Product(inner=64, columns=16, experts=2, format="int8")
+    fault = Fault("moec/matmul/codes.cuh", right, wrong)
+    given = inputs(product, 40)
+    faulty = Emitted(product, ARCHITECTURES["sm_80"], lambda op, scope, a: number(FEW, op, scope, a), fault)
+    assert error(faulty.run(given), sums(product, given)[0]) > 0.1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import moec
+from bench.cuda.steps.run import Kernels
 from moec import oracle
 from moec.artifact.container import GRAPH_IR, read
 from moec.dialect import context
@@ -17,7 +18,7 @@ from moec.pipeline import ir_text
 from moec.runtime.module import Layer
 from moec.runtime.placeholder import PackedParameter
 from tests.backends.cuda.host.driver import compiled
-from tests.backends.cuda.host.tensors import cuda
+from tests.backends.cuda.host.tensors import CudaTensor, cuda
 
 FILE = """edition 1
 layer Quantised(d = 80, ff = 48) {{
@@ -145,3 +146,13 @@ def test_codes_and_scales_come_back(given: Path) -> None:
     x = torch.randn(6, 80).bfloat16()
     want = expected(given, weights, x)
     assert float((layer(x).double() - want).norm() / want.norm()) < 2e-2
+
+
+def test_products_are_checked_by_themselves(given: Path) -> None:
+    with cuda(90):
+        layer = moec.load(given).to("cuda:0").reset_parameters(1)
+        kernels = Kernels(given, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
+        findings = kernels.run(torch.randn(33, 80).bfloat16().to("cuda:0"))
+        products = [one for one in findings if "int8_few" in one.kernel]
+        assert len(products) == 2
+        assert [one for one in products if one.wrong] == []
