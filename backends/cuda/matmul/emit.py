@@ -31,7 +31,8 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
     if "f32" in (of.type, of.lhs_type):
         return _in_f32(of, scope, rows, rows_type)
     if of.type != of.lhs_type or of.type not in ("bf16", "f16"):
-        raise unsupported("cuda", of.op, f"rows of {of.lhs_type} and weights of {of.type}")
+        why = f"rows of {of.lhs_type} and weights of {of.type}"
+        raise unsupported("cuda", of.op, why, "give both one dtype, or these weights f32")
     if of.inner % 8 or (of.transposed and of.columns % 8):
         raise unsupported(
             "cuda", of.op, f"rows of {of.columns if of.inner % 8 == 0 else of.inner} elements: no multiple of 16 bytes"

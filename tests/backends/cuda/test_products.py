@@ -107,6 +107,11 @@ def test_calls_of_every_size_find_a_kernel() -> None:
         assert error(emitted(product, "sm_90a", None).run(given), sums(product, given)[0]) < TOLERANCE["f32"]
 
 
+def test_rows_and_weights_of_different_16_bits_are_refused() -> None:
+    with pytest.raises(Unsupported, match="rows of f16 and weights of bf16"):
+        emitted(replace(UP, lhs_type="f16"), "sm_80", None)
+
+
 def test_rows_that_are_not_whole_units_of_16_bytes_are_refused() -> None:
     with pytest.raises(Unsupported, match="rows of 33 elements: no multiple of 16 bytes"):
         emitted(replace(UP, inner=33), "sm_80", None)

@@ -104,6 +104,22 @@ def test_one_expert_gets_all(case: Case) -> None:
     case.check(x)
 
 
+def test_what_overflows_stays_with_its_token(case: Case) -> None:
+    if case.layer.manifest.inputs[0].dtype != "f16":
+        pytest.skip("only f16 ends at 65504")
+    x = tokens(case.layer, 60)
+    y = case.layer(x.to("cuda:0")).cpu()
+    x[7] = 60000.0 * x[7].sign()
+    x[9, 2] = float("nan")
+    x[50] = 2**-24
+    found = case.layer(x.to("cuda:0")).cpu()
+    rest = [n for n in range(60) if n not in (7, 9, 50)]
+    assert not found[7].isfinite().all()
+    assert found[9].isnan().all()
+    assert found[50].isfinite().all()
+    assert torch.equal(found[rest], y[rest])
+
+
 def test_stacked_weights_lie_behind_each_other(case: Case) -> None:
     stacks = case.layer.manifest.cuda.stacks
     named = dict(case.layer.named_parameters())
