@@ -7,6 +7,8 @@ fused Triton layer, with the device's measured ceilings.
 A GPU machine without a compiler runs artifacts from another: `python bench/gpu.py --compile-only --artifacts FOLDER`
 there, FOLDER carried here, `python bench/gpu.py --artifacts FOLDER` here.  That needs this folder, torch and moec's
 runtime.
+
+`python bench/gpu.py --search` times tiles instead, and writes the fastest where the compiler looks for them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
 
 from bench.cuda import artifact, ceilings, checks, measure, sanitizer, table  # noqa: E402
-from bench.cuda.shapes import CHECKED  # noqa: E402
+from bench.cuda.shapes import CHECKED, SHAPES  # noqa: E402
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,13 +34,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--check-only", action="store_true", help="measure nothing")
     parser.add_argument("--small", action="store_true", help="check small layers only")
     parser.add_argument("--no-sanitizer", action="store_true")
+    parser.add_argument("--search", action="store_true", help="look for the fastest tiles, write them down and end")
     return parser.parse_args()
 
 
 def main() -> int:
     options = parse_arguments()
     missing = [shape for shape in CHECKED.values() if not (options.artifacts / f"{shape.name}.so").exists()]
-    if missing or options.compile_only:
+    if (missing and not options.search) or options.compile_only:
         artifact.compile_all(CHECKED.values() if options.compile_only else missing, options.artifacts)
     if options.compile_only:
         return 0
@@ -47,6 +50,8 @@ def main() -> int:
         return 2
     major, minor = torch.cuda.get_device_capability()
     print(f"# {torch.cuda.get_device_name()}, compute capability {major}.{minor}, torch {torch.__version__}\n")
+    if options.search:
+        return _search()
     wrong = checks.check_all(options.artifacts, options.small)
     if not options.no_sanitizer:
         program = sanitizer.find()
@@ -58,6 +63,16 @@ def main() -> int:
     if not options.check_only:
         _measure(options.artifacts)
     return 1 if wrong else 0
+
+
+def _search() -> int:
+    from bench.cuda import search  # it needs the compiler, which machines with artifacts alone lack
+    from moec.backends.cuda.matmul import measured
+
+    entries = search.search(SHAPES.values(), search.here(), torch.cuda.get_device_name(), search.on_gpu)
+    measured.write(measured.FILE, entries)
+    print(f"wrote {measured.FILE}: check again before it is kept")
+    return 0
 
 
 def _measure(folder: Path) -> None:

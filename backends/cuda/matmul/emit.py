@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Buffer, Kernel, Scope
-from moec.backends.cuda.matmul import divided, lanes, router, tiles, warpgroups, warps
+from moec.backends.cuda.matmul import divided, lanes, measured, router, tiles, warpgroups, warps
 from moec.backends.cuda.matmul.problem import Problem, problem
 from moec.backends.cuda.matmul.tile import WarpgroupTile, WarpTile
 
@@ -39,26 +41,35 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
         )
     few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
-    found = _decoding(of, few, scope, rows, rows_type, limit)
+    found = _decoding(of, few, scope, arch, rows, rows_type, limit)
     least = found[-1].tokens[1] or 0 if found else 0
     if least < limit:
         found.append(warps.kernel(of, few, 2, scope, "product_few", rows, rows_type, (least, limit)))
     if isinstance(many, WarpgroupTile):
-        return (*found, warpgroups.kernel(of, many, scope, "product", rows, rows_type, (limit, None)))
-    return (*found, warps.kernel(of, many, 1, scope, "product", rows, rows_type, (limit, None)))
+        last = warpgroups.kernel(of, many, scope, "product", rows, rows_type, (limit, None))
+    else:
+        last = warps.kernel(of, many, 1, scope, "product", rows, rows_type, (limit, None))
+    return (*found, _noted(last, of, arch, measured.MANY))
 
 
 def _decoding(
-    of: Problem, few: WarpTile, scope: Scope, rows: Buffer | None, rows_type: str, limit: int
+    of: Problem, few: WarpTile, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str, limit: int
 ) -> list[Kernel]:
     """The kernels for the fewest tokens; none where those for few do as well."""
-    how = tiles.very_few_rows(of)
+    how = tiles.very_few_rows(of, arch)
     tokens = (0, min(tiles.DECODE + 1, limit))
+    made: tuple[Kernel, ...] = ()
     if how.splits > 1:
-        return [*divided.kernels(of, how, scope, rows, rows_type, tokens)]
-    if how.tile != few:
-        return [warps.kernel(of, how.tile, 2, scope, "product_decode", rows, rows_type, tokens)]
-    return []
+        made = divided.kernels(of, how, scope, rows, rows_type, tokens)
+    elif how.tile != few:
+        made = (warps.kernel(of, how.tile, 2, scope, "product_decode", rows, rows_type, tokens),)
+    return [_noted(one, of, arch, measured.DECODE) for one in made]
+
+
+def _noted(kernel: Kernel, of: Problem, arch: Arch, regime: str) -> Kernel:
+    """The kernel with a word, in its source, on where its tile comes from."""
+    origin = measured.origin(of, arch.name, regime)
+    return replace(kernel, source=f"// {kernel.name}: {origin}\n{kernel.source}")
 
 
 def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:

@@ -1,14 +1,15 @@
-"""Which tiles a product is cut into, by what `cost` predicts."""
+"""Which tiles a product is cut into: by what was measured of it, else by what `cost` predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
-from moec.backends.cuda.matmul import cost
+from moec.backends.cuda.matmul import cost, measured
+from moec.backends.cuda.matmul.measured import Measured
 from moec.backends.cuda.matmul.problem import Problem
 from moec.backends.cuda.matmul.tile import WarpgroupTile, WarpTile
 
@@ -34,6 +35,7 @@ _LEAST_STEPS = 4
 _DECODE_STAGES = 16
 
 AnyTile = TypeVar("AnyTile", WarpgroupTile, WarpTile)
+Tile = TypeVar("Tile")
 
 
 def few_rows(of: Problem) -> WarpTile:
@@ -54,25 +56,33 @@ class Decode:
     splits: int
 
 
-def very_few_rows(of: Problem) -> Decode:
+def very_few_rows(of: Problem, arch: Arch) -> Decode:
     """For calls of at most `DECODE` tokens: as `few_rows`, but where that keeps too few bytes on their way.
 
     A token has `per_token` experts, so that there are at least as many tiles times their blocks of columns, whatever
     else is chosen.  Where these leave multiprocessors without work, tiles are narrower, or several blocks share one.
     """
+    candidates = decode_candidates(of)
+    entry = measured.found(of, arch.name, measured.DECODE)
+    if entry is not None:
+        return _named(entry, candidates, lambda one: (one.tile.width, one.splits))
+    best = min(candidates, key=lambda one: decode_seconds(of, one))
+    simple = decode_seconds(of, candidates[0])
+    return best if decode_seconds(of, best) < _NOTABLE * simple else candidates[0]
+
+
+def decode_candidates(of: Problem) -> list[Decode]:
+    """How such a product may be cut; the first is that of `few_rows`."""
     few = few_rows(of)
     if of.transposed or of.segments > 1 or few.coded:
-        return Decode(few, 1)
+        return [Decode(few, 1)]
     steps = -(-of.inner // few.depth)
-    candidates = [
+    return [
         Decode(tile, splits)
         for tile in (few, *_narrower(of, few))
         for splits in range(1, 17)
         if steps % splits == 0 and (splits == 1 or steps // splits >= _LEAST_STEPS)
     ]
-    best = min(candidates, key=lambda one: decode_seconds(of, one))
-    simple = decode_seconds(of, candidates[0])
-    return best if decode_seconds(of, best) < _NOTABLE * simple else candidates[0]
 
 
 def decode_seconds(of: Problem, how: Decode) -> float:
@@ -103,18 +113,24 @@ def _narrower(of: Problem, few: WarpTile) -> list[WarpTile]:
 
 def many_rows(of: Problem, arch: Arch) -> WarpgroupTile | WarpTile:
     """For many rows an expert: 128 rows by up to 256 columns of all weights together."""
-    if arch.wgmma:
-        unit = 64 if of.transposed else 8
-        widths = [width for width in range(unit, 257, unit) if width * of.products <= 256]
-        return _fastest(of, arch, [WarpgroupTile(of.products, width, _LEAST_STAGES) for width in widths])
-    return many_rows_by_warps(of, arch)
+    return _fastest(of, arch, _of_warpgroups(of)) if arch.wgmma else many_rows_by_warps(of, arch)
 
 
 def many_rows_by_warps(of: Problem, arch: Arch) -> WarpTile:
     """The same for `mma.sync`: where there is no wgmma, and for codes, which are no operands of it."""
+    return _fastest(of, arch, _of_warps(of))
+
+
+def _of_warpgroups(of: Problem) -> list[WarpgroupTile]:
+    unit = 64 if of.transposed else 8
+    widths = [width for width in range(unit, 257, unit) if width * of.products <= 256]
+    return [WarpgroupTile(of.products, width, _LEAST_STAGES) for width in widths]
+
+
+def _of_warps(of: Problem) -> list[WarpTile]:
     widths = [width for width in (32, 64, 128, 256) if width * of.products <= 256 and (width > 32 or not of.transposed)]
     coded = of.codes is not None
-    return _fastest(of, arch, [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, coded) for width in widths])
+    return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, coded) for width in widths]
 
 
 def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: WarpgroupTile | WarpTile) -> int:
@@ -129,17 +145,48 @@ def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: Warpgr
     return 128 * of.experts // of.per_token
 
 
+def many_candidates(of: Problem, arch: Arch) -> list[WarpgroupTile | WarpTile]:
+    """Tiles for many rows, with as many stages as fit; those that are predicted to be the fastest come first."""
+    found: list[WarpgroupTile | WarpTile] = []
+    if arch.wgmma and of.codes is None:
+        found += _fitting(of, arch, _of_warpgroups(of))
+    else:
+        found += _fitting(of, arch, _of_warps(of))
+    return sorted(found, key=lambda tile: _typical_seconds(of, arch, tile))
+
+
 def _fastest(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> AnyTile:
-    """The tile with the least predicted time over all typical numbers of rows, with as many stages as fit."""
-    device = cost.DEVICES[arch.name]
+    """The tile that was measured, or that with the least predicted time over all typical numbers of rows."""
+    fitting = _fitting(of, arch, tiles)
+    entry = measured.found(of, arch.name, measured.MANY)
+    if entry is not None:
+        return _named(entry, fitting, lambda tile: (tile.width, 1))
+    times = [_typical_seconds(of, arch, tile) for tile in fitting]
+    # A wider tile asks the cache for less: of tiles that are about as fast, the widest.
+    return [tile for tile, time in zip(fitting, times, strict=True) if _NOTABLE * time <= min(times)][-1]
+
+
+def _fitting(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> list[AnyTile]:
+    """Those that a block has room for, with as many stages as fit.  Raises Unsupported where there is none."""
     room = arch.shared_bytes - 4 * of.counters
-    fitting = [tile for tile in tiles if _stages(tile, room) >= _LEAST_STAGES]
+    found = [replace(tile, stages=min(_MOST_STAGES, _stages(tile, room))) for tile in tiles]
+    fitting = [tile for tile in found if tile.stages >= _LEAST_STAGES]
     if not fitting:
         raise unsupported("cuda", of.op, f"{of.products} weights at once of {of.experts} experts")
-    times = [sum(cost.seconds(of, tile, device, rows) / rows for rows in _TYPICAL_ROWS) for tile in fitting]
-    # A wider tile asks the cache for less: of tiles that are about as fast, the widest.
-    best = [tile for tile, time in zip(fitting, times, strict=True) if _NOTABLE * time <= min(times)][-1]
-    return replace(best, stages=min(_MOST_STAGES, _stages(best, room)))
+    return fitting
+
+
+def _typical_seconds(of: Problem, arch: Arch, tile: WarpgroupTile | WarpTile) -> float:
+    device = cost.DEVICES[arch.name]
+    return sum(cost.seconds(of, tile, device, rows) / rows for rows in _TYPICAL_ROWS)
+
+
+def _named(entry: Measured, candidates: Sequence[Tile], name: Callable[[Tile], tuple[int, int]]) -> Tile:
+    """The candidate that a file's entry names.  Raises DiagnosticError (E0713) where it is none."""
+    for one in candidates:
+        if name(one) == (entry.width, entry.splits):
+            return one
+    raise measured.misfit(entry)
 
 
 def _stages(tile: WarpgroupTile | WarpTile, room: int) -> int:

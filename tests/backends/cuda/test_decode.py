@@ -24,6 +24,7 @@ WEIGHTED = """%e = "moe.element"(%w) {kind = "slot"} : (tensor<?x2xf32>) -> f32
       %u = arith.mulf %a0, %e : f32
       %b0 = "moe.element"(%b) {kind = "column"} : (tensor<3x33xf32>) -> f32
       %v = arith.addf %u, %b0 : f32"""
+SM_80 = ARCHITECTURES["sm_80"]
 GATED = Product(inner=376, columns=40, experts=3, per_token=2, products=2, body=SWIGLU)
 DOWN = Product(inner=384, columns=33, experts=3, per_token=2, gather=False, body=WEIGHTED, out="f32")
 DENSE = Product(inner=384, columns=72, experts=None, type="f16")
@@ -70,7 +71,7 @@ def test_blocks_that_share_an_inner_dimension(product: Product) -> None:
 
 
 def test_a_product_that_is_shared_out_is_used_for_few_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "very_few_rows", lambda of: Decode(tiles.few_rows(of), 2))
+    monkeypatch.setattr(tiles, "very_few_rows", lambda of, arch: Decode(tiles.few_rows(of), 2))
     made = Emitted(replace(GATED, inner=512), ARCHITECTURES["sm_90a"], emit.matmul)
     ranges = {one.name.removeprefix("t_"): one.tokens for one in made.kernels}
     limit = ranges["product"][0]
@@ -102,7 +103,7 @@ def test_known_layers_keep_enough_on_their_way_with_whole_tiles(name: str) -> No
     experts, per_token, d, ff = SHAPES[name]
     for inner, columns, products in ((d, ff, 2), (ff, d, 1)):
         of = problem(Product(inner, columns, experts, per_token, products=products))
-        how = tiles.very_few_rows(of)
+        how = tiles.very_few_rows(of, SM_80)
         assert how == Decode(tiles.few_rows(of), 1)
         assert tiles.in_flight(of, how) == 1.0
 
@@ -111,11 +112,13 @@ def test_products_with_few_tiles_are_cut_smaller() -> None:
     shared = problem(Product(inner=5632, columns=2048, experts=None))
     switch = problem(Product(inner=3072, columns=768, experts=8))
     narrow = problem(Product(inner=1536, columns=256, experts=128, per_token=8, products=2))
-    assert tiles.very_few_rows(shared).splits == 4
-    assert tiles.very_few_rows(switch).splits == 8
-    assert tiles.very_few_rows(narrow) == Decode(replace(tiles.few_rows(narrow), width=16, stages=13, across=2), 1)
+    assert tiles.very_few_rows(shared, SM_80).splits == 4
+    assert tiles.very_few_rows(switch, SM_80).splits == 8
+    assert tiles.very_few_rows(narrow, SM_80) == Decode(
+        replace(tiles.few_rows(narrow), width=16, stages=13, across=2), 1
+    )
     for of in (shared, switch, narrow):
-        assert tiles.in_flight(of, tiles.very_few_rows(of)) > 0.85
+        assert tiles.in_flight(of, tiles.very_few_rows(of, SM_80)) > 0.85
         assert tiles.in_flight(of, Decode(tiles.few_rows(of), 1)) < 0.7
 
 
@@ -128,7 +131,7 @@ def test_products_with_few_tiles_are_cut_smaller() -> None:
 )
 def test_every_step_has_a_block(inner: int, columns: int, experts: int, products: int) -> None:
     of = problem(Product(inner, columns, experts, products=products))
-    how = tiles.very_few_rows(of)
+    how = tiles.very_few_rows(of, SM_80)
     assert -(-inner // 64) % how.splits == 0
     assert how.tile.shared_bytes(of.counters) <= 80 * 1024
     assert tiles.decode_seconds(of, how) <= tiles.decode_seconds(of, Decode(tiles.few_rows(of), 1))

@@ -36,6 +36,7 @@ MOEC_KERNEL(128, 2) t_product_few(const moec::bf16* lhs0, const int* offsets, co
   moec::multiply_by_warps<Tile>(shared, lhs, moec::Plan<4, 3, false>{offsets, slots, tokens}, rhs, t_product_few_epilogue{p0, p1, out0});
 }
 
+// t_product: tile chosen by the cost model
 MOEC_DEVICE void t_product_value(float a0, float e0, float e1, float (&out)[1]) {
   const float v0 = a0 + e1;
   const float v1 = v0 * e0;

@@ -36,6 +36,7 @@ MOEC_KERNEL(128, 2) t_product_few(const moec::bf16* lhs0, const int* offsets, co
   moec::multiply_by_warps<Tile>(shared, lhs, moec::Plan<5, 2, true>{offsets, slots, tokens}, rhs, t_product_few_epilogue{out0});
 }
 
+// t_product: tile chosen by the cost model
 #if defined(__CUDACC__) && !defined(MOEC_WGMMA_BF16_48_00)
 #define MOEC_WGMMA_BF16_48_00
 template <>

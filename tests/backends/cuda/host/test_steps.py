@@ -13,6 +13,7 @@ import torch
 import moec
 from bench.cuda.steps.run import Kernels
 from moec.artifact.container import read
+from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.matmul import tiles
 from moec.backends.cuda.matmul.problem import Problem
 from moec.backends.cuda.matmul.tiles import Decode
@@ -31,7 +32,7 @@ BIAS = {"random": [0.0, 0.0, 0.0], "empty": [0.0, 0.0, -90.0], "one": [90.0, 0.0
 """Of the router: `empty` gives the last expert no token, `one` the first one every."""
 
 
-def shared(of: Problem) -> Decode:
+def shared(of: Problem, arch: Arch) -> Decode:
     """Blocks share the inner dimension wherever it has two steps, so that this is checked, too."""
     few = tiles.few_rows(of)
     return Decode(few, 1 if of.transposed or of.inner != D or of.segments > 1 else 2)

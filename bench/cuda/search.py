@@ -1,0 +1,104 @@
+"""Searching for the fastest tiles: candidates are compiled into layers, and the layers are timed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import moec
+from bench.cuda import data
+from bench.cuda.artifact import Compiled
+from bench.cuda.shapes import Shape
+from bench.cuda.timing import median_seconds, median_seconds_cold
+from moec.backends.cpu.layer import prepare
+from moec.backends.cuda.arch import ARCHITECTURES, Arch
+from moec.backends.cuda.matmul import measured, tiles
+from moec.backends.cuda.matmul.measured import Measured, Sizes
+from moec.backends.cuda.matmul.problem import Problem, problem
+from moec.pipeline import Compilation
+
+Seconds = Callable[[Shape, str, Sequence[Measured]], float]
+"""How long a layer takes in a regime with the tiles of these entries."""
+
+_MOST = 8
+"""Candidates of a product, the first by prediction."""
+_DECODED = (1, 4, 16)
+_PRODUCTS = ("moe.grouped_matmul", "moe.grouped_matmul_combine")
+
+
+def search(shapes: Iterable[Shape], arch: Arch, device: str, seconds: Seconds) -> list[Measured]:
+    """The fastest tile of every product of the layers in every regime, one product after the other."""
+    kept: list[Measured] = []
+    for shape in shapes:
+        candidates = _candidates(shape, arch, device)
+        for of_product in candidates:
+            if any((one.regime, one.sizes) == (of_product[0].regime, of_product[0].sizes) for one in kept):
+                continue
+            times = [seconds(shape, one.regime, [*kept, one]) for one in of_product]
+            best = of_product[times.index(min(times))]
+            was, now = times[0] * 1e6, min(times) * 1e6
+            cut = f"{best.width} columns, {best.splits} blocks a tile"
+            sizes = f"[{best.sizes.columns}, {best.sizes.inner}]"
+            print(f"{shape.name} {best.regime} {sizes}: {cut}, {now:.1f} µs, by the model {was:.1f}", flush=True)
+            kept.append(best)
+    return kept
+
+
+def _candidates(shape: Shape, arch: Arch, device: str) -> list[list[Measured]]:
+    """For each product and regime, the model's choice first."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{shape.name}.moe"
+        path.write_text(shape.source)
+        module = Compilation(path, target=f"cuda:{arch.name}").kernels
+        with module.context:
+            _copy, (layer, *_) = prepare(module)  # its values end with it
+            problems = [problem(op.operation) for op in layer.operations if op.operation.name in _PRODUCTS]
+            return [found for of in problems for found in _of_product(of, arch, device) if len(found) > 1]
+
+
+def _of_product(of: Problem, arch: Arch, device: str) -> list[list[Measured]]:
+    def named(regime: str, cuts: Iterable[tuple[int, int]]) -> list[Measured]:
+        sizes = Sizes.of(of, arch.name)
+        return [Measured(device, regime, sizes, *cut) for cut in list(dict.fromkeys(cuts))[:_MOST]]
+
+    chosen = tiles.many_rows(of, arch) if of.codes is None else tiles.many_rows_by_warps(of, arch)
+    many = [(tile.width, 1) for tile in (chosen, *tiles.many_candidates(of, arch))]
+    decode = [
+        tiles.very_few_rows(of, arch),
+        *sorted(tiles.decode_candidates(of), key=lambda one: tiles.decode_seconds(of, one)),
+    ]
+    return [named(measured.MANY, many), named(measured.DECODE, ((one.tile.width, one.splits) for one in decode))]
+
+
+def on_gpu(shape: Shape, regime: str, entries: Sequence[Measured]) -> float:
+    """Seconds of a call, or of one for each of a few numbers of tokens, on this machine's GPU."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measured.write(folder / "tiles.toml", entries)
+        (folder / f"{shape.name}.moe").write_text(shape.source)
+        with measured.used(folder / "tiles.toml"):
+            target = f"cuda:{here().name}"
+            moec.compile(folder / f"{shape.name}.moe", folder / f"{shape.name}.so", target=target)
+        device = torch.device("cuda", torch.cuda.current_device())
+        weights = data.weights(shape, device, 1)
+        compiled = Compiled(folder, replace(shape, trained=False), weights)
+        if regime == measured.MANY:
+            x = data.tokens(shape, shape.tokens, device, 1)
+            return median_seconds(lambda: compiled(x))
+        return sum(
+            median_seconds_cold([lambda x=x: compiled(x) for x in (data.tokens(shape, count, device, 1),)])  # type: ignore[misc]
+            for count in _DECODED
+        )
+
+
+def here() -> Arch:
+    """The architecture of this machine's GPU.  Raises RuntimeError where there is no code for it."""
+    capability = 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
+    for arch in ARCHITECTURES.values():
+        if capability == arch.capability or (not arch.exact and arch.capability < capability < arch.capability + 10):
+            return arch
+    raise RuntimeError(f"there is no code for devices of compute capability {capability / 10}")
