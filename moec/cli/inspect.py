@@ -164,16 +164,21 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         ("bits do not depend on the number of threads", _yes(promises.thread_invariant)),
         ("tokens do not influence each other", _yes(promises.isolated)),
         ("sums are kept in", promises.accumulation),
-        *(_on_cuda(manifest.cuda) if manifest.cuda is not None else ()),
+        *(_on_cuda(manifest.cuda, manifest.quantised) if manifest.cuda is not None else ()),
     )
 
 
-def _on_cuda(promises: Cuda) -> list[tuple[str, str]]:
+def _on_cuda(promises: Cuda, quantised: Quantised | None) -> list[tuple[str, str]]:
     """What is promised of calls on CUDA devices, where it may be less."""
-    return [
+    promised = [
         ("same call on the same CUDA device, same bits", _yes(promises.deterministic)),
         ("bits on CUDA devices do not depend on the batch size", _yes(promises.batch_invariant)),
     ]
+    if quantised is not None:
+        slower = any(one.name == "sm_90a" for one in promises.architectures)
+        how = "mma.sync" + (", on sm_90a too: many rows are slower there than with wgmma, in bf16" if slower else "")
+        promised.append(("quantised experts on CUDA devices multiply by", how))
+    return promised
 
 
 def _specialisation(made_for: Specialisation, base: str | None) -> list[tuple[str, str]]:

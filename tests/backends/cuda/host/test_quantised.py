@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import moec
 from bench.cuda.steps.run import Kernels
 from moec import oracle
 from moec.artifact.container import GRAPH_IR, read
+from moec.cli.app import app
 from moec.dialect import context
 from moec.errors import DtypeError, ShapeError, WeightsError
 from moec.pipeline import ir_text
@@ -156,3 +158,9 @@ def test_products_are_checked_by_themselves(given: Path) -> None:
         products = [one for one in findings if "int8_few" in one.kernel]
         assert len(products) == 2
         assert [one for one in products if one.wrong] == []
+
+
+def test_inspect_says_which_products_there_are(path: Path) -> None:
+    shown = " ".join(CliRunner().invoke(app, ["inspect", str(path)], env={"COLUMNS": "200"}).output.split())
+    assert "quantised experts on CUDA devices multiply by" in shown
+    assert "mma.sync, on sm_90a too" in shown
