@@ -19,7 +19,10 @@ MIB = 2**20
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--window", type=float, default=5.0, help="seconds of a window")
+    parser.add_argument(
+        "--service", action="store_true", help="compile what the policy finds worth it, as for users, not all the time"
+    )
+    parser.add_argument("--window", type=float, help="seconds of a window; 5 by default, 45 in service")
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1, help="of each call")
     parser.add_argument("--strike", type=float, default=6.0, help="mean seconds between two strikes at the compiler")
@@ -30,15 +33,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def show(report: Report) -> None:
-    on, off, ratios = report.latencies("on"), report.latencies("off"), report.ratios()
+    on, off, ratios, noise = report.latencies("on"), report.latencies("off"), report.ratios(), report.noise()
+    counts = {state: report.counts(state) for state in ("on", "off")}
     for tokens, ratio in ratios.items():
-        for quantile, with_it, without, share in zip(QUANTILES, on[tokens], off[tokens], ratio, strict=True):
+        print(f"T = {tokens}, {counts['on'][tokens]} calls with recompilation, {counts['off'][tokens]} without:")
+        for i, (quantile, with_it, without, share) in enumerate(
+            zip(QUANTILES, on[tokens], off[tokens], ratio, strict=True)
+        ):
             verdict = "met" if share <= LARGEST_RATIO else "missed"
-            count = min(len(report.seconds[state][tokens]) for state in ("on", "off"))
-            print(
-                f"T = {tokens}, p{100 * quantile:g}: {with_it:.3f} ms with, {without:.3f} ms without: {share:.2f} "
-                f"({verdict}; {count} calls)"
-            )
+            noisy = f"; two halves of those without differ by {noise[tokens][i]:.2f}" if tokens in noise else ""
+            print(f"  p{100 * quantile:g}: {with_it:.3f} / {without:.3f} ms: {share:.2f} ({verdict}{noisy})")
     print(f"calls {dict(report.calls)}, faults {len(report.faults)}, most variants {report.variants}")
     print(f"events {dict(report.events)}, strikes {dict(report.strikes)}")
     resident = [one.resident // MIB for one in report.footprints]
@@ -52,10 +56,18 @@ def main() -> None:
     logging.getLogger("moec.adapt").setLevel(logging.ERROR)  # what is killed here is reported in the end
     with tempfile.TemporaryDirectory(prefix="moec-soak-") as folder:
         soak = Soak(
-            Path(folder), Sizes(), options.callers, options.threads, options.strike, options.pause, options.seed
+            Path(folder),
+            Sizes(),
+            options.callers,
+            options.threads,
+            options.strike,
+            options.pause,
+            options.seed,
+            service=options.service,
         )
+        window = options.window or (45.0 if options.service else 5.0)
         try:
-            report = soak.run(max(1, round(options.minutes * 60 / (2 * options.window))), options.window)
+            report = soak.run(max(1, round(options.minutes * 60 / (2 * window))), window)
         finally:
             soak.close()
     show(report)
@@ -64,6 +76,8 @@ def main() -> None:
         "options": {name: str(value) for name, value in vars(options).items()},
         "latencies": {state: report.latencies(state) for state in ("on", "off")},
         "ratios": report.ratios(),
+        "noise": report.noise(),
+        "counts": {state: report.counts(state) for state in ("on", "off")},
         "calls": report.calls,
         "events": report.events,
         "strikes": report.strikes,

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 QUANTILES = (0.5, 0.99, 0.999)
-States = dict[str, dict[int, list[float]]]
-"""Seconds of calls, by "on" or "off", and by tokens of the call."""
+Seconds = dict[int, list[float]]
+"""Of calls, by their tokens."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Report:
 
     events      the adaptations' records by kind, decisions by what was decided
     strikes     at the compiler, by signal
-    seconds     of each call, by whether the layer recompiled
+    seconds     of each call, by whether the layer recompiled and by whether its round of phases was an even one
     calls       how many there were
     footprints  behind each window with recompilation
     variants    the most that ran at a time beside the one that was compiled ahead
@@ -53,16 +53,36 @@ class Report:
     faults: list[str] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
     strikes: Counter[str] = field(default_factory=Counter)
-    seconds: States = field(default_factory=lambda: {"on": {}, "off": {}})
+    seconds: dict[str, tuple[Seconds, Seconds]] = field(default_factory=lambda: {"on": ({}, {}), "off": ({}, {})})
     calls: Counter[str] = field(default_factory=Counter)
     footprints: list[Footprint] = field(default_factory=list)
     variants: int = 0
 
+    def add(self, state: str, odd: int, seconds: Mapping[int, Sequence[float]]) -> None:
+        """The seconds of a window's calls."""
+        for tokens, found in seconds.items():
+            self.seconds[state][odd].setdefault(tokens, []).extend(found)
+
+    def counts(self, state: str) -> Mapping[int, int]:
+        """Calls whose time was taken, by their tokens."""
+        even, odd = self.seconds[state]
+        return {tokens: len(even.get(tokens, ())) + len(odd.get(tokens, ())) for tokens in sorted(even | odd)}
+
     def latencies(self, state: str) -> Mapping[int, Sequence[float]]:
         """Milliseconds at QUANTILES, by tokens of the call."""
+        even, odd = self.seconds[state]
+        return {tokens: _milliseconds([*even.get(tokens, ()), *odd.get(tokens, ())]) for tokens in sorted(even | odd)}
+
+    def noise(self) -> Mapping[int, Sequence[float]]:
+        """The larger of two latencies without recompilation over the smaller, at QUANTILES, by tokens of the call:
+        those of even and of odd rounds of phases, which differ by nothing."""
+        even, odd = self.seconds["off"]
         return {
-            tokens: [1e3 * float(q) for q in np.quantile(seconds, QUANTILES)]
-            for tokens, seconds in sorted(self.seconds[state].items())
+            tokens: [
+                max(a, b) / min(a, b)
+                for a, b in zip(_milliseconds(even[tokens]), _milliseconds(odd[tokens]), strict=True)
+            ]
+            for tokens in sorted(even.keys() & odd.keys())
         }
 
     def ratios(self) -> Mapping[int, Sequence[float]]:
@@ -80,3 +100,8 @@ class Report:
                 for name in ("resident", "libraries", "threads", "files")
             )
         )
+
+
+def _milliseconds(seconds: Sequence[float]) -> list[float]:
+    """At QUANTILES."""
+    return [1e3 * float(q) for q in np.quantile(seconds, QUANTILES)]

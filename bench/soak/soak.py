@@ -1,8 +1,10 @@
 """The soak: windows with recompilation and without take turns, on the same traffic, while the compiler is struck.
 
-The layer recompiles without need: whatever range of tokens calls lie in is proposed, whether it gains or not, nothing
-is kept on disk, and each window begins with the layer as it was compiled ahead.  So there is a swap, a rollback or a
-failure all the time, which is what is to be shown to do no harm.
+Forced, the layer recompiles without need: whatever range of tokens calls lie in is proposed, whether it gains or not.
+So there is a swap, a rollback or a failure all the time, which is what is to be shown to do no harm.  In service it
+does what it does for users: what the policy proposes is compiled if it saves more than it costs, at its own pace.
+
+Nothing is kept on disk, and each window begins with the layer as it was compiled ahead.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.adaptation import Adaptation
 from moec.runtime.adapt.candidates import Candidates
 from moec.runtime.adapt.contracts import Compiled, Proposal
+from moec.runtime.adapt.guards import FIRST_PAUSE
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.adapt.statistics import Snapshot
 from moec.runtime.adapt.supply import Supply
@@ -42,7 +45,7 @@ layout Eager for Soaked {{
 }}
 """
 PAUSE = 0.2
-"""Seconds between two considerations by default, where a layer that is to serve takes 5 and more."""
+"""Seconds between two considerations by default where it is forced."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,16 @@ class Soak:
         strike: float = 6.0,
         pause: float = PAUSE,
         seed: int = 0,
+        *,
+        service: bool = False,
     ) -> None:
         """folder: for files; threads: of each call; strike, pause: seconds between two strikes at the compiler, on
-        average, and between two considerations"""
+        average, and between two considerations; service: not forced, whatever `pause` is"""
         source = folder / "soak.moe"
         source.write_text(SOURCE.format(**vars(sizes)))
         path = moec.compile(source, folder / "soak.so")
-        self._folder, self._pause = folder, pause
+        self._folder, self._service = folder, service
+        self._pause = FIRST_PAUSE if service else pause
         self._adapting, self._still = (moec.load(path).reset_parameters(seed + 1) for _ in range(2))
         policy = self._adapting.manifest.policy
         if policy is None:
@@ -142,8 +148,7 @@ class Soak:
                     self._callers.run(window)
                 self.report.faults += [f"{state}: {fault}" for fault in window.faults]
                 self.report.calls[state] += window.calls
-                for tokens, found in window.seconds.items():
-                    self.report.seconds[state].setdefault(tokens, []).extend(found)
+                self.report.add(state, pair // phases % 2, window.seconds)
         self.report.strikes = self._chaos.strikes
         return self.report
 
@@ -155,7 +160,7 @@ class Soak:
     def _recompiling(self, window: Window) -> None:
         layer, store = self._adapting, self._adapting._store
         store.publish(None, store.generation)
-        proposer = Eager(self._policy, layer.manifest)
+        proposer = (Candidates.of if self._service else Eager)(self._policy, layer.manifest)
         journal = Journal(self._folder / "journal.jsonl")
         with Adaptation(
             store, self._policy, layer.statistics, proposer, Warm(self._supply), journal, pause=self._pause

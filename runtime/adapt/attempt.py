@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -25,6 +26,8 @@ Report = Callable[[str, Mapping[str, Any]], None]
 
 _PATIENCE = 60.0
 """Seconds to wait for a call whose rows can be recorded."""
+_LOOKS = 0.1
+"""Seconds between two looks at a trial: what is computed for one holds the interpreter's lock."""
 _MUCH_SLOWER = 0.8
 """A gain, measured by one thread: below it real calls are not bothered with a trial."""
 _NOTICEABLE_MS = 0.1
@@ -81,6 +84,7 @@ class Attempt:
         self._recording = Recording()
         self._preparing: Future[Prepared] | None = None
         self._canary: Canary | None = None
+        self._next_look = -math.inf
         stage.change(lambda published: published.probed(self._recording))
 
     def advance(self, now: float) -> Outcome | None:
@@ -194,6 +198,9 @@ class Attempt:
         if self.name not in self._stage.running:
             self.abandon()
             return Outcome(False, "the layer was given other weights meanwhile", seconds=self._seconds)
+        if now < self._next_look:
+            return None
+        self._next_look = now + _LOOKS
         verdict = canary.verdict(now)
         if verdict is None:
             return None

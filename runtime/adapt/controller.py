@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import time
@@ -24,6 +25,8 @@ from moec.runtime.adapt.stage import Stage
 from moec.runtime.adapt.statistics import MEASURES, LoadStatistics, Snapshot
 from moec.runtime.packing.weights import PackedWeights
 
+_LOOKS = 0.2
+"""Seconds between two looks at the load while a variant is on its way: callers wait for the interpreter meanwhile."""
 _SAMPLES = 1.0
 """Seconds between two samples in the journal."""
 _REMEMBERED = 1000
@@ -66,6 +69,7 @@ class Controller:
         self._rate = self._weighed = 0.0
         self._decided: tuple[str, str | None, Guard | None] | None = None
         now = clock()
+        self._looked = -math.inf
         self._sampled = now, statistics.snapshot()
         statistics.listen(self._recent.heard)
         library = store.kernel.library
@@ -87,6 +91,10 @@ class Controller:
     def tick(self) -> None:
         """Look at the load, and take the next step."""
         now = self._clock()
+        if self.attempt is not None and now < self._looked + _LOOKS:
+            self._advance(self.attempt, now)
+            return
+        self._looked = now
         load = self._statistics.snapshot()
         self._notice_lost()
         values = {measure: load.value(measure) for measure in MEASURES}
