@@ -11,6 +11,7 @@ import pytest
 import moec
 from bench.parallel import compare, figures
 from bench.parallel.sizes import SOURCE, Size
+from moec.artifact.container import read
 from moec.pipeline import Compilation
 from moec.pipeline.plan import plan
 from moec.schedule.machine import Machine
@@ -46,3 +47,12 @@ def test_the_same_layer_is_measured_and_compared(tmp_path: Path, monkeypatch: py
     made = plan(Compilation(SOURCE, "Bench", defines, layout="Exact"), file, SIZE.tokens * RANKS)
     assert made.forward.seconds > 0
     assert {"route", "counts"} <= {name.partition(".")[0] for name in names}
+
+
+def test_what_is_predicted_is_what_runs(tmp_path: Path) -> None:
+    source, artifact = tmp_path / "layer.moe", tmp_path / "lean.so"
+    source.write_text(SIZE.source(RANKS))
+    Compilation(source, "Bench", dict(SIZE.defines), layout="Lean").write(artifact)
+    predicted = plan(Compilation(source, "Bench", dict(SIZE.defines), layout="Lean"))
+    assert predicted.tokens == SIZE.tokens * RANKS
+    assert read(artifact).manifest.schedule == predicted.choice.schedules
