@@ -13,12 +13,13 @@ from moec.backends.cpu import code_packing, decode, packing, tiling, waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage
-from moec.backends.cpu.joined import beside, join, joined_layouts, whole_layout
+from moec.backends.cpu.in_rows import in_rows
+from moec.backends.cpu.joined import Joined, beside, join, joined_layouts, whole_layout
 from moec.backends.cpu.layout import FLOATS, Arithmetic, Panels
 from moec.backends.cpu.lhs import copy_row, lies_ready
-from moec.backends.cpu.plain import plain
+from moec.backends.cpu.plain import Columns, plain
 from moec.backends.cpu.product import Block, Rows, Weights, expanded_bytes
-from moec.backends.cpu.sources import Expanding, Packed
+from moec.backends.cpu.sources import InPlace, Multiplied, Packed
 from moec.backends.cpu.values import Pointer, Value
 from moec.dialect.formats import format_of
 
@@ -41,7 +42,7 @@ class Operands:
 
     name: str
     layout: Panels
-    source: Packed | Expanding
+    source: Multiplied
     expanded: int | None
     """The word of the threads' memory for a unit of expanded weights; None: they are multiplied where they lie."""
     lhs: tuple[Storage, ...]
@@ -69,7 +70,7 @@ class Operands:
     def weights(self, call: Call) -> Weights:
         """Called once in a phase, at its beginning."""
         memory = None
-        if self.expanded is not None and not isinstance(self.source, Packed):
+        if self.expanded is not None and not isinstance(self.source, InPlace):
             memory = call.own(self.expanded, expanded_bytes(self.source))
         made = Weights(self.layout, self.source, memory)
         made.begin(call.b)
@@ -207,7 +208,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
         return packing.region(op, weights, layout)
 
     parts = joined_layouts(op, layout)
-    source: Packed | Expanding
+    source: Multiplied
     if frame.plain:
         element = ir.RankedTensorType(weights[0].type).element_type
         if len(parts) > 1:
@@ -215,6 +216,8 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
             source = join(op, layout, parts, element)
         else:
             source = plain(weights, layout, element, op.transposed)
+        if isinstance(source, Columns | Joined):
+            source = in_rows(source) or source
         name = f"{frame.words}"
     else:
         packed = frame.packed((tuple(weights), layout), region)
@@ -229,7 +232,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     rows_size = _rows_size(chunk, stride, plan.slots_per_token if plan else 1)
     copied = None if in_place else frame.workspace(rows_size)
     expanded = None
-    if not isinstance(source, Packed):
+    if not isinstance(source, InPlace):
         expanded = frame.workspace(Size(per_thread=expanded_bytes(source)))
     name = f"{frame.name}{name}_{stride}"
     return Operands(name, layout, source, expanded, tuple(lhs), parts, plan, copied, stride, chunk)

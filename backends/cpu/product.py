@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from moec.backends.cpu import microkernel, tiling
-from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import LINE, Call
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.sources import At, Coming, Expanding, Packed
+from moec.backends.cpu.sources import At, Coming, Expanding, InPlace, Multiplied
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -50,7 +51,7 @@ class Weights:
     """The weights of a matmul, and where they are expanded, the thread's memory for a unit of them."""
 
     layout: Panels
-    source: Packed | Expanding
+    source: Multiplied
     expanded: Pointer | None
     """Room for a unit, or for two and a word each in front of which unit is there, where units are expanded early."""
 
@@ -65,7 +66,7 @@ class Weights:
     def unit(self, call: Call, at: At, part: Value, first: Value, steps: Value) -> Pointer:
         """Steps of a panel, unit number `part`, as the microkernel takes them."""
         b, source = call.b, self.source
-        if isinstance(source, Packed):
+        if isinstance(source, InPlace):
             return source.stream(call, at, first)
         memory = self._memory
         if not source.early:
@@ -78,7 +79,7 @@ class Weights:
 
     def part(self, unit: Pointer, number: Value) -> Pointer:
         """The part of a unit that belongs to panel number `number` of those that are together."""
-        return unit if isinstance(self.source, Packed) else unit.at(number, self.source.part_bytes)
+        return unit if self.source.together == 1 else unit.at(number, self.source.part_bytes)
 
     def begin(self, b: Builder) -> None:
         """Before the first unit."""
@@ -89,7 +90,7 @@ class Weights:
     def expand_share(self, call: Call, coming: Coming, block: Value, blocks: Value) -> None:
         """A block's share of the unit that comes, beside the one at work."""
         b, source = call.b, self.source
-        if isinstance(source, Packed) or not source.early:
+        if isinstance(source, InPlace) or not source.early:
             return
         other = self._room(source, self._memory.load(b.i64) ^ 1)
         share = coming.share(blocks)
@@ -120,9 +121,9 @@ class Weights:
         return (self._memory + LINE).at(number, source.together * source.part_bytes)
 
 
-def expands_early(source: Packed | Expanding) -> bool:
+def expands_early(source: Multiplied) -> bool:
     """Whether a unit is expanded while the one before is multiplied."""
-    return not isinstance(source, Packed) and source.early
+    return not isinstance(source, InPlace) and source.early
 
 
 def expanded_bytes(source: Expanding) -> int:
@@ -172,6 +173,9 @@ def panel_product(
     blocks = (rows.count + (most - 1)) // most
     size, larger = rows.count // blocks, rows.count % blocks
     shares = blocks * at.panels
+    row_bytes = source.row_bytes if isinstance(source, InPlace) else None
+    paced = row_bytes is not None or expands_early(source)
+    kernel = partial(microkernel.kernel, b, layout, rows.stride, paced=paced, weights_row=row_bytes)
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
@@ -202,7 +206,7 @@ def panel_product(
             streams = (ahead.first, ahead.stride, other, other_step, pace, run)
             weights_ = weights.part(here, panel.index)
             arguments = (a.at(begin, layout.row_step_bytes), weights_, steps, sums, part.index > 0, *streams)
-            _dispatch(b, weights, rows.stride, count, 1, most, arguments)
+            _dispatch(b, kernel, count, 1, most, arguments)
             weights.expand_share(call, coming, share, shares)
             with b.if_(last):
                 after(block)
@@ -215,20 +219,20 @@ def _row_bytes(layout: Panels) -> int:
 
 
 def _dispatch(
-    b: Builder, weights: Weights, stride: int, count: Value, least: int, most: int, arguments: tuple[Value, ...]
+    b: Builder, kernel: Callable[[int], Function], count: Value, least: int, most: int, arguments: tuple[Value, ...]
 ) -> None:
     """Calls the kernel for `count` rows, least <= count <= most, by bisection."""
     if least == most:
-        b.call(microkernel.kernel(b, weights.layout, stride, least, expands_early(weights.source)), *arguments)
+        b.call(kernel(least), *arguments)
         return
     middle = (least + most + 1) // 2
 
     def below() -> list[Value]:
-        _dispatch(b, weights, stride, count, least, middle - 1, arguments)
+        _dispatch(b, kernel, count, least, middle - 1, arguments)
         return []
 
     def above() -> list[Value]:
-        _dispatch(b, weights, stride, count, middle, most, arguments)
+        _dispatch(b, kernel, count, middle, most, arguments)
         return []
 
     b.choose(count < middle, [], below, above)

@@ -8,6 +8,7 @@ block is multiplied are the bytes of the source, never what they become.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,9 +107,27 @@ class Expanding(Source, Protocol):
         """
 
 
+class InPlace(Source, ABC):
+    """A source whose weights are multiplied where they lie."""
+
+    @property
+    def row_bytes(self) -> int | None:
+        """Bytes between elements of the inner dimension, where weights lie as tensor<ExKxN>; None: they are packed."""
+        return None
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes between the first steps of neighbouring panels that share units."""
+        return 0
+
+    @abstractmethod
+    def stream(self, call: Call, at: At, step: Value) -> Pointer:
+        """Where the steps of the first of some panels lie, from `step` (i64) on."""
+
+
 @dataclass(frozen=True)
-class Packed:
-    """Packed weights at an offset of the packed parameters, multiplied where they lie."""
+class Packed(InPlace):
+    """Packed weights at an offset of the packed parameters."""
 
     layout: Panels
     offset: int
@@ -126,7 +145,6 @@ class Packed:
         return 1
 
     def stream(self, call: Call, at: At, step: Value) -> Pointer:
-        """Where a panel's steps lie, from `step` (i64) on."""
         layout = self.layout
         whole = call.packed(self.offset).at(at.expert, layout.expert_bytes)
         return whole.at(at.panel, layout.panel_bytes).at(step, layout.step_bytes)
@@ -141,3 +159,6 @@ class Packed:
         if step <= lines:
             return Streams(first, stride)
         return Streams(first, stride, first + lines, stride, needed=blocks.equals(1))
+
+
+Multiplied = InPlace | Expanding

@@ -50,8 +50,10 @@ module attributes {{moe.layer = "L"}} {{
 
 compiled = cache(lambda *sizes: Artifact(module(*sizes), VARIANTS))
 
-# Odd parts, a part of one element, parts whose border lies within a unit of weights, many panels.
+# Odd parts, a part of one element, parts whose border lies within a unit of weights, many panels; whole panels of f32,
+# multiplied where they lie: several units of each part, more panels than are together.
 SIZES = [(3, (5, 7), 17, 2), (4, (1, 33, 2), 40, 3), (2, (300, 251), 64, 1), (3, (16, 16), 300, 2)]
+SIZES += [(2, (384, 768), 1056, 1)]
 
 
 def run(artifact: Artifact, given: list[torch.Tensor], columns: int, variant: int, threads: int) -> torch.Tensor:
