@@ -96,4 +96,8 @@ class Ring:
             self._free.extend(row for row, *_ in ended)
         tokens, nanoseconds, variants, weights, costs = facts.T
         kept = counts[:, 1] if counts.shape[1] > 1 else None
-        return Batch(tokens, counts[:, 0], kept, nanoseconds * 1e-9, variants, weights, costs * 1e-9)
+        return Batch(tokens, counts[:, 0], kept, _seconds(nanoseconds), variants, weights, _seconds(costs))
+
+
+def _seconds(nanoseconds: Counts) -> NDArray[np.float64]:
+    return nanoseconds.astype(np.float64) * 1e-9

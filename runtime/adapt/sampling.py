@@ -9,6 +9,7 @@ replacement from a finite universe", 1952).
 
 from __future__ import annotations
 
+import math
 import threading
 from itertools import repeat
 from operator import length_hint
@@ -162,7 +163,7 @@ def _learned(known: float, costs: NDArray[np.float64]) -> float:
     if not len(costs):
         return known
     mean = float(np.minimum(costs, _FAR * known).mean())
-    return known + (1 - 0.5 ** (len(costs) / _HALF_LIFE)) * (mean - known)
+    return known + (1 - math.pow(0.5, len(costs) / _HALF_LIFE)) * (mean - known)
 
 
 def bit_lengths(tokens: Counts) -> Counts:
