@@ -74,6 +74,10 @@ class Call:
             return self.read(maker.operands[0]).reshape(self.shape(value))
         if maker.name == "tensor.concat":
             return torch.cat([self.read(number) for number in maker.operands], dim=maker.attributes["dim"])
+        if maker.name == "moe.dequantize" and maker.attributes["format"] == "int8":
+            codes, scales = (self.read(number) for number in maker.operands)
+            each = codes.shape[-1] // scales.shape[-1]
+            return codes.float() * scales.float().repeat_interleave(each, -1)
         if maker.name == "arith.constant":
             return constant(maker, self.function.values[value].shape, self._workspace.device)
         shape = self.shape(value)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import moec
+from bench.cuda import data
+from bench.cuda.shapes import Shape
 from bench.cuda.steps.run import Kernels
 from moec.artifact.container import read
 from moec.backends.cuda.arch import Arch
@@ -87,10 +89,25 @@ def machine(path: Path) -> Iterator[Machine]:
 @pytest.mark.parametrize("routing", ["random", "empty", "one"])
 def test_sound_kernels_pass(machine: Machine, routing: str) -> None:
     machine.route(routing)
-    for count in (0, 1, 70):
+    for count in (0, 1, 70) if routing == "random" else (6,):
         x, seed = machine.tensors(count)
         findings = [*machine.kernels.run(x), *machine.kernels.step(x, seed)]
         assert [one for one in findings if one.wrong] == []
+
+
+@pytest.mark.slow
+def test_kernels_of_codes_pass(tmp_path: Path) -> None:
+    shape = Shape("Coded", 3, 80, 32, 2, 70, int8=True)
+    path = compiled(shape.source, "cuda:sm_90a", tmp_path)
+    layer = moec.load(path)
+    layer.load_state_dict(dict(data.weights(shape, torch.device("cpu"), 3)))
+    with cuda(90):
+        layer.to("cuda:0")
+        kernels = Kernels(path, layer, seen)
+        for count in (5, 70):
+            findings = kernels.run(data.tokens(shape, count, torch.device("cpu"), 3).to("cuda:0"))
+            assert [one for one in findings if one.wrong] == []
+            assert any("int8" in one.kernel for one in findings)
 
 
 @pytest.mark.slow
@@ -106,11 +123,15 @@ def test_kernels_of_every_regime_pass(machine: Machine) -> None:
     assert {name for name in names - launched if not name.endswith("router128")} == set()
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(70, marks=pytest.mark.slow)])
-def test_a_fault_is_named_after_its_kernel(machine: Machine, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "training"),
+    [(6, False), pytest.param(6, True, marks=pytest.mark.slow), pytest.param(70, True, marks=pytest.mark.slow)],
+)
+def test_a_fault_is_named_after_its_kernel(machine: Machine, count: int, training: bool) -> None:
     machine.route("random")
     x, seed = machine.tensors(count)
-    for call in (lambda: machine.kernels.run(x), lambda: machine.kernels.step(x, seed)):
+    calls = [lambda: machine.kernels.run(x), lambda: machine.kernels.step(x, seed)]
+    for call in calls if training else calls[:1]:
         sound = call()
         assert [one for one in sound if one.wrong] == []
         for name in dict.fromkeys(one.kernel for one in sound):
