@@ -170,7 +170,7 @@ def _entry(table: object, where: str) -> Measured:
         raise _malformed(f"{where}: it has to have {', '.join(wanted)}")
     for name, type_ in wanted.items():
         value = table[name]
-        whole = type(value) is type_ and (type_ is not int or 0 <= value < _MOST)
+        whole = type(value) is type_ and (not isinstance(value, int) or 0 <= value < _MOST)
         if not whole or (type_ is str and (len(value) > 200 or not value.isprintable())):
             raise _malformed(f"{where}: `{name}` is {str(value)[:60]!r}")
     if table["regime"] not in (MANY, DECODE):

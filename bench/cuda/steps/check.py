@@ -116,7 +116,8 @@ def _picked(count: int, device: torch.device) -> Tensor:
     if count <= _ROWS:
         return torch.arange(count, device=device)
     ends = torch.tensor([0, count - 1], device=device)
-    return torch.cat((torch.randperm(count, device=device)[:_ROWS], ends)).unique()
+    picked: Tensor = torch.cat((torch.randperm(count, device=device)[:_ROWS], ends)).unique()
+    return picked
 
 
 def _value(call: Call, value: int) -> Pair:

@@ -111,7 +111,9 @@ class Program:
         self._known.update(zip(block.arguments[: len(inputs)], spread, strict=False))
         target = maps[-1]
         over = [axis for axis in sorted(extents) if axis not in target]
-        *body, last = block.operations[:-1] if over else (*block.operations[:-1], None)
+        body, last = list(block.operations[:-1]), None
+        if over:
+            last = body.pop()
         if not over:
             self._known[block.arguments[-1]] = spread[-1]
         for inner in body:
