@@ -65,7 +65,7 @@ def read_samples(path: Path, inputs: Sequence[TokenTensor]) -> Samples:
             raise ValueError(f"it has more than {MOST_SAMPLE_BYTES >> 30} GiB; a few thousand rows are enough")
         if path.suffix == ".npy":
             # Unlike `np.load` it never tries another format, nor names one that runs code.
-            found = {inputs[0].name: np.lib.format.open_memmap(path, mode="r")}
+            found: dict[str, NDArray[Any]] = {inputs[0].name: np.lib.format.open_memmap(path, mode="r")}
         else:
             archive = _Npz(path)
             found = {one.name: archive.read(one.name, None) for one in inputs if archive.has(one.name)}
