@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from bench.drift.traffic import Request, Traffic
+from bench.soak.report import Seconds
 from moec.runtime.module import Layer
 
 Key = tuple[int, int, int]
@@ -33,7 +35,7 @@ class Window:
     seed: int
     length: float
     lead: float
-    seconds: dict[int, list[float]] = field(default_factory=dict)
+    seconds: Seconds = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     calls: int = 0
 
@@ -86,7 +88,7 @@ class Callers:
     @torch.no_grad()
     def _call(self, window: Window, number: int) -> None:
         requests = self._traffic.requests(window.phase, window.seed * len(self._callers) + number)
-        seconds: dict[int, list[float]] = {}
+        seconds: Seconds = {}
         faults: list[str] = []
         calls = 0
         begin = time.monotonic()
@@ -102,14 +104,14 @@ class Callers:
             taken = time.perf_counter() - started
             calls += 1
             if counts:
-                seconds.setdefault(request.tokens, []).append(taken)
+                seconds.setdefault(request.tokens, array("d")).append(taken)
             if not torch.equal(y, self._wanted[request.phase, request.tokens, request.number]):
                 faults.append(f"{_told(request)}: other bits")
         with self._lock:
             window.calls += calls
             window.faults += faults
             for tokens, found in seconds.items():
-                window.seconds.setdefault(tokens, []).extend(found)
+                window.seconds.setdefault(tokens, array("d")).extend(found)
 
 
 def _told(request: Request) -> str:
