@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 import torch
 
@@ -59,7 +61,14 @@ def test_the_padded_layer_drops_the_later_tokens(capacity: int) -> None:
 
 
 def test_a_report_compares_windows() -> None:
-    report = Report(seconds={"on": {1: [2e-3] * 10}, "off": {1: [1e-3] * 10, 16: [1.0]}})
+    report = Report()
+    report.add("on", 0, {1: array("d", [2e-3] * 9)})
+    report.add("on", 1, {1: array("d", [2e-3])})
+    report.add("off", 0, {1: array("d", [1e-3] * 10), 16: array("d", [1.0])})
+    assert report.counts("on") == {1: 10}
     assert report.ratios() == {1: pytest.approx([2.0, 2.0, 2.0])}
+    assert report.noise() == {}
+    report.add("off", 1, {1: array("d", [5e-4] * 10)})
+    assert report.noise() == {1: pytest.approx([2.0, 2.0, 2.0])}
     report.footprints = [Footprint(resident, 3, 2, 1) for resident in (90, 10, 12, 11, 15, 9)]
     assert report.growth() == Footprint(15 - 12, 0, 0, 0)
