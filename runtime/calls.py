@@ -37,14 +37,14 @@ def run(
     timed       whether this run is the whole call; if not, `statistics` hears of no time and counts every one
     """
     tokens = inputs[0].shape[0]
+    threads = torch.get_num_threads()
+    workspace = WORKSPACES.take(kernel.workspace_bytes(tokens, threads))
     row = None
-    if statistics is not None:
+    if statistics is not None:  # behind what may fail: a row that is taken has to be given back
         try:
             next(statistics.gates[tokens])  # a short call goes uncounted
         except (KeyError, StopIteration):
             row = statistics.take(tokens)
-    threads = torch.get_num_threads()
-    workspace = WORKSPACES.take(kernel.workspace_bytes(tokens, threads))
     begin = 0 if row is None and probe is None else perf_counter_ns()
     try:
         kernel.run(threads, packed, workspace, *inputs, *outputs, *(kernel.unobserved if row is None else row.tensors))

@@ -6,11 +6,13 @@ scales come behind all parameters, in the order of these (`moec.artifact.cuda.on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from moec.artifact.cuda import scales_of
 from moec.backends.base import unsupported
 from moec.backends.cpu.layer import Layer, Tensor
 from moec.backends.cpu.parameters import parts
@@ -27,10 +29,7 @@ class Kept:
 
     @property
     def bytes(self) -> int:
-        count = byte_width(ir.Type.parse(self.element))
-        for size in self.dims:
-            count *= size
-        return count
+        return byte_width(ir.Type.parse(self.element)) * math.prod(self.dims)
 
 
 def kept(layer: Layer) -> tuple[Kept, ...]:
@@ -48,11 +47,6 @@ def kept(layer: Layer) -> tuple[Kept, ...]:
             element = "i8"
         found.append(Kept(tensor.name, element, dims))
     return (*found, *scales)
-
-
-def scales_of(name: str) -> str:
-    """How the scales of a parameter are called among `kept`."""
-    return f"scales of {name}"
 
 
 def numbers(tensors: Sequence[Kept]) -> dict[str, int]:

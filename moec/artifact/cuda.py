@@ -70,13 +70,17 @@ def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[We
     Those that the layer quantises itself are codes there, (experts, out, in) of i8.  Their scales, (experts, out) or
     (experts, out, in / group), come behind all weights in the order of these.
     """
-    how = {name: one for one in (quantised.stored if quantised else ()) if not one.scales for name in one.weights}
+    how = quantised.made_while_packing if quantised else {}
     codes = [replace(one, dtype="i8") if one.name in how else one for one in weights]
     made = [(one, how[one.name]) for one in weights if one.name in how]
     return codes + [
-        replace(one, name=f"scales of {one.name}", shape=_scales(one.shape, by.group), dtype=by.scale)
-        for one, by in made
+        replace(one, name=scales_of(one.name), shape=_scales(one.shape, by.group), dtype=by.scale) for one, by in made
     ]
+
+
+def scales_of(name: str) -> str:
+    """How the scales of a weight that the layer quantises itself are called in messages."""
+    return f"scales of {name}"
 
 
 def _scales(shape: tuple[int, ...], group: int | None) -> tuple[int, ...]:

@@ -47,9 +47,9 @@ class Quantised:
     stored: tuple[Stored, ...]
 
     @property
-    def made_while_packing(self) -> frozenset[str]:
-        """Names of the weights of which the packed form keeps less than was given."""
-        return frozenset(name for one in self.stored if not one.scales for name in one.weights)
+    def made_while_packing(self) -> Mapping[str, Stored]:
+        """The weights that the layer quantises itself, by name: less is kept of them than was given."""
+        return {name: one for one in self.stored if not one.scales for name in one.weights}
 
     @property
     def codes(self) -> Mapping[str, Stored]:

@@ -175,8 +175,8 @@ def _on_cuda(promises: Cuda, quantised: Quantised | None) -> list[tuple[str, str
         ("bits on CUDA devices do not depend on the batch size", _yes(promises.batch_invariant)),
     ]
     if quantised is not None:
-        slower = any(one.name == "sm_90a" for one in promises.architectures)
-        how = "mma.sync" + (", on sm_90a too: many rows are slower there than with wgmma, in bf16" if slower else "")
+        also = any(one.name == "sm_90a" for one in promises.architectures)
+        how = "mma.sync" + (", on sm_90a too, where experts in bf16 have wgmma" if also else "")
         promised.append(("quantised experts on CUDA devices multiply by", how))
     return promised
 

@@ -69,6 +69,5 @@ class CodedWeights:
 
 def _quantised(manifest: Manifest) -> dict[int, Stored]:
     """How each weight is kept that the layer quantises, by its number."""
-    stored = manifest.quantised.stored if manifest.quantised else ()
-    how = {name: one for one in stored if not one.scales for name in one.weights}
+    how = manifest.quantised.made_while_packing if manifest.quantised else {}
     return {number: how[one.name] for number, one in enumerate(manifest.parameters) if one.name in how}

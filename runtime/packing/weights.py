@@ -54,7 +54,7 @@ class PackedWeights:
         self.coded: CodedWeights | None = None
         self.weights = kernel.library.manifest.parameters
         quantised = kernel.library.manifest.quantised
-        self._made_while_packing = quantised.made_while_packing if quantised else frozenset()
+        self._made_while_packing = quantised.made_while_packing if quantised else {}
         self._codes = quantised.codes if quantised else {}
         self.buffer = torch.empty(0, dtype=torch.uint8, device="cpu")
         self.missing = dict.fromkeys(weight.name for weight in self.weights)

@@ -12,8 +12,8 @@ from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, TensorPointer
 from moec.dialect.formats import format_of
 
-_MEMORY = {"int8": "moec::i8", "int4": "moec::i8", "ternary": "moec::i8"}
-"""Format -> the C++ type of a code, each of which takes a byte."""
+CODE = "moec::i8"
+"""The C++ type of a code of any format: it takes a byte."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,9 @@ class Codes:
     scales: tuple[ir.Value, ...]
 
     @property
-    def code_type(self) -> str:
-        """The C++ type of a code."""
-        return _MEMORY[self.format]
-
-    @property
     def weight_type(self) -> str:
         """The C++ type of a weight with its scales."""
-        return f"moec::Coded<{self.code_type}, {self.scale_type}>"
+        return f"moec::Coded<{CODE}, {self.scale_type}>"
 
     @property
     def scale_type(self) -> str:
@@ -46,7 +41,7 @@ class Codes:
 
     def parameters(self) -> tuple[list[str], list[Argument], str]:
         """A kernel's parameters for all weights, their arguments, and the values of an array of `weight_type`."""
-        code, scale, count = self.code_type, self.scale_type, range(len(self.codes))
+        code, scale, count = CODE, self.scale_type, range(len(self.codes))
         parameters = [f"const {code}* codes{n}" for n in count] + [f"const {scale}* scales{n}" for n in count]
         arguments: list[Argument] = [TensorPointer(one, f"const {code}*") for one in self.codes]
         arguments += [TensorPointer(one, f"const {scale}*") for one in self.scales]

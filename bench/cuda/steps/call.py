@@ -9,11 +9,9 @@ import torch
 from bench.cuda.steps.operations import Reference
 from bench.cuda.steps.record import Area, Code, Function, Kernel
 from bench.cuda.steps.scalars import NoReference, Tensor, constant
+from moec.runtime.dtypes import TORCH_DTYPES
 
-_DTYPES = {
-    "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "i32": torch.int32, "i64": torch.int64,
-    "i8": torch.int8, "f8E4M3FN": torch.float8_e4m3fn,
-}  # fmt: skip
+_DTYPES = {**TORCH_DTYPES, "i64": torch.int64}
 _RESHAPES = ("tensor.expand_shape", "tensor.collapse_shape")
 
 

@@ -125,9 +125,10 @@ def test_kernels_of_every_regime_pass(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("count", "training"),
-    [(6, False), pytest.param(6, True, marks=pytest.mark.slow), pytest.param(70, True, marks=pytest.mark.slow)],
+    [(7, False), pytest.param(7, True, marks=pytest.mark.slow), pytest.param(70, True, marks=pytest.mark.slow)],
 )
 def test_a_fault_is_named_after_its_kernel(machine: Machine, count: int, training: bool) -> None:
+    # a fault needs words that differ: twice 7 or 70 choices never give three experts the same number of tokens
     machine.route("random")
     x, seed = machine.tensors(count)
     calls = [lambda: machine.kernels.run(x), lambda: machine.kernels.step(x, seed)]
