@@ -18,7 +18,7 @@ import moec
 
 FORMATS = (
     "bf16", "int8(per = channel)", "int8(group = 128)", "int4(group = 32)", "int4(group = 128)", "int4(per = channel)",
-    "ternary(group = 128)", "ternary(per = channel)",
+    "ternary(group = 128)", "ternary(per = channel)", "fp8_e4m3(per = channel)", "fp8_e4m3(group = 128)",
 )  # fmt: skip
 
 

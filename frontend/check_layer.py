@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from moec.diagnostics import Collector, Label, Source, Span, did_you_mean
+from moec.formats import FORMATS
 from moec.frontend import ast, options, outputs
 from moec.frontend.declarations import (
     ApproxUse,
@@ -228,7 +229,23 @@ class _CheckLayer:
                     also=[Label(groups[0].span, "not quantised")],
                     fix="give the experts a format such as `: int8(per = channel)`, or remove this",
                 )
+            self._refuse_floats(use, groups)
         return bool(uses)
+
+    def _refuse_floats(self, use: ApproxUse, groups: Sequence[Experts]) -> None:
+        """Report the first group of which experts are stored as floats: rows of int8 do not multiply them."""
+        for group in groups:
+            formats = [group.format, *(subset.format for subset in group.subsets)]
+            floats = next((one.codes for one in formats if one and FORMATS[one.codes].floats), None)
+            if floats is not None:
+                self._found.error(
+                    "E0424",
+                    f"rows that become int8 multiply codes that are whole numbers, and those of `{floats}` are floats",
+                    use.span,
+                    also=[Label(group.span, f"stored as `{floats}`")],
+                    fix="remove this, or give the experts a format such as `: int8(per = channel)`",
+                )
+                return
 
     def _known(self, name: ast.Name, kind: str) -> Known | None:
         known = self._module.scope.get(name.text)
@@ -395,6 +412,6 @@ def _tensors(group: Experts, parameter: Parameter) -> list[Tensor]:
         return [Tensor(name, shape, parameter.dtype, parameter.role)]
     groups = () if format.group is None else (shape[2] // format.group,)
     return [
-        Tensor(name, shape, DType.I8, parameter.role),
+        Tensor(name, shape, DType(FORMATS[format.codes].element), parameter.role),
         Tensor(name.removesuffix("weight") + "scale", (*shape[:2], *groups), format.scale, parameter.role),
     ]

@@ -14,12 +14,14 @@ from moec.frontend.model import Format
 from moec.frontend.names import BUILTIN
 from moec.frontend.unit import Parameter
 
-GROUPS: dict[str, int | None] = {"int8": None, "int4": 32, "ternary": None}
+GROUPS: dict[str, int | None] = {"int8": None, "int4": 32, "ternary": None, "fp8_e4m3": None}
 """The formats, and the groups that they have by themselves; None: one a channel."""
 
 _FLOATS = (DType.F32, DType.BF16, DType.F16)
 _SCALES = (DType.F32, DType.BF16)
 """Not f16: scales of small weights would be subnormal in it."""
+
+_BLOCKS = "write `group = N, scale = f32` for blocks of M × N weights, and give each channel the scales of its block"
 
 WHOLE_LAYER = ("x", "prequantized")
 OPTIONS = ("per", "group", "scale", *WHOLE_LAYER)
@@ -110,7 +112,7 @@ def _options(call: ast.Call, format: str, subset: bool) -> dict[str, ast.Expr]:
                 name.span,
                 "unknown option",
                 notes=[f"its options are {', '.join(f'`{one}`' for one in OPTIONS)}"],
-                fix=did_you_mean(name.text, OPTIONS, name.span),
+                fix=_BLOCKS if name.text in ("block", "blocks") else did_you_mean(name.text, OPTIONS, name.span),
             )
         if name.text in given:
             raise Mistake("E0303", f"`{format}` is given `{name.text}` twice", name.span, "the second")

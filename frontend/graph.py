@@ -17,7 +17,13 @@ class DType(StrEnum):
     """IEEE 754 binary16: values beyond 65504 round to infinity."""
     I32 = "i32"
     I8 = "i8"
-    """Codes of quantised weights; no expression has this dtype."""
+    """Codes of quantised weights that are whole numbers; no expression has this dtype."""
+    F8 = "f8E4M3FN"
+    """Those that are floats of 8 bits; no expression has this dtype."""
+
+
+CODES = (DType.I8, DType.F8)
+"""Dtypes that no name of the language stands for."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Router:
 class Format:
     """How the weights of linears are stored: as codes with scales.
 
-    codes  "int8", "int4" or "ternary"
+    codes  the name of one in `moec.formats`
     group  how many elements along the inner dimension share a scale; None: a whole channel
     scale  the dtype of the scales
     given  codes and scales are parameters, instead of weights that are quantised while packing

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from moec.diagnostics import Collector, Label, Span, did_you_mean
 from moec.frontend import ast
-from moec.frontend.graph import Constant, DType
+from moec.frontend.graph import CODES, Constant, DType
 from moec.frontend.operations import OPERATIONS
 
 BUILTIN: dict[str, Constant] = {
     "true": Constant(True),
     "false": Constant(False),
     "inf": Constant(float("inf")),
-    **{dtype.value: Constant(dtype) for dtype in DType if dtype is not DType.I8},
+    **{dtype.value: Constant(dtype) for dtype in DType if dtype not in CODES},
 }
 RESERVED = frozenset({"x", *BUILTIN})
 

@@ -25,7 +25,7 @@ class QuantiseExperts(Pass):
     """Quantises the linears of some routed experts, at graph level; the layer is an approximation of itself then.
 
     experts  their numbers in the file, such as `3+7+9..12`
-    format   "int8", "int4" or "ternary"
+    format   the name of one in `moec.formats`
     group    how many inputs share a scale; 0: one scale a channel
     scale    the element type of the scales
 

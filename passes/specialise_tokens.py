@@ -11,7 +11,7 @@ from moec.passes.base import Pass, Remarks
 from moec.passes.refusal import error
 from moec.passes.rewriting import body, dims, element_type, operations, walk
 
-_BITS = {"f32": 32, "bf16": 16, "f16": 16, "i32": 32, "i8": 8}
+_BITS = {"f32": 32, "bf16": 16, "f16": 16, "i32": 32, "i8": 8, "f8E4M3FN": 8}
 
 
 @dataclass(frozen=True)

@@ -12,4 +12,5 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "f16": torch.float16,
     "i32": torch.int32,
     "i8": torch.int8,
+    "f8E4M3FN": torch.float8_e4m3fn,
 }

@@ -6,6 +6,7 @@ import torch
 
 from moec.errors import DeviceError, DtypeError, InputError, ShapeError
 from moec.formats import FORMATS, Codes
+from moec.runtime.dtypes import TORCH_DTYPES
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -16,12 +17,12 @@ def quantize(
     """Codes and scales of `weights`, as a layer with `prequantized = true` takes them.
 
     weights  f32, bf16 or f16 of shape (..., out, in), such as a stack of experts (experts, out, in), on the CPU
-    format   "int8", "int4" or "ternary"
+    format   "int8", "int4", "ternary" or "fp8_e4m3"
     group    how many neighbouring inputs share a scale; by default all: one scale a channel
     scale    dtype of the scales, f32 or bf16; by default f32 for channels, bf16 for groups
 
-    Returns codes, int8 of the shape of `weights`, one an element, and scales: (..., out) for channels, (..., out,
-    in / group) for groups.  They are bit for bit what packing makes of the same weights.
+    Returns codes, int8 (fp8_e4m3: float8_e4m3fn) of the shape of `weights`, one an element, and scales: (..., out) for
+    channels, (..., out, in / group) for groups.  They are bit for bit what packing makes of the same weights.
 
     Raises InputError (unknown format or group), DtypeError, ShapeError or DeviceError.
     """
@@ -42,7 +43,7 @@ def quantize(
     lead, inner = weights.shape[:-1], weights.shape[-1]
     groups = 1 if group is None else inner // group
     matrices = weights.detach().reshape(-1, weights.shape[-2], groups, inner // groups)
-    codes = torch.empty(matrices.shape, dtype=torch.int8)
+    codes = torch.empty(matrices.shape, dtype=TORCH_DTYPES[FORMATS[format].element])
     scales = torch.empty(matrices.shape[:-1], dtype=kept)
     for number, matrix in enumerate(matrices):  # one at a time, so that what lies between stays small
         codes[number], scales[number] = _matrix(matrix.float(), FORMATS[format], kept)
@@ -58,5 +59,5 @@ def _matrix(weights: torch.Tensor, how: Codes, kept: torch.dtype) -> tuple[torch
         scales = (magnitudes.double().cumsum(-1)[..., -1] / weights.shape[-1]).float()
     scales = scales.to(kept)
     quotients = weights / scales.float().unsqueeze(-1)
-    codes = quotients.round().clamp(how.lowest, how.highest).nan_to_num(0.0)
-    return codes.to(torch.int8), scales
+    codes = quotients.clamp(how.lowest, how.highest).nan_to_num(0.0)
+    return (codes if how.floats else codes.round()).to(TORCH_DTYPES[how.element]), scales

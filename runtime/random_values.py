@@ -8,7 +8,7 @@ import torch
 
 from moec.artifact.manifest import Manifest, Weight
 from moec.artifact.quantised import Stored
-from moec.formats import FORMATS
+from moec.formats import FORMATS, Codes
 
 
 class RandomValues:
@@ -16,13 +16,14 @@ class RandomValues:
 
     def __init__(self, weights: Sequence[Weight], stored: Sequence[Stored], generator: torch.Generator | None) -> None:
         self._generator = generator
-        self._codes: dict[str, int] = {}
+        self._codes: dict[str, Codes] = {}
         self._scales: dict[str, float] = {}
         shapes = {weight.name: weight.shape for weight in weights}
         for one in stored:
             for name, scale in zip(one.weights, one.scales, strict=False):  # without scales these are no codes
-                highest = self._codes[name] = FORMATS[one.format].highest
-                deviation = (highest * (highest + 1) / 3) ** 0.5  # of whole numbers from -highest to highest
+                how = self._codes[name] = FORMATS[one.format]
+                # Of numbers from -highest to highest: any, or whole ones.
+                deviation = (how.highest * (how.highest + (not how.floats)) / 3) ** 0.5
                 self._scales[scale] = shapes[name][-1] ** -0.5 / deviation
 
     @classmethod
@@ -37,8 +38,7 @@ class RandomValues:
         format holds, less the lowest of int4, scales uniform and positive so that code * scale has the same variance.
         """
         if weight.name in self._codes:
-            highest = self._codes[weight.name]
-            tensor.random_(-highest, highest + 1, generator=self._generator)
+            self._fill_codes(self._codes[weight.name], tensor)
         elif weight.name in self._scales:
             middle = self._scales[weight.name]
             tensor.uniform_(0.5 * middle, 1.5 * middle, generator=self._generator)
@@ -46,3 +46,11 @@ class RandomValues:
             tensor.normal_(std=(weight.shape[-1] if weight.shape else 1) ** -0.5, generator=self._generator)
         else:
             tensor.zero_()
+
+    def _fill_codes(self, how: Codes, tensor: torch.Tensor) -> None:
+        if not how.floats:
+            tensor.random_(-how.highest, how.highest + 1, generator=self._generator)
+            return
+        for part in tensor:  # one expert at a time: torch draws no numbers of 8 bits
+            wide = torch.empty(part.shape, dtype=torch.float32, device=part.device)
+            part.copy_(wide.uniform_(-how.highest, how.highest, generator=self._generator))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from moec.backends.cpu import decode
+from moec.backends.cpu import decode, e4m3
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import align_up
@@ -120,8 +120,17 @@ class Channel:
     def get_codes(self) -> None:
         self._each_code(lambda place, bit, buffer: buffer.store(self._code(place.load(self.b.i8), bit)))
 
+    def number(self, code: Value) -> Value:
+        """f32: what a code (i8) stands for."""
+        b = self.b
+        if self.layout.codes.floats:
+            return e4m3.widened(b, b.convert(code, b.i32), 0)
+        return b.convert(code, b.f32)
+
     def _stored(self, code: Value) -> Value:
         """A code (i8) as it lies in memory."""
+        if self.layout.codes.floats:
+            return code
         if decode.magnitude_pairs(self.layout):
             return self.b.select(code < 0, -code | 0x80, code)
         return code + decode.offset(self.layout)
@@ -129,6 +138,8 @@ class Channel:
     def _code(self, byte: Value, bit: int) -> Value:
         """The inverse; `byte` holds the code from `bit` on."""
         bits = self.layout.bits
+        if self.layout.codes.floats:
+            return byte
         if decode.magnitude_pairs(self.layout):
             return self.b.select(byte < 0, -(byte & 0x7F), byte)
         if self.layout.arithmetic is Arithmetic.BYTES:

@@ -116,8 +116,7 @@ class _Weights:
             top = quantise.largest(b, run) / float(divisor) if divisor else quantise.mean(b, run)
             scale = b.convert(top, channel.scale_type)
             channel.scales.at(loop.index, byte_width(channel.scale_type)).store(scale)
-            bounds = (self.rule.lowest, self.rule.highest)
-            quantise.codes(b, run, b.convert(scale, b.f32), bounds, channel.group(loop.index), b.i8)
+            quantise.codes(b, run, b.convert(scale, b.f32), self.rule, channel.group(loop.index), b.i8)
         channel.put_codes()
         channel.put_scales()
 
@@ -130,5 +129,5 @@ class _Weights:
             codes = channel.group(loop.index)
             target = channel.tensor.at(loop.index, layout.group * byte_width(self.element))
             with b.for_(0, layout.group) as inside:
-                product = b.convert((codes + inside.index).load(b.i8), b.f32) * b.convert(scale, b.f32)
+                product = channel.number((codes + inside.index).load(b.i8)) * b.convert(scale, b.f32)
                 target.at(inside.index, byte_width(self.element)).store(b.convert(product, self.element))

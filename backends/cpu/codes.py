@@ -1,4 +1,4 @@
-"""How quantised weights lie in the packed parameters: as small integers, with their scales beside them.
+"""How quantised weights lie in the packed parameters: as small numbers, with their scales beside them.
 
 A vector register of codes holds several *vectors* of weights as the multiplication takes them: every field of
 `field_bits` (the width of one element of a multiplication) has one code of each.  Shifts and look-ups make one after
@@ -18,6 +18,7 @@ from math import gcd
 
 from moec.backends.cpu.frame import LINE, align_up
 from moec.backends.cpu.layout import Arithmetic, Panels
+from moec.formats import Codes
 
 CHAIN_ELEMENTS = 32
 """Elements that are added up before their sum joins the total, where rows are floats and codes shorter than a byte.
@@ -85,13 +86,18 @@ class CodeRows:
 class CodePanels(Panels):
     """The layout of quantised weights; `arithmetic` is never F32."""
 
-    bits: int
+    codes: Codes
     scale_groups: int
     """Scales of a channel."""
     scale: str
     """Their element type, "f32" or "bf16"."""
 
     # --- registers of codes
+
+    @property
+    def bits(self) -> int:
+        """Of a code."""
+        return self.codes.bits
 
     @property
     def dot_elements(self) -> int:
@@ -193,7 +199,8 @@ class CodePanels(Panels):
     def kernel(self) -> str:
         groups = f"_{self.step_dots}_{self.scale}" if self.grouped else ""
         steps = f"_{self.steps}" if self.chained else ""
-        return f"{self.arithmetic.value}_{self.bits}{groups}{steps}"
+        codes = self.codes.element if self.codes.floats else self.bits
+        return f"{self.arithmetic.value}_{codes}{groups}{steps}"
 
     # --- rows
 

@@ -3,18 +3,21 @@
 | arithmetic | a field | becomes | by |
 |---|---|---|---|
 | PAIRS | 16 bits | bf16 | a look-up: `vpermw` takes the low five bits of a field and ignores what stands above |
-| PAIRS, int8 | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
+| PAIRS, codes of 8 bits | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
 | BYTES | 8 bits | u8, the code plus `offset` | a mask |
 | WORDS | 16 bits | i16 | two shifts |
-| WIDENED | 32 bits | f32 | two shifts and a conversion |
+| WIDENED | 32 bits | f32 | two shifts and a conversion; of floats, as `e4m3` says |
 
-PAIRS keeps int8 as sign and magnitude, BYTES everything as unsigned numbers, the others as two's complement.
+PAIRS keeps int8 as sign and magnitude, BYTES everything as unsigned numbers, the others as two's complement.  Floats
+lie as they are, which is sign and magnitude.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
+from moec.backends.cpu import e4m3
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.layout import Arithmetic
@@ -27,7 +30,7 @@ def offset(layout: CodePanels) -> int:
 
 
 def magnitude_pairs(layout: CodePanels) -> bool:
-    """Whether codes lie as sign and magnitude, and a register holds the bytes of two vectors side by side."""
+    """Whether codes are signs and magnitudes, and a register holds the bytes of two vectors side by side."""
     return layout.arithmetic is Arithmetic.PAIRS and layout.bits == 8
 
 
@@ -61,12 +64,15 @@ class CodeBlock:
             case Arithmetic.WORDS:
                 words = codes.bitcast(b.vec(2 * layout.lanes, b.i16))
                 return _signed(words, 16 - bits - begin, 16 - bits)
+            case Arithmetic.WIDENED if layout.codes.floats:
+                return e4m3.widened(b, codes, begin)
             case Arithmetic.WIDENED:
                 return b.convert(_signed(codes, 32 - bits - begin, 32 - bits), b.f32)
             case _:
                 if bits == 8:
                     if register not in self._pairs:
-                        self._pairs[register] = _look_up_bytes(b, codes)
+                        words = e4m3.bf16_words() if layout.codes.floats else [_bf16(n) for n in range(128)]
+                        self._pairs[register] = _look_up_bytes(b, codes, words)
                     return self._pairs[register][field]
                 words = codes.bitcast(b.vec(32, b.i16))
                 table = b.lanes_constant(words.type, _table(bits))
@@ -143,10 +149,10 @@ def _table(bits: int) -> list[int]:
     return [word - 65536 if word >= 32768 else word for word in words] * (32 // count)
 
 
-def _look_up_bytes(b: Builder, codes: Value) -> tuple[Value, Value]:
-    """bf16 of 64 codes of sign and magnitude: the first eight of every sixteen, and the others."""
+def _look_up_bytes(b: Builder, codes: Value, words: Sequence[int]) -> tuple[Value, Value]:
+    """bf16 of 64 codes of sign and magnitude, from the words of magnitudes: the first eight of every sixteen, and the
+    others."""
     bytes_ = codes.bitcast(b.vec(64, b.i8))
-    words = [_bf16(magnitude) for magnitude in range(128)]
 
     def look_up(half: list[int]) -> Value:
         signed = [byte - 256 if byte >= 128 else byte for byte in half]

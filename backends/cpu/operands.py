@@ -21,7 +21,7 @@ from moec.backends.cpu.plain import Columns, plain
 from moec.backends.cpu.product import Block, Rows, Weights, expanded_bytes
 from moec.backends.cpu.sources import InPlace, Multiplied, Packed
 from moec.backends.cpu.values import Pointer, Value
-from moec.dialect.formats import format_of
+from moec.dialect.formats import FORMATS, format_of
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,8 @@ def layout_of(op: Any, frame: Frame) -> Panels:
     if op.transposed and not frame.plain:
         raise unsupported("cpu", op, "packed weights are not multiplied transposed")
     if format_ is not None and not frame.plain and rows in (*FLOATS, "i8"):
+        if rows == "i8" and FORMATS[format_.name].floats:
+            raise unsupported("cpu", op, f"rows of int8 times weights as {format_.name}")
         codes = tiling.code_panels(frame.variant, rows, format_, len(weights), shape)
         if codes.largest_sum >= 2**31:
             raise unsupported("cpu", op, f"sums of {codes.group} products of integers do not fit into 32 bits")

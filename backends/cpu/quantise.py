@@ -1,4 +1,4 @@
-"""Floats to integer codes with one scale, in the f32 arithmetic that defines them (docs/ir.md, "Quantised weights")."""
+"""Floats to codes with one scale, in the f32 arithmetic that defines them (docs/ir.md, "Quantised weights")."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from moec.backends.cpu import e4m3
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.values import Pointer, Value, byte_width, constant
+from moec.formats import Codes
 
 _ROUND = 1.5 * 2.0**23
 """Adding it to a float of smaller magnitude than 2^22 leaves the nearest integer, ties to even, in the low bits."""
@@ -49,23 +51,28 @@ def mean(b: Builder, run: Run) -> Value:
     return b.convert(loop.result / float(run.count), b.f32)
 
 
-def code(b: Builder, value: Value, scale: Value, lowest: int, highest: int) -> Value:
-    """i32: f32 value / scale rounded to the nearest integer, ties to even, clamped; 0 where the quotient is NaN."""
+def code(b: Builder, value: Value, scale: Value, how: Codes) -> Value:
+    """i32: f32 value / scale rounded to the nearest number of a format, ties to even, clamped; 0 where it is NaN.
+
+    Of a format of floats, their bits.
+    """
     quotient = value / scale
-    clamped = b.minimum(b.maximum(quotient, float(lowest)), float(highest))
+    clamped = b.minimum(b.maximum(quotient, float(how.lowest)), float(how.highest))
     clamped = b.select(quotient.is_nan(), constant(quotient.type, 0.0), clamped)
+    if how.floats:
+        return e4m3.rounded(b, clamped)
     return (clamped + _ROUND).bitcast(b.like(quotient, b.i32)) - _ROUND_BITS
 
 
-def codes(b: Builder, run: Run, scale: Value, bounds: tuple[int, int], to: Pointer, as_: ir.Type) -> Value:
-    """Writes the codes of a run as integers of type `as_`; i32: their sum."""
+def codes(b: Builder, run: Run, scale: Value, how: Codes, to: Pointer, as_: ir.Type) -> Value:
+    """Writes the codes of a run as integers of type `as_`; i32: their sum, where they are whole numbers."""
     lanes = b.variant.lanes
     width, out, whole = byte_width(run.element), byte_width(as_), run.count // lanes * lanes
 
     def one(index: Value, many: int) -> Value:
         type_ = run.element if many == 1 else b.vec(many, run.element)
         value = b.convert(run.source.at(index, width).load(type_), b.f32)
-        found = code(b, value, b.splat(value.type, scale), *bounds)
+        found = code(b, value, b.splat(value.type, scale), how)
         to.at(index, out).store(b.convert(found, as_))
         return found
 

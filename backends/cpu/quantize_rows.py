@@ -13,9 +13,10 @@ from moec.backends.cpu.codes import SUM_FACTOR, CodePanels, CodeRows
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, SLACK, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import layout_of
 from moec.backends.cpu.values import Pointer, Value, byte_width
+from moec.formats import FORMATS
 
 MATMULS = ("moe.matmul", "moe.grouped_matmul", "moe.grouped_matmul_combine")
-LARGEST_CODE = 127
+INT8 = FORMATS["int8"]
 
 
 def quantize_rows(op: Any, frame: Frame) -> Sequence[Phase]:
@@ -61,13 +62,13 @@ def _row(call: Call, rows: CodeRows, source: Storage, row: Pointer, to: Pointer)
     width = byte_width(source.element)
     as_ = b.i8 if rows.arithmetic.elements == 4 else b.i16
     largest = quantise.largest(b, quantise.Run(row, source.element, rows.inner))
-    scale = largest / float(LARGEST_CODE)
+    scale = largest / float(INT8.divisor)
     used, whole = rows.group * byte_width(as_), 4 * rows.group_dots
 
     def group(number: Value) -> Value:
         run = quantise.Run(row.at(number, rows.group * width), source.element, rows.group)
         target = to.at(number, rows.group_bytes)
-        sum_ = quantise.codes(b, run, scale, (-LARGEST_CODE, LARGEST_CODE), target, as_)
+        sum_ = quantise.codes(b, run, scale, INT8, target, as_)
         if whole > used:
             zero, size = b.constant(b.i8, 0), b.index(whole - used)
             b.intrinsic("llvm.memset", None, target + used, zero, size, b.constant(b.i1, 0))

@@ -73,10 +73,10 @@ def panels(
 def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:
     """The layout for rows ("f32", "bf16", "f16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
     groups = max(1, 2 // operands)
-    how, bits = arithmetic(variant, rows, "codes"), FORMATS[format_.name].bits
+    how, codes = arithmetic(variant, rows, "codes"), FORMATS[format_.name]
     experts, columns, inner = shape
     return CodePanels(
-        how, variant.lanes, operands, groups, experts, columns, inner, bits, format_.groups, format_.scale
+        how, variant.lanes, operands, groups, experts, columns, inner, codes, format_.groups, format_.scale
     )
 
 

@@ -13,7 +13,7 @@ from moec.frontend.graph import DType, Node, PickType
 from moec.frontend.layouts.cells import Axis, Scaled, Space
 from moec.frontend.model import Layer, Tensor
 
-_BYTES = {DType.F32: 4, DType.BF16: 2, DType.F16: 2, DType.I32: 4, DType.I8: 1}
+_BYTES = {DType.F32: 4, DType.BF16: 2, DType.F16: 2, DType.I32: 4, DType.I8: 1, DType.F8: 1}
 _PANEL, _ALIGNED = 128, 4096
 """Generous: rows and columns that kernels fill up to, and bytes between two weights."""
 

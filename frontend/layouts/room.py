@@ -9,7 +9,7 @@ from moec.frontend.graph import DType
 from moec.frontend.model import Experts, Format, Layer
 from moec.frontend.units import BYTES
 
-ITEM = {DType.F32: 4, DType.BF16: 2, DType.F16: 2, DType.I32: 4, DType.I8: 1}
+ITEM = {DType.F32: 4, DType.BF16: 2, DType.F16: 2, DType.I32: 4, DType.I8: 1, DType.F8: 1}
 
 
 def group_bytes(layer: Layer, group: Experts) -> float:

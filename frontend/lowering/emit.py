@@ -20,7 +20,7 @@ def location(span: Span, context: ir.Context) -> ir.Location:
 
 
 def element_type(name: str) -> ir.Type:
-    """The MLIR type of f32, bf16, f16, i32, i8 or bool."""
+    """The MLIR type of f32, bf16, f16, i32, bool, or of codes of quantised weights."""
     match name:
         case "f32":
             return ir.F32Type.get()
@@ -32,6 +32,8 @@ def element_type(name: str) -> ir.Type:
             return ir.IntegerType.get_signless(32)
         case "i8":
             return ir.IntegerType.get_signless(8)
+        case "f8E4M3FN":
+            return ir.Float8E4M3FNType.get()
         case "bool":
             return ir.IntegerType.get_signless(1)
     raise ValueError(f"no element type is called {name}")

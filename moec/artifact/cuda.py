@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.quantised import Quantised
+from moec.formats import FORMATS
 
 if TYPE_CHECKING:
     from moec.artifact.manifest import Weight
@@ -67,11 +68,11 @@ class Cuda:
 def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[Weight]:
     """What a CUDA device holds of a layer's weights, in the order of the numbers in `Stack`.
 
-    Those that the layer quantises itself are codes there, (experts, out, in) of i8.  Their scales, (experts, out) or
-    (experts, out, in / group), come behind all weights in the order of these.
+    Those that the layer quantises itself are codes there, (experts, out, in) of their format's element type.  Their
+    scales, (experts, out) or (experts, out, in / group), come behind all weights in the order of these.
     """
     how = quantised.made_while_packing if quantised else {}
-    codes = [replace(one, dtype="i8") if one.name in how else one for one in weights]
+    codes = [replace(one, dtype=FORMATS[how[one.name].format].element) if one.name in how else one for one in weights]
     made = [(one, how[one.name]) for one in weights if one.name in how]
     return codes + [
         replace(one, name=scales_of(one.name), shape=_scales(one.shape, by.group), dtype=by.scale) for one, by in made

@@ -28,14 +28,14 @@ SCHEMA = 2
 ABI = 2
 """The newest set of exported functions that this moec calls."""
 
-ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "f16": 2, "i32": 4, "i8": 1}
+ITEM_BYTES: Mapping[str, int] = {"f32": 4, "bf16": 2, "f16": 2, "i32": 4, "i8": 1, "f8E4M3FN": 1}
 """Element types of an artifact's tensors and their sizes in bytes."""
 
 FLOATS = ("f32", "bf16", "f16")
 """Those of them that can have gradients."""
 
 CALL_DTYPES = (*FLOATS, "i32")
-"""Element types of what a call takes and gives; i8 is for weights that are given quantised."""
+"""Element types of what a call takes and gives; others are for weights that are given quantised."""
 
 LOSS_TENSORS: Mapping[str, tuple[str, ...]] = {"balance": ("probability", "count"), "z": ("z",)}
 """The kinds of auxiliary losses, and the loss tensors that each is computed from."""

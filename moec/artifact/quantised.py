@@ -23,7 +23,7 @@ class Stored:
     scales   names of the parameters that hold their scales, in the same order; empty where the layer makes codes and
              scales itself, of the weights that it is given
     experts  which of them, by number; None: all
-    format   "int8", "int4" or "ternary"
+    format   the name of one in `moec.formats`
     group    how many inputs share a scale; None: one scale a channel
     scale    the element type of the scales
     """
@@ -55,6 +55,10 @@ class Quantised:
     def codes(self) -> Mapping[str, Stored]:
         """The weights that are given as codes, by name."""
         return {name: one for one in self.stored if one.scales for name in one.weights}
+
+
+CODES = frozenset(how.element for how in FORMATS.values())
+"""Element types of weights that are given as codes."""
 
 
 def read_quantised(fields: Fields) -> Quantised:
@@ -92,9 +96,10 @@ def _names(fields: Fields, name: str, low: int) -> tuple[str, ...]:
 def check_weights(quantised: Quantised | None, weights: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
     """Raise InvalidManifest unless `quantised` fits the layer's weights, given as (shape, dtype) by name."""
     codes = quantised.codes if quantised else {}
-    unexplained = next((name for name, (_, dtype) in weights.items() if dtype == "i8" and name not in codes), None)
+    unexplained = next((name for name, (_, dtype) in weights.items() if dtype in CODES and name not in codes), None)
     if unexplained is not None:
-        raise InvalidManifest(f"parameters: {unexplained!r} of i8 has no format under quantised.stored")
+        dtype = weights[unexplained][1]
+        raise InvalidManifest(f"parameters: {unexplained!r} of {dtype} has no format under quantised.stored")
     for stored in quantised.stored if quantised else ():
         for name in (*stored.weights, *stored.scales):
             if name not in weights:
@@ -107,7 +112,8 @@ def _check(
     stored: Stored, name: str, weight: tuple[tuple[int, ...], str], scale: tuple[tuple[int, ...], str] | None
 ) -> None:
     shape, dtype = weight
-    if len(shape) != 3 or (dtype == "i8") != (scale is not None):
+    fits = dtype == FORMATS[stored.format].element if scale is not None else dtype not in CODES
+    if len(shape) != 3 or not fits:
         raise InvalidManifest(f"quantised.stored: {name!r} of {dtype}{list(shape)} cannot be stored so")
     experts, columns, inner = shape
     if stored.group is not None and inner % stored.group:

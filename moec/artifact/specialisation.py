@@ -26,7 +26,7 @@ class QuantisedExperts:
 
     experts  the name of their group
     numbers  which of them, ascending
-    format   "int8", "int4" or "ternary"
+    format   the name of one in `moec.formats`
     group    how many inputs share a scale; None: one scale a channel
     scale    the element type of the scales, "f32" or "bf16"
     """

@@ -16,6 +16,11 @@ class Format:
     scale: str
 
 
+def element_of(name: str) -> ir.Type:
+    """The element type of a tensor of codes of a format."""
+    return ir.Type.parse(FORMATS[name].element)
+
+
 def format_of(weights: ir.Value) -> Format | None:
     """The format of what `moe.dequantize` gives; None for other weights."""
     if isinstance(weights, ir.BlockArgument) or weights.owner.operation.name != "moe.dequantize":

@@ -23,7 +23,7 @@ def _stored(op: Any, dims: Sequence[int | None]) -> None:
     name = ir.StringAttr(op.format).value
     require(name in FORMATS, f"format must be one of {', '.join(FORMATS)}, not {name!r}")
     require(len(dims) == 3 and None not in dims, "weights must be tensor<ExNxK>")
-    expect(op.codes, "codes", dims, "i8")
+    expect(op.codes, "codes", dims, FORMATS[name].element)
     scales = tensor(op.scales, "scales")
     groups = shape(scales)[-1] if scales.rank == 3 else None
     require(groups is not None, f"scales must be tensor<ExNxG>, not {scales}")

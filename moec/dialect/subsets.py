@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch_mlir import ir
 from torch_mlir.dialects import arith, tensor
 
+from moec.dialect.formats import element_of
 from moec.dialect.graph import RouteOp
 from moec.dialect.quantised import DequantizeOp, QuantizeOp
 from moec.dialect.rows import RowOp, TakeOp, YieldChoiceOp
@@ -77,7 +78,7 @@ def quantized(weights: ir.Value, format: str, group: int | None, scale: str) -> 
     group: divides K; None: one scale a channel.
     """
     experts, columns, inner = ir.RankedTensorType(weights.type).shape
-    codes = ir.RankedTensorType.get([experts, columns, inner], ir.IntegerType.get_signless(8))
+    codes = ir.RankedTensorType.get([experts, columns, inner], element_of(format))
     scales = ir.RankedTensorType.get([experts, columns, inner // group if group else 1], ir.Type.parse(scale))
     name = ir.StringAttr.get(format)
     made = QuantizeOp(weights, name, codes, scales)
@@ -85,7 +86,7 @@ def quantized(weights: ir.Value, format: str, group: int | None, scale: str) -> 
 
 
 def dequantized(codes: ir.Value, scales: ir.Value, format: str) -> ir.Value:
-    """Codes tensor<ExNxKxi8> times scales tensor<ExNxG>, f32."""
+    """Codes tensor<ExNxKx(i8|f8E4M3FN)> times scales tensor<ExNxG>, f32."""
     whole = ir.RankedTensorType.get(list(ir.RankedTensorType(codes.type).shape), ir.F32Type.get())
     return DequantizeOp(codes, scales, ir.StringAttr.get(format), whole).weights
 

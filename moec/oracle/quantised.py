@@ -4,15 +4,32 @@ import numpy as np
 from torch_mlir import ir
 
 from moec.dialect.formats import FORMATS
+from moec.formats import Codes
 from moec.oracle.scalars import round_to
 from moec.oracle.scope import Array, Meaning, Scope
 
+_E4M3_STEPS = -9
+_E4M3_FRACTION = 3
+"""Numbers of E4M3 are multiples of 2^-9, and have so many bits behind the first one."""
 
-def _codes(values: Array, scale: Array, lowest: int, highest: int) -> Array:
-    """Codes of f32 `values` by f32 `scale` (broadcast): the rounded quotient, clamped; 0 where it is NaN."""
-    quotient = np.rint(values.astype(np.float32) / scale.astype(np.float32))
-    codes: Array = np.clip(np.nan_to_num(quotient, nan=0.0), lowest, highest).astype(np.int64)
+
+def _codes(values: Array, scale: Array, how: Codes) -> Array:
+    """Codes of f32 `values` by f32 `scale` (broadcast): the rounded quotient, clamped; 0 where it is NaN.
+
+    int64, or float64 where codes are floats.
+    """
+    quotient = np.nan_to_num(values.astype(np.float32) / scale.astype(np.float32), nan=0.0)
+    clamped: Array = np.clip(quotient, how.lowest, how.highest).astype(np.float64)
+    codes: Array = _e4m3(clamped) if how.floats else np.rint(clamped).astype(np.int64)
     return codes
+
+
+def _e4m3(values: Array) -> Array:
+    """Finite numbers rounded to the nearest of E4M3, ties to even."""
+    exponent = np.frexp(values)[1] - 1 - _E4M3_FRACTION
+    step = np.ldexp(1.0, np.maximum(exponent, _E4M3_STEPS))
+    rounded: Array = np.rint(values / step) * step
+    return rounded
 
 
 def _largest(values: Array, over: int) -> Array:
@@ -22,7 +39,7 @@ def _largest(values: Array, over: int) -> Array:
 
 
 def quantize(weights: Array, name: str, groups: int, scale: ir.Type) -> tuple[Array, Array]:
-    """(codes [E, N, K] as int64, scales [E, N, G] as float64) of weights [E, N, K]."""
+    """(codes [E, N, K] as int64 or, of floats, float64; scales [E, N, G] as float64) of weights [E, N, K]."""
     how = FORMATS[name]
     grouped = weights.reshape(*weights.shape[:2], groups, -1)
     if how.divisor:
@@ -30,7 +47,7 @@ def quantize(weights: Array, name: str, groups: int, scale: ir.Type) -> tuple[Ar
     else:
         scales = (np.cumsum(np.abs(grouped), -1)[..., -1:] / grouped.shape[-1]).astype(np.float32)
     scales = round_to(scales.astype(np.float64), scale)
-    codes = _codes(grouped, scales, how.lowest, how.highest)
+    codes = _codes(grouped, scales, how)
     return codes.reshape(weights.shape), scales[..., 0]
 
 
@@ -42,7 +59,7 @@ def dequantize(codes: Array, scales: Array) -> Array:
 def quantize_rows(rows: Array) -> Array:
     """Rows along the last axis rounded to int8 with one scale each, as float64."""
     scale = _largest(rows, FORMATS["int8"].divisor).astype(np.float64)
-    fake: Array = _codes(rows, scale, -127, 127) * scale
+    fake: Array = _codes(rows, scale, FORMATS["int8"]) * scale
     return fake
 
 

@@ -16,7 +16,7 @@ from moec.runtime.adapt.published import Build
 from moec.runtime.adapt.recording import Recording
 from moec.runtime.workspace import WORKSPACES
 
-LARGEST_ERROR = {"int8": 0.05, "int4": 0.25, "ternary": 1.0}
+LARGEST_ERROR = {"int8": 0.05, "int4": 0.25, "ternary": 1.0, "fp8_e4m3": 0.1}
 """Of the results of a layer whose coldest experts are stored so: root of mean square error over that of the results."""
 _LARGEST = 256
 _LARGEST_OF_MANY_BYTES = 64

@@ -187,8 +187,8 @@ class PackedWeights:
     def _check_codes(self, weight: Weight, tensor: torch.Tensor) -> None:
         """Raise RangeError for codes that their format does not hold: packing would cut off their upper bits."""
         stored = self._codes.get(weight.name)
-        if stored is not None and tensor.numel():
-            format = FORMATS[stored.format]
+        format = None if stored is None else FORMATS[stored.format]
+        if stored is not None and format is not None and not format.floats and tensor.numel():
             lowest, highest = (int(bound) for bound in tensor.aminmax())
             if lowest < format.lowest or highest > format.highest:
                 raise RangeError(

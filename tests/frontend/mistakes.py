@@ -88,6 +88,8 @@ layer L(d = 64, ff = 32) {
     "approx_of_nothing": layer(ROUTER + EXPERTS + "  approx rows as int8"),
     "approx_of_what": layer(ROUTER + INT8 + "  approx row as int8"),
     "approx_as_what": layer(ROUTER + INT8 + "  approx rows as int4"),
+    "approx_of_floats": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : fp8_e4m3\n  approx rows as int8"),
+    "blocks_of_format": layer(ROUTER + "  experts routed[8] = swiglu(d, ff) : fp8_e4m3(block = 128)"),
     "approx_twice": layer(ROUTER + INT8 + "  approx rows as int8\n  approx rows as int8"),
     "quantize_form": layer(ROUTER + INT8 + "  quantize experts(routed, 3)"),
     "quantize_what": layer(ROUTER + INT8 + '  quantize coldst(routed, 3, by = "c.json") as int4'),

@@ -72,11 +72,12 @@ def by_hand(a: dict[str, np.ndarray], formats: list[Any], int8_rows: bool = Fals
     return y
 
 
-INT4, INT8, TERNARY = ("int4", 6), ("int8", None), ("ternary", None)
+INT4, INT8, TERNARY, FP8 = ("int4", 6), ("int8", None), ("ternary", None), ("fp8_e4m3", 6)
 
 LAYERS: list[tuple[str, tuple[str, ...], list[Any]]] = [
     ("int8(per = channel, x = f32)", (), [INT8] * E),
     ("int4(group = 6, scale = f32, x = f32)", (), [INT4] * E),
+    ("fp8_e4m3(group = 6, scale = f32, x = f32)", (), [FP8] * E),
     ("ternary(x = f32)", ("approx rows as int8",), [TERNARY] * E),
     ("f32", ("quantize experts(routed, 1, 3..4) as int8",), [None, INT8, None, INT8, INT8, None]),
     (
@@ -112,11 +113,13 @@ def test_meaning(format: str, statements: tuple[str, ...], formats: list[Any], t
         ("int8(prequantized = true)", "f32", [(E, FF), (E, FF), (E, D)]),
         ("int4(group = 6, prequantized = true)", "bf16", [(E, FF, 4), (E, FF, 4), (E, D, 2)]),
         ("ternary(group = 12, scale = f32, prequantized = true)", "f32", [(E, FF, 2), (E, FF, 2), (E, D, 1)]),
+        ("fp8_e4m3(per = channel, prequantized = true)", "f32", [(E, FF), (E, FF), (E, D)]),
     ],
 )
 def test_given_codes_and_scales(format: str, scale: str, shapes: list[tuple[int, ...]]) -> None:
     given = layer(format)
-    codes = {one.name: one for one in given.parameters if one.dtype == "i8"}
+    dtype = "f8E4M3FN" if "fp8" in format else "i8"
+    codes = {one.name: one for one in given.parameters if one.dtype == dtype}
     assert {name: one.shape for name, one in codes.items()} == {
         "routed.gate.weight": (E, FF, D),
         "routed.up.weight": (E, FF, D),

@@ -10,14 +10,30 @@ import torch
 
 from moec import oracle
 from moec.dialect import context
+from moec.formats import FORMATS
 from moec.pipeline.ir_text import parse
 
 Floats = np.ndarray
 
-LIMITS = {"int8": (-127, 127), "int4": (-8, 7), "ternary": (-1, 1)}
+LIMITS = {"int8": (-127, 127), "int4": (-8, 7), "ternary": (-1, 1), "fp8_e4m3": (-448, 448)}
 
 
-def one_group(weights: list[float], name: str, scale_dtype: torch.dtype) -> tuple[list[int], float]:
+def e4m3() -> list[tuple[float, int]]:
+    """Every positive number of E4M3 with its code, from its definition."""
+    normal = [(2.0 ** (e - 7) * (1 + f / 8), 8 * e + f) for e in range(1, 16) for f in range(8)]
+    return [(2.0**-6 * f / 8, f) for f in range(8)] + normal[:-1]  # the last one is NaN
+
+
+NUMBERS = e4m3()
+
+
+def nearest(number: float) -> float:
+    """That of E4M3 nearest to a number from -448 to 448; of two the one whose code is even."""
+    found, _ = min(NUMBERS, key=lambda one: (abs(one[0] - abs(number)), one[1] % 2))
+    return math.copysign(found, number)
+
+
+def one_group(weights: list[float], name: str, scale_dtype: torch.dtype) -> tuple[list[float], float]:
     """Codes and scale of one group, number by number in float32."""
     magnitudes = [abs(w) for w in weights]
     if name == "ternary":
@@ -30,7 +46,8 @@ def one_group(weights: list[float], name: str, scale_dtype: torch.dtype) -> tupl
     for w in weights:
         quotient = np.float32(w) / kept
         low, high = LIMITS[name]
-        codes.append(0 if np.isnan(quotient) else int(min(max(float(np.rint(quotient)), low), high)))
+        clamped = 0.0 if np.isnan(quotient) else min(max(float(quotient), low), high)
+        codes.append(nearest(clamped) if name == "fp8_e4m3" else float(np.rint(clamped)))
     return codes, float(kept)
 
 
@@ -47,7 +64,7 @@ def by_hand(weights: Floats, name: str, groups: int, scale_dtype: torch.dtype) -
 
 def quantised(weights: Floats, name: str, groups: int, scale: str) -> Floats:
     e, n, k = weights.shape
-    codes, scales = f"tensor<{e}x{n}x{k}xi8>", f"tensor<{e}x{n}x{groups}x{scale}>"
+    codes, scales = f"tensor<{e}x{n}x{k}x{FORMATS[name].element}>", f"tensor<{e}x{n}x{groups}x{scale}>"
     module = parse(
         f"""func.func @f(%w: tensor<{e}x{n}x{k}xf32> {{moe.name = "w", moe.role = "parameter"}})
         -> (tensor<{e}x{n}x{k}xf32> {{moe.name = "y"}}) {{

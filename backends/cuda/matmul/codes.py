@@ -10,7 +10,7 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, TensorPointer
-from moec.dialect.formats import format_of
+from moec.dialect.formats import FORMATS, format_of
 
 CODE = "moec::i8"
 """The C++ type of a code of any format: it takes a byte."""
@@ -59,6 +59,8 @@ def codes_of(op: ir.Operation, weights: Sequence[ir.Value]) -> Codes | None:
     (found,) = formats
     if found is None:
         return None
+    if FORMATS[found.name].floats:
+        raise unsupported("cuda", op, f"weights as {found.name}", "compile the layer for `cpu`")
     if found.groups > 1:
         text = f"weights as {found.name} with a scale for each group of inputs"
         raise unsupported("cuda", op, text, "write `per = channel`, or compile the layer for `cpu`")

@@ -47,6 +47,8 @@ def _stored(term: Term, op: ir.Operation, what: str) -> tuple[str, str | None, W
     if term.kind != "stored":
         raise refuse(term, op, f"the weights of {what} are computed from other tensors")
     form, _, groups = str(term.value).partition(" ")
+    if form not in _FORMATS:
+        raise refuse(term, op, f"{what} is stored as `{form}`; hardware multiplies codes that are whole numbers")
     if groups != "1":
         raise refuse(
             term, op, f"{what} has {groups} scales a channel; `{form}(per = channel)` has one, as hardware needs"

@@ -22,6 +22,7 @@ DTYPES = {
     "f16": torch.float16,
     "f64": torch.float64,
     "i8": torch.int8,
+    "f8E4M3FN": torch.float8_e4m3fn,
     "i32": torch.int32,
 }
 

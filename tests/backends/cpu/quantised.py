@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moec.formats import FORMATS
 from tests.backends.cpu.modules import SWIGLU, rounded
 
 
@@ -20,7 +21,7 @@ class Format:
         """(the function's arguments, the operations that make %NAME of them) of weights of this shape."""
         e, n, k = shape
         sizes, groups = f"{e}x{n}x{k}", k // self.group if self.group else 1
-        weights, codes = f"tensor<{sizes}x{dtype}>", f"tensor<{sizes}xi8>"
+        weights, codes = f"tensor<{sizes}x{dtype}>", f"tensor<{sizes}x{FORMATS[self.name].element}>"
         scales, format_ = f"tensor<{e}x{n}x{groups}x{self.scale}>", f'{{format = "{self.name}"}}'
         types = [("c", "code", codes), ("s", "scale", scales)] if self.given else [("w", "", weights)]
         arguments = [

@@ -137,6 +137,7 @@ def test_tasks_are_an_input(of) -> None:
         (layer(more="  shared one = mlp_gelu(d, ff) : bf16"), "different activations"),
         (layer(more="  shared one = mlp_relu(d, ff) : int8(per = channel)"), "one array of multipliers"),
         (layer(more="  shared one = mlp_relu(d, 4) : bf16\n  shared two = mlp_relu(d, ff) : bf16"), "one shape"),
+        (layer(expert="swiglu(d, ff) : fp8_e4m3(per = channel)"), "multiplies codes that are whole numbers"),
         (
             layer(expert="swiglu(d, ff) : int8(per = channel)", more="  quantize experts(routed, 1) as ternary"),
             "all routed experts have one format",
