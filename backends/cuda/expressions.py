@@ -24,7 +24,7 @@ REGISTER = {
 
 MEMORY = {
     "f32": "float", "bf16": "moec::bf16", "f16": "moec::f16",
-    "i1": "moec::u8", "i8": "moec::i8", "i32": "int", "i64": "moec::i64",
+    "i1": "moec::u8", "i8": "moec::i8", "f8E4M3FN": "moec::e4m3", "i32": "int", "i64": "moec::i64",
 }  # fmt: skip
 """Element type -> the C++ type of an element in memory."""
 

@@ -17,6 +17,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.layer import Layer, Tensor
 from moec.backends.cpu.parameters import parts
 from moec.backends.cpu.values import byte_width
+from moec.formats import FORMATS
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def kept(layer: Layer) -> tuple[Kept, ...]:
             groups = int(type_.get_dim_size(2))
             shape = dims[:2] if groups == 1 else (*dims[:2], groups)
             scales.append(Kept(scales_of(tensor.name), str(type_.element_type), shape))
-            element = "i8"
+            element = FORMATS[ir.StringAttr(made[tensor.name].attributes["format"]).value].element
         found.append(Kept(tensor.name, element, dims))
     return (*found, *scales)
 

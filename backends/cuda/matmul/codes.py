@@ -12,16 +12,13 @@ from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, TensorPointer
 from moec.dialect.formats import FORMATS, format_of
 
-CODE = "moec::i8"
-"""The C++ type of a code of any format: it takes a byte."""
-
 
 @dataclass(frozen=True)
 class Codes:
     """How the weights of a product are kept.
 
     format  its name
-    codes   of each weight: tensor<ExNxKxi8>
+    codes   of each weight: tensor<ExNxKx(i8|f8E4M3FN)>, a byte each
     scales  of each weight: tensor<ExNx1x(f32|bf16)>, by which the sums of a channel are multiplied
     """
 
@@ -32,7 +29,12 @@ class Codes:
     @property
     def weight_type(self) -> str:
         """The C++ type of a weight with its scales."""
-        return f"moec::Coded<{CODE}, {self.scale_type}>"
+        return f"moec::Coded<{self.code_type}, {self.scale_type}>"
+
+    @property
+    def code_type(self) -> str:
+        """The C++ type of a code."""
+        return expressions.MEMORY[FORMATS[self.format].element]
 
     @property
     def scale_type(self) -> str:
@@ -41,7 +43,7 @@ class Codes:
 
     def parameters(self) -> tuple[list[str], list[Argument], str]:
         """A kernel's parameters for all weights, their arguments, and the values of an array of `weight_type`."""
-        code, scale, count = CODE, self.scale_type, range(len(self.codes))
+        code, scale, count = self.code_type, self.scale_type, range(len(self.codes))
         parameters = [f"const {code}* codes{n}" for n in count] + [f"const {scale}* scales{n}" for n in count]
         arguments: list[Argument] = [TensorPointer(one, f"const {code}*") for one in self.codes]
         arguments += [TensorPointer(one, f"const {scale}*") for one in self.scales]
@@ -59,8 +61,6 @@ def codes_of(op: ir.Operation, weights: Sequence[ir.Value]) -> Codes | None:
     (found,) = formats
     if found is None:
         return None
-    if FORMATS[found.name].floats:
-        raise unsupported("cuda", op, f"weights as {found.name}", "compile the layer for `cpu`")
     if found.groups > 1:
         text = f"weights as {found.name} with a scale for each group of inputs"
         raise unsupported("cuda", op, text, "write `per = channel`, or compile the layer for `cpu`")

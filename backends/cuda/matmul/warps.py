@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, Buffer, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
-from moec.backends.cuda.matmul.codes import CODE
 from moec.backends.cuda.matmul.problem import Epilogue, Problem, epilogue
 from moec.backends.cuda.matmul.tile import WarpTile
 
@@ -60,7 +59,7 @@ def with_epilogue(
         )
     else:
         parameters, weight_arguments, values = problem.codes.parameters()
-        types = f"{memory}, {CODE}, {problem.codes.scale_type}"
+        types = f"{memory}, {problem.codes.code_type}, {problem.codes.scale_type}"
         printed, weight = f"moec::CodedTile<{types}, {listed}>", f"const {problem.codes.weight_type}"
     if splits > 1:
         printed = f"moec::DividedTile<{printed}, {splits}>"

@@ -72,7 +72,7 @@ class Call:
             return self.read(maker.operands[0]).reshape(self.shape(value))
         if maker.name == "tensor.concat":
             return torch.cat([self.read(number) for number in maker.operands], dim=maker.attributes["dim"])
-        if maker.name == "moe.dequantize" and maker.attributes["format"] == "int8":
+        if maker.name == "moe.dequantize":
             codes, scales = (self.read(number) for number in maker.operands)
             each = codes.shape[-1] // scales.shape[-1]
             return codes.float() * scales.float().repeat_interleave(each, -1)

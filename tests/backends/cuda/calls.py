@@ -34,6 +34,7 @@ POISON = 0xA5
 DTYPES = {
     "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i32": torch.int32, "i64": torch.int64,
     "i8": torch.int8,
+    "f8E4M3FN": torch.float8_e4m3fn,
 }  # fmt: skip
 
 Named = Mapping[str, torch.Tensor]

@@ -12,6 +12,7 @@ from torch_mlir import ir
 from moec.backends.cuda import kernel as k
 from moec.backends.cuda.arch import Arch
 from moec.dialect import context
+from moec.formats import FORMATS
 from moec.oracle import routing
 from moec.runtime.quantize import quantize
 from tests.backends.cuda.simulator import Fault, Simulated, TensorMap
@@ -61,7 +62,10 @@ class Product:
         names = [f"%m{n}" for n in range(self.products)]
         weights, stored = "".join(f", {name}: {weight}" for name in names), ""
         if self.format is not None:
-            codes, scales = f"tensor<{experts}x{sides}xi8>", f"tensor<{experts}x{self.columns}x1x{self.scale}>"
+            codes, scales = (
+                f"tensor<{experts}x{sides}x{FORMATS[self.format].element}>",
+                f"tensor<{experts}x{self.columns}x1x{self.scale}>",
+            )
             floats = f"tensor<{experts}x{sides}xf32>"
             weights = "".join(f", %c{n}: {codes}, %s{n}: {scales}" for n in range(self.products))
             stored = "".join(
@@ -169,7 +173,8 @@ class Emitted:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return (tensor.view(torch.int16) if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+    bits = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float8_e4m3fn: torch.uint8}
+    return tensor.view(bits.get(tensor.dtype, tensor.dtype)).numpy()
 
 
 def inputs(product: Product, tokens: int, routing_: str = "even", seed: int = 0) -> dict[str, torch.Tensor]:
@@ -201,7 +206,7 @@ def inputs(product: Product, tokens: int, routing_: str = "even", seed: int = 0)
         made[f"m{n}"] = weight.to(dtype)
         if product.format is not None:
             codes, scales = quantize(weight, product.format, scale=DTYPES[product.scale])
-            made |= {f"c{n}": codes, f"s{n}": scales, f"m{n}": codes * scales.double().unsqueeze(-1)}
+            made |= {f"c{n}": codes, f"s{n}": scales, f"m{n}": codes.double() * scales.double().unsqueeze(-1)}
     return made
 
 

@@ -19,6 +19,7 @@ from tests.backends.cuda.simulator import Fault
 from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, swiglu, weighted
 
 UP = Product(inner=144, columns=72, experts=5, per_token=2, products=2, format="int8", body=SWIGLU)
+FLOATS = replace(UP, format="fp8_e4m3")
 DOWN_CODES = replace(DOWN, inner=80, format="int8", scale="bf16", body=WEIGHTED)
 FEW, MANY = 0, 1
 
@@ -34,11 +35,12 @@ def emitted(product: Product, which: int | None, arch: str = "sm_80") -> Emitted
 
 
 @pytest.mark.parametrize("which", [FEW, MANY])
-def test_gathered_rows_and_two_weights(which: int) -> None:
+@pytest.mark.parametrize("product", [UP, FLOATS], ids=["int8", "fp8"])
+def test_gathered_rows_and_two_weights(product: Product, which: int) -> None:
     for tokens, routing in CALLS:
-        given = inputs(UP, tokens, routing, seed=tokens)
-        found = emitted(UP, which).run(given, seed=tokens)
-        assert error(found, swiglu(UP, given)) < TOLERANCE["bf16"], (tokens, routing)
+        given = inputs(product, tokens, routing, seed=tokens)
+        found = emitted(product, which).run(given, seed=tokens)
+        assert error(found, swiglu(product, given)) < TOLERANCE["bf16"], (tokens, routing)
 
 
 @pytest.mark.parametrize("which", [FEW, MANY])
@@ -58,6 +60,22 @@ def test_every_code_is_exact(type_: str) -> None:
     given["c0"] = torch.stack([row.roll(n) for n, row in enumerate(codes)]).to(torch.int8)[None].contiguous()
     expected = given["c0"][0].float().T * given["s0"][0].unsqueeze(0)
     assert torch.equal(emitted(product, None).run(given), expected)
+
+
+@pytest.mark.parametrize("type_", ["bf16", "f16"])
+def test_every_code_of_fp8_is_exact(type_: str) -> None:
+    """A code that is NaN spoils its channel, in all rows, and no other."""
+    product = Product(inner=256, columns=8, experts=None, type=type_, format="fp8_e4m3", out="f32")
+    given = inputs(product, 256)
+    given["x"] = torch.eye(256).to(given["x"].dtype)
+    every = torch.arange(256, dtype=torch.uint8)
+    finite = torch.where((every & 0x7F) == 0x7F, 0, every).to(torch.uint8)
+    codes = torch.stack([(finite if n else every).roll(n) for n in range(8)]).view(torch.float8_e4m3fn)
+    given["c0"] = codes[None].contiguous()
+    expected = codes[1:].float().T * given["s0"][0, 1:].unsqueeze(0)
+    found = emitted(product, None).run(given)
+    assert torch.equal(found[:, 1:], expected)
+    assert found[:, 0].isnan().all()
 
 
 def test_dense_products_of_every_size_find_a_kernel() -> None:

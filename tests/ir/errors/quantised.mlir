@@ -1,4 +1,4 @@
-// ERROR: format must be one of int8, int4, ternary, not 'int3'
+// ERROR: format must be one of int8, int4, ternary, fp8_e4m3, not 'int3'
 func.func @f(%w: tensor<4x5x6xbf16>) {
   %c, %s = "moe.quantize"(%w) {format = "int3"} : (tensor<4x5x6xbf16>) -> (tensor<4x5x6xi8>, tensor<4x5x3xbf16>)
   return
@@ -19,6 +19,12 @@ func.func @f(%w: tensor<4x5x6xbf16>) {
 // ERROR: scales must hold f32 or bf16, not f16
 func.func @f(%w: tensor<4x5x6xbf16>) {
   %c, %s = "moe.quantize"(%w) {format = "int4"} : (tensor<4x5x6xbf16>) -> (tensor<4x5x6xi8>, tensor<4x5x3xf16>)
+  return
+}
+// -----
+// ERROR: codes must hold f8E4M3FN, not i8
+func.func @f(%w: tensor<4x5x6xbf16>) {
+  %c, %s = "moe.quantize"(%w) {format = "fp8_e4m3"} : (tensor<4x5x6xbf16>) -> (tensor<4x5x6xi8>, tensor<4x5x1xf32>)
   return
 }
 // -----

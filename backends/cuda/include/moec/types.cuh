@@ -18,6 +18,10 @@ struct bf16 {
 struct f16 {
   u16 bits;
 };
+// A sign, four bits of exponent, three of fraction: no infinities, and NaN where all of these seven are set.
+struct e4m3 {
+  u8 bits;
+};
 
 // Sixteen bytes that are moved at once.
 struct alignas(16) Quad {

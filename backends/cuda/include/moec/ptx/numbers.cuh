@@ -74,6 +74,31 @@ MOEC_DEVICE void decode<f16, i8>(u32 codes, u32 (&to)[2]) {
   }
 }
 
+// Exponent and fraction at their places in T, whose exponents are counted from elsewhere: a product puts that right, and
+// takes subnormals for what they are.  One bit more, carried out of all seven, makes T's exponent all ones: NaN.
+template <>
+MOEC_DEVICE void decode<bf16, e4m3>(u32 codes, u32 (&to)[2]) {
+  MOEC_UNROLL
+  for (int i = 0; i < 2; i++) {
+    const u32 upper = __byte_perm(codes, 0, i ? 0x3424 : 0x1404), number = (upper & 0x7f007f00u) >> 4;
+    const u32 nan = ((number + 0x00100010u) & 0x08000800u) * 0xf;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(to[i])
+        : "r"((upper & 0x80008000u) | number | nan), "r"(0x7b807b80u), "r"(0x80008000u));
+  }
+}
+template <>
+MOEC_DEVICE void decode<f16, e4m3>(u32 codes, u32 (&to)[2]) {
+  MOEC_UNROLL
+  for (int i = 0; i < 2; i++) {
+    const u32 upper = __byte_perm(codes, 0, i ? 0x3424 : 0x1404), number = (upper & 0x7f007f00u) >> 1;
+    const u32 nan = (number + 0x00800080u) & 0x40004000u;
+    asm("mul.rn.f16x2 %0, %1, %2;"
+        : "=r"(to[i])
+        : "r"((upper & 0x80008000u) | number | nan), "r"(0x5c005c00u));
+  }
+}
+
 // Within 2^-16 of the result, relatively, where |x| < 88; a quotient is 0 where |y| > 2^126.
 MOEC_DEVICE float approximate_exp(float x) { return __expf(x); }
 MOEC_DEVICE float approximate_quotient(float x, float y) { return __fdividef(x, y); }

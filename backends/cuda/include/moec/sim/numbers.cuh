@@ -35,6 +35,13 @@ u32 pack(float low, float high) {
 }
 
 inline float value_of_code(i8, u8 code) { return (float)(i8)code; }
+inline float value_of_code(e4m3, u8 code) {
+  const int exponent = code >> 3 & 15, fraction = code & 7;
+  const float size = (code & 127) == 127 ? NAN
+                     : exponent         ? ldexpf((float)(8 + fraction), exponent - 10)
+                                        : ldexpf((float)fraction, -9);
+  return copysignf(size, code & 128 ? -1.0f : 1.0f);
+}
 
 template <class T, class Code>
 void decode(u32 codes, u32 (&to)[2]) {
