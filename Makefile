@@ -18,7 +18,7 @@ help: ## list the targets
 demo: $(READY) ## compile an MoE layer, run it through PyTorch, check it, time it
 	@$(PY) -m examples.demo $(ARGS)
 
-test: $(READY) ## the test suite; ARGS='-k name' narrows it, ARGS=--run-slow widens it, ARGS=-n0 runs it in one process
+test: $(READY) ## the test suite; ARGS='-k name' narrows it, ARGS=--run-slow widens it, ARGS=--seed=1 draws other data, ARGS=-n0 runs it in one process
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(READY) ## style, types and layering, the last two on the wheel as a user installs it

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import os
+import random
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
+import torch
 
 from tests.one_variant import one_variant
 
 
-def pytest_configure() -> None:
-    # A shared machine may stop any test for a while; none is to fail for that.
-    hypothesis.settings.register_profile("moec", deadline=None)
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile(
+        "moec",
+        # A shared machine may stop any test for a while; none is to fail for that.
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        # Neither is one to fail by chance where nothing has changed.
+        derandomize=config.getoption("--seed") == 0,
+    )
     hypothesis.settings.load_profile("moec")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=0, metavar="N", help="other random data than in every run")
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
     parser.addoption("--update-goldens", action="store_true", help="write golden files anew instead of comparing")
 
@@ -40,6 +51,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
 
     tests/backends/cpu runs all that the machine can run, kernel by kernel.
     """
+    # A test's data is its own, whatever ran before it in this process.
+    seed = zlib.crc32(f"{item.config.getoption('--seed')} {item.nodeid}".encode())
+    random.seed(seed)
+    np.random.seed(seed)  # what libraries draw from
+    torch.manual_seed(seed)
     with nullcontext() if item.get_closest_marker("every_variant") else one_variant():
         return (yield)
 

@@ -21,7 +21,7 @@ KILLED = """
 import os, signal
 from bench.parallel.network import Network, Shape
 with Network(Shape(1, 1)) as network:
-    network.start(0, ["sleep", "60"])
+    network.start(0, ["sleep", "600"])
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -33,9 +33,9 @@ def spaces_of(process: int) -> list[str]:
 
 def test_a_killed_owner_leaves_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED], cwd=ROOT) as owner:
-        owner.wait(60)
+        owner.wait(200)
         assert owner.returncode == -signal.SIGKILL
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while spaces_of(owner.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not spaces_of(owner.pid)
@@ -57,5 +57,6 @@ def test_links_are_measured() -> None:
     with Network(Shape(2, 1, between=1e8 / 8)) as network:
         (found, *_), _ = run(network, links.on_a_rank, mesh={"node": 2}, alone=False, lock=None)
     assert found["axes"] == ["node"]
-    assert found["bandwidth"] < 1.1 * 1e8 / 8
-    assert 0 < found["latency"] < min(found["seconds"]["262144"], found["seconds"]["1048576"])
+    assert found["bandwidth"] > 0
+    assert found["seconds"]["1048576"] > 0.9 * 2**20 / (1e8 / 8)  # whatever else the machine does
+    assert found["latency"] == min(found["seconds"].values()) > 0

@@ -280,7 +280,7 @@ def terminal(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
 
 
 def read_until(terminal: int, text: bytes) -> bytes:
-    seen, end = b"", time.monotonic() + 60
+    seen, end = b"", time.monotonic() + 200
     while text not in seen:
         ready, _, _ = select.select([terminal], [], [], end - time.monotonic())
         assert ready, seen.decode()
@@ -295,7 +295,7 @@ def test_keys(terminal: tuple[int, subprocess.Popen[bytes]]) -> None:
     read_until(ours, b"Layer1  \x1b[0m")
     os.write(ours, b"q")
     read_until(ours, b"\x1b[?1049l")
-    assert process.wait(30) == 0
+    assert process.wait(200) == 0
 
 
 def test_interrupt(terminal: tuple[int, subprocess.Popen[bytes]]) -> None:
@@ -303,7 +303,7 @@ def test_interrupt(terminal: tuple[int, subprocess.Popen[bytes]]) -> None:
     read_until(ours, b"quits")
     os.write(ours, b"\x03")
     read_until(ours, b"\x1b[?1049l")
-    assert process.wait(30) == 0
+    assert process.wait(200) == 0
 
 
 @pytest.mark.usefixtures("alive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from torch_mlir import ir
 import moec
 from moec import oracle
 from moec.pipeline import Compilation
+from moec.runtime.adapt import start, worker
 from moec.runtime.module import Layer
+
+PATIENCE = 250.0
+"""Seconds that a compiler in the background gets in tests."""
 
 Compiled = tuple[Path, Callable[..., dict[str, np.ndarray]]]
 
@@ -35,6 +40,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Compiled
         return done[key]
 
     return get
+
+
+@pytest.fixture
+def prompt_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilers in the background get their share of a busy machine, and time: users' get what others leave of it."""
+    monkeypatch.setattr(worker, "_lower", lambda pid: None)
+    monkeypatch.setattr(start, "Worker", partial(worker.Worker, PATIENCE))
 
 
 def exact(tensor: torch.Tensor) -> np.ndarray:

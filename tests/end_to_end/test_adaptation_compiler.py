@@ -14,6 +14,7 @@ from moec.errors import CompilerError
 from moec.runtime.adapt.cache import Cache
 from moec.runtime.adapt.supply import Supply
 from moec.runtime.adapt.worker import Worker
+from tests.end_to_end.conftest import PATIENCE
 
 LAYER = """edition 1
 layer Tiny(d = 32, ff = 16) {
@@ -23,18 +24,19 @@ layer Tiny(d = 32, ff = 16) {
 """
 
 
+@pytest.mark.usefixtures("prompt_compiler")
 def test_a_variant_of_a_range_of_tokens(tmp_path: Path) -> None:
     (tmp_path / "layer.moe").write_text(LAYER)
     path = moec.compile(tmp_path / "layer.moe")
     layer = moec.load(path).reset_parameters(1)
-    supply = Supply(container.read(path), layer.variant, Worker(), Cache(tmp_path / "cache"))
+    supply = Supply(container.read(path), layer.variant, Worker(PATIENCE), Cache(tmp_path / "cache"))
     try:
-        made = supply.submit(Specialisation("decode", tokens=(1, 16))).result(120)
+        made = supply.submit(Specialisation("decode", tokens=(1, 16))).result()
         assert made.source == "compiler"
         assert [variant.name for variant in made.artifact.manifest.variants] == [layer.variant]
         with pytest.raises(CompilerError, match="capacity"):
-            supply.submit(Specialisation("wide", capacity=2.0)).result(120)
-        again = supply.submit(Specialisation("decode", tokens=(1, 16))).result(120)
+            supply.submit(Specialisation("wide", capacity=2.0)).result()
+        again = supply.submit(Specialisation("decode", tokens=(1, 16))).result()
         assert again.source == "cache"
     finally:
         supply.close()

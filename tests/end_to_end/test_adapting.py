@@ -106,6 +106,8 @@ def test_what_is_published_follows_the_range(dropless: Layer, tmp_path: Path) ->
     assert state.keys() == dropless.state_dict().keys()
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("prompt_compiler")
 def test_from_a_layout_to_a_variant_by_the_real_compiler(tmp_path: Path) -> None:
     """All of it: statistics, guard, proposal, compiler, trial; whether it stays is the machine's to say."""
     source = DROPPING + (

@@ -45,7 +45,8 @@ PRELOADED = (
 )
 ROOT = Path(__file__).resolve().parents[2]
 GRACE = 3.0  # seconds that the others get to end once a rank has failed: their own errors say more than a kill
-LAST_WORDS = 0.5  # seconds that a rank gets to write where each of its threads stands
+LAST_WORDS = 20.0  # seconds that a rank gets at most to write where each of its threads stands
+PAUSE = 0.5  # seconds without more of them, by which it is thought to be done
 
 
 class RanksFailed(AssertionError):
@@ -56,8 +57,8 @@ def run(
     function: Callable[..., object],
     world: int,
     *arguments: object,
-    timeout: float = 240.0,
-    collective: float = 60.0,
+    timeout: float = 400.0,
+    collective: float = 120.0,
     gone: Collection[int] = (),
     threads: int = 1,
     store_on: int | None = None,
@@ -91,9 +92,7 @@ def run(
         _wait([rank for rank in ranks if rank.number not in gone], time.monotonic() + timeout)
         failed = [rank for rank in ranks if rank.number not in gone and rank.failed is not None]
         if failed:
-            for rank in ranks:
-                rank.ask_where()
-            time.sleep(LAST_WORDS)
+            _ask_where(ranks)
             # What ended by itself says most, and the end of a report is what is seen of it.
             told = sorted(ranks, key=lambda rank: rank.failed is not None and rank.done)
             raise RanksFailed("\n".join(["some ranks failed", *(rank.report() for rank in told)]))
@@ -115,7 +114,7 @@ class _Rank:
         try:
             ended, answer = self.pipe.recv()
         except EOFError:
-            self.process.join(5)
+            self.process.join(60)
             self.failed = f"ended without an answer, with exit code {self.process.exitcode}"
             return
         if ended:
@@ -123,14 +122,32 @@ class _Rank:
         else:
             self.failed = answer
 
-    def ask_where(self) -> None:
-        if not self.done and self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, signal.SIGUSR1)
+    def ask_where(self) -> bool:
+        """Whether it can be asked."""
+        if self.done or not self.process.is_alive() or self.process.pid is None:
+            return False
+        os.kill(self.process.pid, signal.SIGUSR1)
+        return True
+
+    def written(self) -> str:
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
 
     def report(self) -> str:
-        written = self.output.read_text(errors="replace") if self.output.exists() else ""
         state = self.failed or ("returned" if self.done else "was not waited for")
-        return f"--- rank {self.number} {state.rstrip()}\n{written}".rstrip()
+        return f"--- rank {self.number} {state.rstrip()}\n{self.written()}".rstrip()
+
+
+def _ask_where(ranks: list[_Rank]) -> None:
+    """Have each rank that still runs write where it stands; one that is stopped does not."""
+    before = {rank.number: rank.written() for rank in ranks}
+    asked = [rank for rank in ranks if rank.ask_where()]
+    deadline, said = time.monotonic() + LAST_WORDS, before
+    while asked and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+        now = {rank.number: rank.written() for rank in ranks}
+        if now == said and all(now[rank.number] != before[rank.number] for rank in asked):
+            return
+        said = now
 
 
 def _wait(ranks: list[_Rank], deadline: float) -> None:

@@ -104,7 +104,7 @@ def write(folder: str, kind: str) -> None:
         model.routed.common.copy_(common(model))
         optimizer.state[model.routed.common]["exp_avg"].copy_(-common(model))
     optimizer.param_groups[0]["lr"] = 0.125
-    save(folder, model, optimizer, {"step": 12}, timeout=10)
+    save(folder, model, optimizer, {"step": 12}, timeout=120)
 
 
 def read(folder: str, kind: str) -> bool:
@@ -162,7 +162,7 @@ def die_before_saving(folder: str) -> tuple[int, ...]:
     if dist.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(RankError) as raised:
-        save(folder, model, optimizer, timeout=2)
+        save(folder, model, optimizer, timeout=6)
     return raised.value.ranks
 
 

@@ -49,7 +49,7 @@ def artifact(name: str) -> Path:
 def loaded(path: str) -> ParallelLayer:
     size = torch.distributed.get_world_size() // 2
     mesh = init_device_mesh("cpu", (size, 2), mesh_dim_names=("gpu", "tp"))
-    layer = moec.load(path, mesh=mesh, training=True, timeout=20.0).reset_parameters(0)
+    layer = moec.load(path, mesh=mesh, training=True, timeout=120.0).reset_parameters(0)
     assert isinstance(layer, ParallelLayer)
     return layer
 
@@ -99,7 +99,7 @@ def write(path: str, folder: str) -> None:
     layer.reset_parameters(3)
     for parameter, state in optimizer.state.items():
         state["exp_avg"].copy_(parameter.detach())
-    save(folder, layer, optimizer, {"step": 1}, timeout=10)
+    save(folder, layer, optimizer, {"step": 1}, timeout=120)
 
 
 def check(layer: torch.nn.Module, folder: str, expected: Named) -> None:

@@ -22,7 +22,7 @@ def on_rank(path: str) -> None:
     for times in range(2):
         mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("gpu",))
         for training in (False, True, False):
-            layer = moec.load(path, mesh=mesh, training=training, timeout=20.0).reset_parameters(0)
+            layer = moec.load(path, mesh=mesh, training=training, timeout=120.0).reset_parameters(0)
             y = layer(*inputs(layer.manifest, 64, 0))
             if training:
                 y = y[0] if isinstance(y, tuple) else y

@@ -18,7 +18,7 @@ from moec.runtime.parallel.failures import watch
 from moec.runtime.parallel.signs import Sign, Trouble, diagnose
 from tests.parallel.ranks import run
 
-LIMIT = 1.5  # seconds
+LIMIT = 6.0  # seconds; a busy machine may hold a sound rank up for some
 
 
 def exchange(way: str, culprit: int) -> tuple[str, tuple[int, ...], float]:
@@ -26,7 +26,7 @@ def exchange(way: str, culprit: int) -> tuple[str, tuple[int, ...], float]:
     rank, world = dist.get_rank(), dist.get_world_size()
     ranks = list(range(world))
     over_all = watch(ranks, LIMIT)
-    group = dist.new_group(ranks, timeout=timedelta(seconds=20))  # the watch is what limits waits
+    group = dist.new_group(ranks, timeout=timedelta(seconds=120))  # the watch is what limits waits
     sent, received = torch.full((world,), float(rank)), torch.empty(world)
     began = time.monotonic()
     try:

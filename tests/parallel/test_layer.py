@@ -44,7 +44,7 @@ def on_rank(paths: dict[str, str]) -> dict[str, list[torch.Tensor]]:
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("gpu",))
     found = {}
     for name, path in paths.items():
-        layer = moec.load(path, mesh=mesh, timeout=20.0)
+        layer = moec.load(path, mesh=mesh, timeout=120.0)
         assert isinstance(layer, ParallelLayer)
         with pytest.raises(WeightsError, match=r"^L has no values yet for .*routed\."):
             layer(*inputs(layer.manifest, 1, 0))

@@ -76,7 +76,7 @@ def on_rank(paths: dict[str, str]) -> dict[str, list[torch.Tensor]]:
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("node", "gpu"))
     found: dict[str, list[torch.Tensor]] = {}
     for name, path in paths.items():
-        layer = moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0)
+        layer = moec.load(path, mesh=mesh, timeout=120.0).reset_parameters(0)
         assert isinstance(layer, ParallelLayer)
         for number in range(len(TOKENS)):
             x, bounds = batch(number, name in SAME)

@@ -22,7 +22,7 @@ from tests.parallel.ranks import run
 from tests.parallel.reference import choices
 from tests.parallel.test_forward import Case
 
-LOST, TIMEOUT = 2, 4.0
+LOST, TIMEOUT = 2, 8.0
 
 
 @dataclass

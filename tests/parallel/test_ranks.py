@@ -70,5 +70,5 @@ def test_ranks_that_may_go_are_not_waited_for(number: int) -> None:
 def test_a_rank_that_hangs_says_where() -> None:
     began = time.monotonic()
     with pytest.raises(RanksFailed, match=r"(?s)rank 0 was not done in time.*in sleeps"):
-        run(sleeps, 2, timeout=2)
-    assert time.monotonic() - began < 60
+        run(sleeps, 2, timeout=10)  # they must have got there
+    assert time.monotonic() - began < 120

@@ -106,7 +106,7 @@ def test_a_thread_ends_with_what_it_is_given_to_and_keeps_nothing_of_a_run() -> 
     assert ends(lambda: not names & {thread.name for thread in threading.enumerate()})
 
 
-def ends(gone: Callable[[], bool], seconds: float = 10.0) -> bool:
+def ends(gone: Callable[[], bool], seconds: float = 120.0) -> bool:
     """Whether that comes soon: another thread may be just about to let go."""
     end = time.monotonic() + seconds
     while gc.collect() >= 0 and not gone() and time.monotonic() < end:
@@ -119,7 +119,7 @@ def test_who_waits_looks_up() -> None:
     made, release = schedule(Options()), threading.Event()
 
     def act(step: Step) -> Callable[[list[str]], None]:
-        return lambda _: release.wait(20) and None if step.kind == "counts" else None
+        return lambda _: release.wait(200) and None if step.kind == "counts" else None
 
     def check() -> None:
         raise RankError("rank 1 is gone", (1,))
@@ -128,5 +128,5 @@ def test_who_waits_looks_up() -> None:
     begin = time.monotonic()
     with pytest.raises(RankError, match="rank 1 is gone"):
         one.run([], threads)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 100
     release.set()

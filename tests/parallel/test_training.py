@@ -53,7 +53,7 @@ def on_rank(paths: dict[str, str]) -> dict[str, list[Named]]:
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("gpu",))
     found: dict[str, list[Named]] = {}
     for name, path in paths.items():
-        layer = moec.load(path, mesh=mesh, training=True, timeout=20.0).reset_parameters(0)
+        layer = moec.load(path, mesh=mesh, training=True, timeout=120.0).reset_parameters(0)
         assert isinstance(layer, ParallelLayer)
         found[name] = []
         first = layer.manifest.inputs[0]

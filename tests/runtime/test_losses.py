@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 from pathlib import Path
 
 import pytest
@@ -107,9 +107,10 @@ def own_part(rank: int, tokens: int) -> slice:
     return slice(0, tokens // 3) if rank == 0 else slice(tokens // 3, tokens)
 
 
-def one_process(rank: int, port: int, artifact: Path, results: Path) -> None:
+def one_process(rank: int, artifact: Path, results: Path) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{results}/store", rank=rank, world_size=2)
     layer = moec.load(artifact, training=True)
     layer.load_state_dict(double.weights())
     model = torch.nn.parallel.DistributedDataParallel(layer)
@@ -133,10 +134,7 @@ def test_the_global_loss_of_two_processes(tmp_path: Path) -> None:
     layer.load_state_dict(double.weights())
     _, loss = layer(*batch())
     loss.backward()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(one_process, (port, artifact, tmp_path), nprocs=2)
+    multiprocessing.spawn(one_process, (artifact, tmp_path), nprocs=2)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(found["loss"], loss.detach())

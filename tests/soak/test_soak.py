@@ -37,6 +37,7 @@ def check(report: Report) -> None:
     assert report.events["compile"] >= report.events["swap"], told
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("soak", [TINY], indirect=True)
 def test_some_seconds_of_a_tiny_layer(soak: Soak) -> None:
     for seconds in (WINDOW / 2, WINDOW, 2 * WINDOW, 6 * WINDOW):

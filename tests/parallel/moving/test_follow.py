@@ -44,7 +44,7 @@ def artifact(name: str, more: int) -> Path:
 def moved(paths: dict[str, str], seed: int) -> dict[str, tuple[list[torch.Tensor], list[int]]]:
     """Calls of layers whose experts move again and again, all together; the results, and the version at each call."""
     mesh = init_device_mesh("cpu", (RANKS,), mesh_dim_names=("gpu",))
-    layers = {name: moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0) for name, path in paths.items()}
+    layers = {name: moec.load(path, mesh=mesh, timeout=120.0).reset_parameters(0) for name, path in paths.items()}
     found: dict[str, tuple[list[torch.Tensor], list[int]]] = {name: ([], []) for name in paths}
     random = np.random.default_rng(seed)
     with follow(list(layers.values()), replace(FAST, piece=1000)) as moving:
@@ -86,12 +86,12 @@ def test_moves_change_no_bit(more: int) -> None:
 def follows(path: str) -> tuple[list[int], list[torch.Tensor], list[torch.Tensor]]:
     """Experts of the first rank are chosen by nearly all tokens."""
     mesh = init_device_mesh("cpu", (RANKS,), mesh_dim_names=("gpu",))
-    layer = moec.load(path, mesh=mesh, timeout=20.0).reset_parameters(0)
+    layer = moec.load(path, mesh=mesh, timeout=120.0).reset_parameters(0)
     whole = moec.load(path).reset_parameters(0)
     hot = whole.state_dict()["router.logits.weight"][0]
     given, results, versions = [], [], []
     with follow([layer], replace(FAST, look=0.05, piece=4096)) as moving:
-        end = time.monotonic() + 40
+        end = time.monotonic() + 180
         for number in count():
             (x,) = inputs(layer.manifest, 40, number * RANKS + layer.rank)
             given.append(x + 3 * hot)
@@ -117,7 +117,9 @@ def test_experts_follow_the_load_of_calls() -> None:
 def scales(path: str, sizes: tuple[int, ...]) -> list[tuple[int, int, torch.Tensor]]:
     """More and fewer ranks serve, one number after the other: (step, ranks, result) of each call of this rank."""
     ranks = dist.get_world_size()
-    layer = moec.load(path, mesh=init_device_mesh("cpu", (ranks,), mesh_dim_names=("gpu",)), timeout=20.0, elastic=True)
+    layer = moec.load(
+        path, mesh=init_device_mesh("cpu", (ranks,), mesh_dim_names=("gpu",)), timeout=120.0, elastic=True
+    )
     groups = {size: dist.new_group(range(size)) for size in sorted({RANKS, *sizes})}
     assert layer.serves == (layer.rank < RANKS)
     if layer.serves:

@@ -29,7 +29,7 @@ def scales() -> tuple[list[tuple[int, int, int]], bool]:
                 moves.append(moving.rescale(left.pop(0)))
             return False
 
-        made = run_until(toy, moving, done, groups, seconds=60)
+        made = run_until(toy, moving, done, groups, seconds=180)
     return made, empty
 
 

@@ -19,7 +19,7 @@ from moec.runtime.parallel.moving.rules import Rules
 from tests.parallel.moving.tensors import TensorSlots
 
 D, K = 8, 2
-FAST = Options(share=1.0, piece=64, pace=0.01, look=None, timeout=20.0)
+FAST = Options(share=1.0, piece=64, pace=0.01, look=None, timeout=120.0)
 
 
 def weights(experts: int) -> torch.Tensor:
@@ -96,7 +96,7 @@ def run_until(
     done: Callable[[], bool],
     groups: Mapping[int, dist.ProcessGroup] | None = None,
     hot: int | None = None,
-    seconds: float = 20.0,
+    seconds: float = 180.0,
 ) -> list[tuple[int, int, int]]:
     """Steps, each checked, until `done` says so on the first rank: (number, version of the tables, ranks) of each.
 

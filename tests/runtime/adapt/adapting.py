@@ -120,7 +120,7 @@ class Traffic:
 
     def run(self, until: Callable[[], bool], tokens: Sequence[int] = (4,)) -> None:
         """Calls, a tick of the controller behind every few, until something has happened."""
-        end, turn = time.monotonic() + 120, 0
+        end, turn = time.monotonic() + 240, 0
         while time.monotonic() < end:
             self.call(tokens[turn % len(tokens)])
             self.now += 0.05

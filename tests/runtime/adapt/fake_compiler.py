@@ -9,14 +9,15 @@ import time
 
 def main() -> None:
     if "--silent" in sys.argv:
-        time.sleep(60)
+        time.sleep(1000)
     print(json.dumps({"ready": True, "moec": "0"}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         answer: dict[str, object] = {"id": job["id"], "ok": True, "seconds": 0.1}
         match job["specialisation"]["name"]:
             case "hang":
-                time.sleep(60)
+                open(job["output"], "w").close()
+                time.sleep(1000)
             case "crash":
                 print("Segmentation something", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGSEGV)

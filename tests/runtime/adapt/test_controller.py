@@ -20,7 +20,8 @@ from moec.runtime.adapt.published import BASE
 from tests.runtime import double
 from tests.runtime.adapt.adapting import LARGE, SMALL, Compilers, Proposals, Traffic, loaded, variant
 
-SLOW = "SLEEP_US=5000"
+SLOW, FASTER = "SLEEP_US=5000", "SLEEP_US=1000"
+"""Both long enough for a busy machine to change little about what one is to the other."""
 
 
 def traffic(folder: Path, answer: Artifact | Exception | Future[Compiled] | None = None, **options: int) -> Traffic:
@@ -44,14 +45,16 @@ def test_a_faster_variant_comes_to_stay(tmp_path: Path) -> None:
     assert made.layer._store.published is not None
     assert made.controller.stage.published.at(4).packed is made.layer._store.buffer, "of equal layout"
     order = [record["event"] for record in made.controller.decisions]
-    assert order == ["start", "decision", "decision", "compiled", "validated", "swap", "decision"]
+    assert order[0] == "start"
+    assert order[-5:] == ["decision", "compiled", "validated", "swap", "decision"]
     (validated,) = made.events("validated")
     assert validated["identical"] is True
-    assert [record["what"] for record in made.events("decision")] == ["reject", "compile", "keep"]  # at first too soon
-    (kept_gain,) = (record["gain"] for record in made.events("decision") if record["what"] == "keep")
-    assert isinstance(kept_gain, float)
-    assert kept_gain > 1.2
-    assert "it suits; 2.00x over about" in str(made.events("decision")[1]["why"])
+    *early, compiling, keeping = made.events("decision")
+    assert (compiling["what"], keeping["what"]) == ("compile", "keep")
+    assert all("no more than" in str(record["why"]) for record in early), "it was too soon"
+    assert isinstance(keeping["gain"], float)
+    assert keeping["gain"] > 1.2
+    assert "it suits; 2.00x over about" in str(compiling["why"])
     made.controller.stop()
     assert running(made) == ["small"], "what was kept stays"
     lines = [json.loads(line) for line in made.journal.path.read_text().splitlines()]
@@ -171,7 +174,8 @@ def test_a_compilation_that_does_not_end_holds_nobody_up(tmp_path: Path) -> None
 
 
 def test_little_traffic_compiles_nothing(tmp_path: Path) -> None:
-    made = traffic(tmp_path)
+    layer = loaded(tmp_path)
+    made = Traffic(layer, tmp_path, Proposals(SMALL), Compilers({"small": variant(layer, tmp_path, SMALL)}))
     for _ in range(20):
         made.call(4)
         made.now += 10.0
@@ -184,8 +188,8 @@ def test_little_traffic_compiles_nothing(tmp_path: Path) -> None:
 def two(folder: Path, variants: int) -> Traffic:
     layer = loaded(folder, SLOW)
     answers: dict[str, Artifact | Exception | Future[Compiled]] = {
-        "small": variant(layer, folder, SMALL),
-        "large": variant(layer, folder, LARGE),
+        "small": variant(layer, folder, SMALL, FASTER),
+        "large": variant(layer, folder, LARGE, FASTER),
     }
     return Traffic(layer, folder, Proposals(SMALL, LARGE), Compilers(answers), variants)
 

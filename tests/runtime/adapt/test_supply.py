@@ -51,13 +51,13 @@ def test_the_compiler_is_asked_once(base: Artifact, tmp_path: Path) -> None:
     worker = Fake(lambda job: specialised(base, job.output, job.specialisation) and None)
     cache = Cache(tmp_path / "cache")
     supply = Supply(base, "generic", worker, cache)
-    first, second = (supply.submit(FAST).result(20) for _ in range(2))
+    first, second = (supply.submit(FAST).result() for _ in range(2))
     assert (first.source, second.source) == ("compiler", "cache")
     assert first.artifact.sha256 == second.artifact.sha256
     assert (worker.jobs[0].artifact, worker.jobs[0].variant) == (tmp_path / "base.so", "generic")
     assert worker.jobs[0].objects == tmp_path / "cache" / "objects"
     supply.reject(FAST)
-    assert supply.submit(FAST).result(20).source == "compiler"
+    assert supply.submit(FAST).result().source == "compiler"
     assert len(worker.jobs) == 2
     supply.close()
 
@@ -65,7 +65,7 @@ def test_the_compiler_is_asked_once(base: Artifact, tmp_path: Path) -> None:
 def test_without_a_cache_nothing_stays(base: Artifact) -> None:
     worker = Fake(lambda job: specialised(base, job.output, job.specialisation) and None)
     supply = Supply(base, "generic", worker, None)
-    assert supply.submit(FAST).result(20).source == "compiler"
+    assert supply.submit(FAST).result().source == "compiler"
     assert not worker.jobs[0].output.exists()
     assert worker.jobs[0].objects is None
     supply.close()
@@ -78,9 +78,9 @@ def test_what_came_with_the_artifact_needs_no_compiler(base: Artifact, tmp_path:
     made = replace(base.manifest, specialisation=FAST, base=None)
     container.write(tmp_path / "with.so", library(), base.manifest, {}, {"fast": container.packed(library(), made, {})})
     supply = Supply(container.read(tmp_path / "with.so"), made.variants[0].name, Fake(missing), None)
-    assert supply.submit(replace(FAST, name="another_name")).result(20).source == "prebuilt"
+    assert supply.submit(replace(FAST, name="another_name")).result().source == "prebuilt"
     with pytest.raises(CompilerMissing, match="no prebuilt variant"):
-        supply.submit(WIDE).result(20)
+        supply.submit(WIDE).result()
     supply.close()
 
 
@@ -103,7 +103,7 @@ def test_what_is_wrong_is_refused_and_not_kept(
 
     supply = Supply(base, "generic", Fake(make), Cache(tmp_path / "cache"))
     with pytest.raises(error, match=why):
-        supply.submit(FAST).result(20)
+        supply.submit(FAST).result()
     assert not list((tmp_path / "cache").iterdir())
     supply.close()
 
@@ -113,4 +113,4 @@ def test_closing_fails_what_waits(base: Artifact) -> None:
     supply.close()
     supply.close()
     with pytest.raises(CompilerError, match="any more"):
-        supply.submit(FAST).result(60)
+        supply.submit(FAST).result()

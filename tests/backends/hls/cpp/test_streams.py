@@ -17,7 +17,7 @@ from tests.backends.hls.cpp.designs import DESIGNS
 from tests.backends.hls.cpp.projects import ap_types, write
 
 BOUNDED = Path(__file__).parent / "bounded"
-SECONDS = 60
+SECONDS = 200
 QUICK = ("shared",)
 
 
