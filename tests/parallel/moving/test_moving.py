@@ -129,6 +129,7 @@ def fails_and_goes_on() -> tuple[Made, str]:
         versions = run_until(toy, moving, lambda: future.done())  # type: ignore[union-attr]
         why = str(future.exception()) if future else ""
         Broken.broken = False
+        dist.barrier()  # else the second try may come before it is whole on the other rank
         future = moving.move([table]) if moving.leads else None
         versions += run_until(toy, moving, lambda: future.done())  # type: ignore[union-attr]
         return versions, why
@@ -188,7 +189,7 @@ def test_a_pause_lasts_as_long_as_it_is_wanted() -> None:
 
 def dies_while_moving(victim: int) -> tuple[int, bool]:
     toy = Toy(first_table(6, 3, 3))
-    moving = start([toy], replace(FAST, piece=4, share=0.005, timeout=20.0))
+    moving = start([toy], replace(FAST, piece=4, rate=40.0, timeout=20.0))  # an expert takes 6 s
     if moving.leads:
         moving.move([moving.tables[0].following(Placement.even([[1], [2], [0], [0], [1], [2]]))])
     run_until(toy, moving, lambda: moving._mover._carrier.sent > 0)
