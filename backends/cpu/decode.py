@@ -71,8 +71,8 @@ class CodeBlock:
             case _:
                 if bits == 8:
                     if register not in self._pairs:
-                        words = e4m3.bf16_words() if layout.codes.floats else [_bf16(n) for n in range(128)]
-                        self._pairs[register] = _look_up_bytes(b, codes, words)
+                        found = e4m3.bf16_words() if layout.codes.floats else [_bf16(n) for n in range(128)]
+                        self._pairs[register] = _look_up_bytes(b, codes, found)
                     return self._pairs[register][field]
                 words = codes.bitcast(b.vec(32, b.i16))
                 table = b.lanes_constant(words.type, _table(bits))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from bench.cuda.shapes import Shape
+from moec.formats import FORMATS
 from moec.runtime.dtypes import TORCH_DTYPES
 
 ROUTINGS = ("random", "skewed", "one", "half", "ties")
@@ -23,7 +24,8 @@ def fresh_seed() -> int:
 def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
     """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff].
 
-    Where the shape says int8 these three are codes, and `routed.gate.scale` and so on their scales, f32 [E, N].
+    Where the shape names a format of codes these three are such, and `routed.gate.scale` and so on their scales, f32
+    [E, N].
     """
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -43,16 +45,17 @@ def weights(shape: Shape, device: torch.device, seed: int, routing: str = "rando
         "routed.up.weight": normal(shape.experts, shape.ff, shape.d),
         "routed.down.weight": normal(shape.experts, shape.d, shape.ff),
     }
-    return coded(made) if shape.int8 else made
+    return coded(made, shape.codes) if shape.codes else made
 
 
-def coded(floats: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+def coded(floats: Mapping[str, torch.Tensor], format: str) -> Mapping[str, torch.Tensor]:
     """The same weights with those of the experts as codes and scales."""
-    made = dict(floats)
+    made, how = dict(floats), FORMATS[format]
     for name in [name for name in floats if name.startswith("routed.")]:
         wide = floats[name].float()
-        scale = wide.abs().amax(-1) / 127
-        made[name] = (wide / scale.unsqueeze(-1)).round().clamp(-127, 127).to(torch.int8)
+        scale = wide.abs().amax(-1) / how.divisor
+        codes = (wide / scale.unsqueeze(-1)).clamp(how.lowest, how.highest)
+        made[name] = (codes if how.floats else codes.round()).to(TORCH_DTYPES[how.element])
         made[name.removesuffix("weight") + "scale"] = scale
     return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -32,6 +32,13 @@ def routes() -> Mapping[str, Peer | str]:
     return found
 
 
+def _coded(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[Shape, Mapping[str, torch.Tensor]]]:
+    """The shapes whose experts are codes, and these codes of the same weights."""
+    for one in CODED:
+        if one.codes is not None:
+            yield one, data.coded(weights, one.codes)
+
+
 def prefill(folder: Path) -> list[Measured]:
     """Large batches of every shape, by moec and its peers; a peer whose result is wrong is named so."""
     rows = []
@@ -45,29 +52,28 @@ def prefill(folder: Path) -> list[Measured]:
         for name, peer in routes().items():
             rows.append(_peer(shape, x, weights, name, peer, median_seconds))
         if shape is next(iter(SHAPES.values())):
-            codes = data.coded(weights)
-            of_codes = Compiled(folder, CODED, codes)
-            rows.append(_one(CODED, x, codes, "moec", lambda: of_codes(x), median_seconds))  # noqa: B023
+            for one, codes in _coded(weights):
+                of_codes = Compiled(folder, one, codes)
+                rows.append(_one(one, x, codes, "moec", lambda: of_codes(x), median_seconds))  # noqa: B023
     return rows
 
 
 def decode(folder: Path) -> tuple[list[Measured], list[int]]:
-    """Small batches of the first shape, in bf16 and in int8, captured in CUDA graphs; and how many experts each batch
-    chooses."""
+    """Small batches of the first shape, in bf16 and as codes, captured in CUDA graphs; and how many experts each
+    batch chooses."""
     shape = next(iter(SHAPES.values()))
     seed = data.fresh_seed()
     device = torch.device("cuda", torch.cuda.current_device())
     weights = data.weights(shape, device, seed)
-    compiled, of_codes = Compiled(folder, shape, weights), Compiled(folder, CODED, data.coded(weights))
+    compiled = {one: Compiled(folder, one, given) for one, given in ((shape, weights), *_coded(weights))}
     rows, experts = [], []
     for count in DECODE:
         batches = [data.tokens(shape, count, device, seed + n) for n in range(_BATCHES)]
         chosen = math.ceil(sum(_chosen(shape, weights, x) for x in batches) / _BATCHES)
-        calls = [lambda x=x: compiled(x) for x in batches]
-        rows.append(Measured(shape, count, "moec", median_seconds_cold(calls)))
-        of_int8 = [lambda x=x: of_codes(x) for x in batches]
-        rows.append(Measured(CODED, count, "moec", median_seconds_cold(of_int8)))
-        experts += [chosen, chosen]
+        for one, layer in compiled.items():
+            calls = [lambda x=x, layer=layer: layer(x) for x in batches]
+            rows.append(Measured(one, count, "moec", median_seconds_cold(calls)))
+            experts.append(chosen)
         for name, peer in routes().items():
             if name == "loop over experts":  # it asks the device how many rows there are: no graph can hold it
                 continue

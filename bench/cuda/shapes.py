@@ -12,7 +12,8 @@ class Shape:
     tokens  of a large batch
     aim     TFLOP/s of the forward pass on an H100 at so many tokens; None: none was set
     trained whether the artifact can train the layer, too
-    int8    whether it is given the experts' weights as codes with a scale for each channel, which it cannot train
+    codes   the format of codes, with a scale for each channel, in which it is given the experts' weights; such a layer
+            cannot be trained
     """
 
     name: str
@@ -24,12 +25,12 @@ class Shape:
     aim: float | None = None
     trained: bool = False
     dtype: str = "bf16"
-    int8: bool = False
+    codes: str | None = None
 
     @property
     def source(self) -> str:
         """The layer as a `.moe` file."""
-        stored = f"int8(per = channel, x = {self.dtype}, prequantized = true)" if self.int8 else self.dtype
+        stored = f"{self.codes}(per = channel, x = {self.dtype}, prequantized = true)" if self.codes else self.dtype
         return (
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
@@ -50,7 +51,7 @@ class Shape:
 
     def expert_bytes(self, experts: int) -> int:
         """Bytes of the weights of so many experts."""
-        return (1 if self.int8 else 2) * 3 * experts * self.d * self.ff
+        return (1 if self.codes else 2) * 3 * experts * self.d * self.ff
 
 
 SHAPES = {
@@ -63,8 +64,11 @@ SHAPES = {
 }
 """By name; decode is measured on the first."""
 
-CODED = Shape("E128Int8", 128, 2048, 768, 8, 32768, int8=True)
-"""The first with its experts in int8, measured beside it."""
+CODED = (
+    Shape("E128Int8", 128, 2048, 768, 8, 32768, codes="int8"),
+    Shape("E128Fp8", 128, 2048, 768, 8, 32768, codes="fp8_e4m3"),
+)
+"""The first with its experts as codes, measured beside it."""
 
 CHECKED = {
     shape.name: shape
@@ -73,9 +77,11 @@ CHECKED = {
         Shape("Odd", 5, 264, 200, 3, 77, trained=True),
         Shape("Single", 1, 128, 64, 1, 130, trained=True),
         Shape("Half", 8, 264, 128, 2, 2100, trained=True, dtype="f16"),
-        Shape("Codes", 6, 272, 144, 2, 260, int8=True),
+        Shape("Codes", 6, 272, 144, 2, 260, codes="int8"),
+        Shape("Floats8", 6, 272, 144, 2, 260, codes="fp8_e4m3"),
+        Shape("Floats8Half", 5, 144, 80, 3, 70, dtype="f16", codes="fp8_e4m3"),
         *SHAPES.values(),
-        CODED,
+        *CODED,
     )
 }
 """What results are checked on."""

@@ -11,6 +11,8 @@ import moec
 from bench.cuda import data, peers, reference, table
 from bench.cuda.ceilings import Ceilings
 from bench.cuda.shapes import CHECKED, SHAPES, Shape
+from moec.formats import FORMATS
+from moec.runtime.dtypes import TORCH_DTYPES
 
 CPU = torch.device("cpu")
 TINY = Shape("Tiny", 5, 72, 40, 3, 29)
@@ -47,11 +49,12 @@ def test_peers_agree_with_the_reference(peer: peers.Peer, routing: str) -> None:
     assert reference.compare(TINY, weights, x, peer(TINY, weights, x)).ok, seed
 
 
-def test_codes_and_scales_are_given_to_the_layer(tmp_path: Path) -> None:
-    shape = Shape("Codes", 4, 64, 32, 2, 21, int8=True)
+@pytest.mark.parametrize("format", ["int8", "fp8_e4m3"])
+def test_codes_and_scales_are_given_to_the_layer(format: str, tmp_path: Path) -> None:
+    shape = Shape("Codes", 4, 64, 32, 2, 21, codes=format)
     (tmp_path / "Codes.moe").write_text(shape.source)
     weights, x = data.weights(shape, CPU, 5), data.tokens(shape, shape.tokens, CPU, 5)
-    assert weights["routed.up.weight"].dtype == torch.int8
+    assert weights["routed.up.weight"].dtype == TORCH_DTYPES[FORMATS[format].element]
     layer = moec.load(moec.compile(tmp_path / "Codes.moe"))
     layer.load_state_dict(dict(weights))
     assert reference.compare(shape, weights, x, layer(x)).ok

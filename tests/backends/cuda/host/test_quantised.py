@@ -44,6 +44,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(FILE.format(", scale = bf16, prequantized = true"), TARGET, tmp_path_factory.mktemp("given"))
 
 
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layer is given codes of floats, and rows in f16."""
+    text = FILE.format(", x = f16, prequantized = true").replace("int8", "fp8_e4m3")
+    return compiled(text, "cuda:sm_80", tmp_path_factory.mktemp("floats"))
+
+
 def values(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
     return moec.load(path, keep_weights=True).reset_parameters(seed).state_dict()
 
@@ -148,6 +155,23 @@ def test_codes_and_scales_come_back(given: Path) -> None:
     x = torch.randn(6, 80).bfloat16()
     want = expected(given, weights, x)
     assert float((layer(x).double() - want).norm() / want.norm()) < 2e-2
+
+
+def test_floats_of_eight_bits_are_given_and_come_back(floats: Path) -> None:
+    weights = values(floats)
+    assert weights["routed.up.weight"].dtype is torch.float8_e4m3fn
+    with cuda(80) as fake:
+        layer = moec.load(floats).to("cuda:0")
+        layer.load_state_dict(weights)
+        for count in (0, 2, 300):
+            x = torch.randn(count, 80).half()
+            check(layer, x, expected(floats, weights, x))
+        assert {name for line in fake.record for name in ("fp8_e4m3_few", "_fp8_e4m3 ") if name in line} == {
+            "fp8_e4m3_few",
+            "_fp8_e4m3 ",
+        }
+        for name, tensor in layer.state_dict().items():
+            assert torch.equal(tensor.cpu().view(torch.uint8), weights[name].view(torch.uint8)), name
 
 
 def test_products_are_checked_by_themselves(given: Path) -> None:

@@ -96,8 +96,9 @@ def test_sound_kernels_pass(machine: Machine, routing: str) -> None:
 
 
 @pytest.mark.slow
-def test_kernels_of_codes_pass(tmp_path: Path) -> None:
-    shape = Shape("Coded", 3, 80, 32, 2, 70, int8=True)
+@pytest.mark.parametrize("format", ["int8", "fp8_e4m3"])
+def test_kernels_of_codes_pass(format: str, tmp_path: Path) -> None:
+    shape = Shape("Coded", 3, 80, 32, 2, 70, codes=format)
     path = compiled(shape.source, "cuda:sm_90a", tmp_path)
     layer = moec.load(path)
     layer.load_state_dict(dict(data.weights(shape, torch.device("cpu"), 3)))
@@ -107,7 +108,7 @@ def test_kernels_of_codes_pass(tmp_path: Path) -> None:
         for count in (5, 70):
             findings = kernels.run(data.tokens(shape, count, torch.device("cpu"), 3).to("cuda:0"))
             assert [one for one in findings if one.wrong] == []
-            assert any("int8" in one.kernel for one in findings)
+            assert any(format in one.kernel for one in findings)
 
 
 @pytest.mark.slow
