@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self, cast
 import torch
 from torch import nn
 
+from moec.artifact.manifest import Weight
 from moec.errors import DeviceError, DtypeError, GradientError, WeightsError
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import empty
@@ -131,6 +132,8 @@ class Weights(nn.Module):
         """Load as nn.Module does, but for weights without an ordinary tensor: these are assigned (see `_assign`)."""
         assign = local_metadata.get("assign_to_params_buffers", False)
         coded = self._store.coded
+        for name, index in self._indices.items():
+            _require_same_codes(self._store.weights[index], state_dict.get(prefix + name))
         if self._store.keep and not assign and not any(coded and index in coded for index in self._indices.values()):
             for name in self._indices:
                 given, present = state_dict.get(prefix + name), self.get(name)
@@ -186,6 +189,19 @@ class Weights(nn.Module):
         raise WeightsError(
             "a compiled layer cannot be pickled: its code is in its artifact. Save `layer.state_dict()`, and give it "
             "to the layer that `moec.load` makes of the artifact."
+        )
+
+
+def _require_same_codes(weight: Weight, given: object) -> None:
+    """Raise DtypeError for codes of floats in place of whole numbers, or the other way round.
+
+    Converting, as torch does, would take their values where their bits, in a tensor of bytes say, are meant.
+    """
+    dtype, codes = TORCH_DTYPES[weight.dtype], torch.float8_e4m3fn
+    if isinstance(given, torch.Tensor) and given.dtype is not dtype and codes in (given.dtype, dtype):
+        raise DtypeError(
+            f"weight {weight.name!r} must be {dtype}, not {given.dtype}, which is not converted. Bits of the one in a "
+            f"tensor of the other become what they are by `.view({dtype})`."
         )
 
 

@@ -6,7 +6,8 @@
 | PAIRS, codes of 8 bits | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
 | BYTES | 8 bits | u8, the code plus `offset` | a mask |
 | WORDS | 16 bits | i16 | two shifts |
-| WIDENED | 32 bits | f32 | two shifts and a conversion; of floats, as `e4m3` says |
+| WIDENED | 32 bits | f32 | two shifts and a conversion |
+| WIDENED, floats | 32 bits | f32 | the same look-ups, and shifts to join the bytes; without them, as `e4m3` says |
 
 PAIRS keeps int8 as sign and magnitude, BYTES everything as unsigned numbers, the others as two's complement.  Floats
 lie as they are, which is sign and magnitude.
@@ -64,6 +65,10 @@ class CodeBlock:
             case Arithmetic.WORDS:
                 words = codes.bitcast(b.vec(2 * layout.lanes, b.i16))
                 return _signed(words, 16 - bits - begin, 16 - bits)
+            case Arithmetic.WIDENED if layout.codes.floats and b.variant.has_dot_bf16:
+                if register not in self._pairs:
+                    self._pairs[register] = _look_up_bytes(b, codes, e4m3.bf16_words())
+                return _joined_bytes(b, *self._pairs[register], begin)
             case Arithmetic.WIDENED if layout.codes.floats:
                 return e4m3.widened(b, codes, begin)
             case Arithmetic.WIDENED:
@@ -72,7 +77,7 @@ class CodeBlock:
                 if bits == 8:
                     if register not in self._pairs:
                         found = e4m3.bf16_words() if layout.codes.floats else [_bf16(n) for n in range(128)]
-                        self._pairs[register] = _look_up_bytes(b, codes, found)
+                        self._pairs[register] = _interleaved(b, *_look_up_bytes(b, codes, found))
                     return self._pairs[register][field]
                 words = codes.bitcast(b.vec(32, b.i16))
                 table = b.lanes_constant(words.type, _table(bits))
@@ -150,8 +155,7 @@ def _table(bits: int) -> list[int]:
 
 
 def _look_up_bytes(b: Builder, codes: Value, words: Sequence[int]) -> tuple[Value, Value]:
-    """bf16 of 64 codes of sign and magnitude, from the words of magnitudes: the first eight of every sixteen, and the
-    others."""
+    """The low and the high bytes of bf16 of 64 codes of sign and magnitude, from the words of magnitudes."""
     bytes_ = codes.bitcast(b.vec(64, b.i8))
 
     def look_up(half: list[int]) -> Value:
@@ -160,7 +164,20 @@ def _look_up_bytes(b: Builder, codes: Value, words: Sequence[int]) -> tuple[Valu
         return b.intrinsic("llvm.x86.avx512.vpermi2var.qi.512", bytes_.type, first, bytes_, second)
 
     low = look_up([word & 0xFF for word in words])
-    high = look_up([word >> 8 for word in words]) | (bytes_ & constant(bytes_.type, 0x80))
+    return low, look_up([word >> 8 for word in words]) | (bytes_ & constant(bytes_.type, 0x80))
+
+
+def _joined_bytes(b: Builder, low: Value, high: Value, begin: int) -> Value:
+    """f32 lanes of the bf16 whose bytes stand in these at bit `begin` of every 32."""
+    type_ = b.vec(low.lanes // 4, b.i32)
+    low, high = low.bitcast(type_), high.bitcast(type_)
+    upper = (high << (24 - begin) if begin < 24 else high) & -0x1000000
+    lower = (low << (16 - begin) if begin <= 16 else low >> (begin - 16)) & 0xFF0000
+    return (upper | lower).bitcast(b.like(upper, b.f32))
+
+
+def _interleaved(b: Builder, low: Value, high: Value) -> tuple[Value, Value]:
+    """64 bf16 from their bytes: the first eight of every sixteen, and the others."""
     sixteens = range(0, 64, 16)
     first = b.shuffle(low, high, [lane for s in sixteens for n in range(8) for lane in (s + n, 64 + s + n)])
     second = b.shuffle(low, high, [lane for s in sixteens for n in range(8, 16) for lane in (s + n, 64 + s + n)])

@@ -13,7 +13,7 @@ import torch
 
 import moec
 from moec import oracle
-from moec.errors import GradientError, RangeError, WeightsError
+from moec.errors import DtypeError, GradientError, RangeError, WeightsError
 from moec.pipeline import Compilation
 from moec.runtime.module import Layer
 
@@ -244,6 +244,17 @@ def test_codes_that_a_format_does_not_hold(
         layer.routed.up.weight = state["routed.up.weight"]
     with pytest.raises(RuntimeError, match="holds codes from"):
         layer.load_state_dict(state)
+
+
+def test_codes_of_floats_are_not_converted(compiled: Compile, files: Callable[[str], Path]) -> None:
+    layer = random_layer(compiled(files(given("fp8_e4m3")))[0])
+    state = layer.state_dict()
+    for other in (torch.uint8, torch.int8):
+        wrong = {**state, "routed.up.weight": state["routed.up.weight"].view(other)}
+        with pytest.raises(DtypeError, match=r"'routed\.up\.weight' must be torch\.float8_e4m3fn.*\.view\("):
+            layer.load_state_dict(wrong)
+    with pytest.raises(DtypeError, match="float32, which is not converted"):
+        layer.load_state_dict({**state, "routed.up.weight": state["routed.up.weight"].float()})
 
 
 def test_weights_that_were_quantised_do_not_come_back(compiled: Compile, files: Callable[[str], Path]) -> None:
