@@ -63,7 +63,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__).parse_args()
     print("| format | rows in bf16 | rows in int8 |\n|---|---|---|")
     for format in FORMATS:
-        rows = [False] if format == "bf16" else [False, True]
+        rows = [False] if format.startswith(("bf16", "fp8")) else [False, True]
         errors = [f"{relative_error(format, int8_rows):.2%}" for int8_rows in rows]
         print(f"| `{format}` | {' | '.join(errors + ['–'] * (2 - len(errors)))} |", flush=True)
 

@@ -16,12 +16,14 @@ PRODUCTS = {
     "up": Product(inner=136, columns=72, experts=5, per_token=2, products=2, body=SWIGLU),
     "down": DOWN,
     "codes": CODES,
+    "codes_fp8": Product(inner=64, columns=16, experts=3, type="f16", format="fp8_e4m3", scale="bf16"),
     "logits": Product(inner=64, columns=8, experts=None, type="f32", lhs_type="bf16", out="f32"),
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "arch"), [("up", "sm_90a"), ("down", "sm_80"), ("codes", "sm_80"), ("logits", "sm_80")]
+    ("name", "arch"),
+    [("up", "sm_90a"), ("down", "sm_80"), ("codes", "sm_80"), ("codes_fp8", "sm_80"), ("logits", "sm_80")],
 )
 def test_source(name: str, arch: str, golden: Callable[[str, str], None]) -> None:
     emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)
