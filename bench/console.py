@@ -46,10 +46,10 @@ def table(cells: Sequence[Cell], title: str) -> Table:
     """One row a cell and way to use moec: its time, the best peer's, the limit, and what they are to each other."""
     out = _plain_table(title)
     out.add_column("", no_wrap=True)
-    for heading in ("T", "moec", "peer", "limit", "moec/limit", "peer/limit", "moec/peer", "error"):
-        out.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("T", "moec", "peer", "limit", "moec/\nlimit", "peer/\nlimit", "moec/\npeer", "error"):
+        out.add_column(heading, justify="right", no_wrap=True)  # a number that is cut would be another number
     for heading in ("best peer", "targets", ""):
-        out.add_column(heading, no_wrap=True)
+        out.add_column(heading, overflow="fold")
     for cell in cells:
         peer = cell.best_peer
         theirs = cell.timings[peer].seconds if peer else None

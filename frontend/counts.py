@@ -27,7 +27,7 @@ def read_counts(path: ast.String, folder: Path | None, experts: int) -> tuple[li
     try:
         source = Source(str(place), read_text(place))
     except Unreadable as why:
-        raise _mistake(path.span, f"cannot read `{place}`: {why}", fix="check the path") from None
+        raise _mistake(path.span, f"cannot read `{place}`: {why}", fix=why.fix) from None
     try:
         counts = json.loads(source.text)
     except json.JSONDecodeError as why:

@@ -14,7 +14,11 @@ MOST_BYTES = 4 * LARGEST
 
 
 class Unreadable(Exception):
-    """Why a file cannot be read."""
+    """Why a file cannot be read, and what to do about it."""
+
+    def __init__(self, why: str, fix: str = "check the path") -> None:
+        super().__init__(why)
+        self.fix = fix
 
 
 def read_text(path: Path) -> str:
@@ -27,11 +31,13 @@ def read_text(path: Path) -> str:
     except ValueError:
         raise Unreadable("the path holds a null character") from None
     if len(data) > MOST_BYTES:
-        raise Unreadable(f"it has more than {MOST_BYTES:,} bytes")
+        raise Unreadable(f"it has more than {MOST_BYTES:,} bytes", "give a `.moe` file; no layer needs one as large")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"it is not UTF-8 text (byte {error.start})") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        why = f"it is not UTF-8 text (byte {error.start}, in line {line})"
+        raise Unreadable(why, "give a `.moe` file, saved as UTF-8") from None
 
 
 def read_source(path: Path) -> Source:
@@ -40,7 +46,7 @@ def read_source(path: Path) -> Source:
         return Source(str(path), read_text(path))
     except Unreadable as why:
         found = Collector()
-        fix = "check the path"
+        fix = why.fix
         if is_library(path):
             fix = "give the `.moe` file; of an artifact there is `moec inspect` and `moec plan`"
         found.error("E0108", f"cannot read `{path}`: {why}", None, fix=fix)

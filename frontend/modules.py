@@ -208,6 +208,6 @@ class Modules:
             else:
                 text = read_text(path)
         except Unreadable as why:
-            self._found.error("E0108", f"cannot read `{name}`: {why}", span, "imported here")
+            self._found.error("E0108", f"cannot read `{name}`: {why}", span, "imported here", fix=why.fix)
             return None
         return self._module(key, Source(name, text), path.parent if path else None)

@@ -51,7 +51,7 @@ def unknown_name(found: Collector, name: ast.Name, known: Iterable[str], later: 
             name.span,
             "unknown name",
             notes=notes,
-            fix=did_you_mean(text, known, name.span),
+            fix=did_you_mean(text, known | BUILTIN.keys(), name.span),
         )
 
 

@@ -274,5 +274,7 @@ def _replace(path: Path, data: bytes) -> None:
         with open(beside, "xb") as file:
             file.write(data)
         os.replace(beside, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)

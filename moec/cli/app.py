@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -34,6 +35,8 @@ HIDDEN = ("respecialise",)
 BUG = (
     "This is a bug in moec: please report it with this traceback, the file you compiled, and what `moec doctor` prints."
 )
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What writing fails with where nothing is wrong with moec."""
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
@@ -50,6 +53,15 @@ class CommandTable(TyperGroup):
         single.command(name=name)(import_module(f"moec.cli.{name}").command)
         return typer.main.get_command(single)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in (*COMMANDS, *HIDDEN) and not name.startswith("-"):
+            from moec.diagnostics import closest
+
+            near = closest(name, COMMANDS)
+            ctx.fail(f"No such command '{name}'." + (f" Did you mean '{near}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -60,8 +72,10 @@ class CommandTable(TyperGroup):
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in FULL:
                 raise
+            if error.filename is None:
+                _fail(f"error: what this command prints cannot be written: {error.strerror}")
             _fail(f"error: {error.filename}: {error.strerror}")
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)

@@ -31,6 +31,7 @@ def command(
 
     from moec.artifact import hls
     from moec.cli.console import error_console, output_console
+    from moec.cli.files import write_text
     from moec.fixed.calibrate import calibrate
     from moec.fixed.convert import convert
     from moec.fixed.packing import pack
@@ -45,7 +46,7 @@ def command(
     other = None if check is None else read_samples(check, made.inputs)
     found = calibrate(layer, values, given.x, given.tasks, None if other is None else (other.x, other.tasks))
     path = output or project / CALIBRATION
-    path.write_text(found.to_json())
+    write_text(path, found.to_json())
     if memory is not None:
         with memory.open("wb") as file:
             np.save(file, pack(made.design, convert(layer, values, found.scales)), allow_pickle=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moec.cli.console import error_console
+from moec.cli.files import write_text
 
 if TYPE_CHECKING:
     from moec.pipeline import Compilation, Observer
@@ -81,7 +82,7 @@ def _write_text(text: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
-        output.write_text(text)
+        write_text(output, text)
 
 
 @contextmanager

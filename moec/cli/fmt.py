@@ -15,6 +15,7 @@ def command(
     ] = False,
 ) -> None:
     """Format files in place; comments and line breaks stay."""
+    from moec.cli.files import replace_text
     from moec.frontend.files import read_source
     from moec.frontend.format import format_source
 
@@ -26,7 +27,7 @@ def command(
             continue
         unformatted += 1
         if not check:
-            path.write_text(formatted, encoding="utf-8", newline="\n")
+            replace_text(path, formatted)
         typer.echo(f"{'would reformat' if check else 'reformatted'} {path}", err=True)
     if check and unformatted:
         raise typer.Exit(1)

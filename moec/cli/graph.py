@@ -36,6 +36,7 @@ def command(
     """Draw the schedule of a layer on a mesh as an SVG: what is predicted and, beside it, what ranks measured."""
     from moec.cli.console import error_console
     from moec.cli.defines import parse_defines
+    from moec.cli.files import write_text
     from moec.pipeline import Compilation
     from moec.pipeline.plan import plan
 
@@ -44,7 +45,7 @@ def command(
     compilation = Compilation(file, layer, parse_defines(define or []), layout=layout)
     text = picture(plan(compilation, machine, tokens, chunks), [read_timeline(one) for one in measured or []])
     path = output or file.with_suffix(".svg")
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     error_console().print(f"wrote {path}: {len(text.encode()):,} bytes", markup=False, highlight=False, soft_wrap=True)
 
 

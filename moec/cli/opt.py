@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from moec.cli.files import write_text
+from moec.errors import MoecError
+
 
 def command(
     file: Annotated[Path | None, typer.Argument(help="IR (.mlir); standard input where it is left out.")] = None,
@@ -33,13 +36,14 @@ def command(
 
     from moec import passes as registered
     from moec.dialect import context
+    from moec.frontend.files import read_source
     from moec.pipeline import ir_text
 
     if list_:
         _print_passes()
         return
     name = str(file) if file else "standard input"
-    module = ir_text.parse(file.read_text() if file else sys.stdin.read(), name, context())
+    module = ir_text.parse(read_source(file).text if file else _standard_input(), name, context())
 
     def after(done: registered.Pass, now: ir.Module) -> None:
         if each:
@@ -51,13 +55,20 @@ def command(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text)
+        write_text(output, text)
     if remarks:
         for remark in report.remarks.entries:
             typer.echo(f"remark: {remark}", err=True)
     if timing:
         for done, seconds in report.seconds:
             typer.echo(f"{seconds * 1e3:9.1f} ms  {done}", err=True)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise MoecError("standard input is not UTF-8 text: give IR, as `moec compile --emit=graph` prints it") from None
 
 
 def _print_passes() -> None:

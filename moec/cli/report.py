@@ -18,6 +18,7 @@ def command(
 ) -> None:
     """Write a page about an adaptation: load over time, variants, decisions and why, gains. It needs no other file."""
     from moec.cli.console import error_console
+    from moec.cli.files import write_text
     from moec.cli.page.document import page
     from moec.cli.page.timeline import Timeline
     from moec.journal import Reading
@@ -28,5 +29,5 @@ def command(
         raise JournalError(f"{journal} is no journal of an adapting layer: it has no record")
     path = output or journal.with_suffix(".html")
     text = page(timeline, reading)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     error_console().print(f"wrote {path}: {len(text.encode()):,} bytes", markup=False, highlight=False, soft_wrap=True)

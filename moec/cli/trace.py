@@ -13,7 +13,7 @@ from rich.table import Table
 
 from moec.artifact.traffic import MOST_TOKENS, STEEPEST, Zipf
 from moec.cli.console import output_console
-from moec.trace import Summary, summarise
+from moec.trace import Summary, TraceError, summarise
 
 SHOWN = 5
 """Experts that are listed of the most and of the least chosen ones."""
@@ -23,7 +23,10 @@ def command(
     file: Annotated[Path, typer.Argument(help="A trace, as `layer.statistics.record(FILE)` writes it.")],
 ) -> None:
     """Show how many tokens calls had, how choices fell on experts, and the `load` that says so."""
-    summary = summarise(file)
+    try:
+        summary = summarise(file)
+    except TraceError as why:
+        raise TraceError(f"{file}: {why}") from None
     console = output_console()
     console.print(_about(summary))
     if summary.calls:

@@ -78,7 +78,9 @@ class Compilation:
         with self.stage("graph"):
             if self.path.suffix == ".mlir":
                 self._refuse_layout("IR")
-                text = self.path.read_text()
+                from moec.frontend.files import read_source
+
+                text = read_source(self.path).text
                 return ir_text.parse(text, str(self.path), context()), {self.path.name: text}, {}
             if is_library(self.path):
                 self._refuse_layout("an artifact")
@@ -254,6 +256,8 @@ def _require_writable(output: Path) -> None:
     why = None
     if output.is_dir():
         why = "it is a folder"
+    elif output.exists() and not output.is_file():
+        why = "it is no ordinary file, and would be replaced by one"
     elif not output.parent.is_dir():
         why = f"there is no folder `{output.parent}`"
     elif not os.access(output.parent, os.W_OK):

@@ -31,6 +31,8 @@ def _diagnostic(source: Source, line: int, column: int, message: str) -> Diagnos
     word = re.match(r"[%\w.\"]+", source.text[start:])
     span = Span(source, start, start + (word.end() if word else 1))
     fix = Fix("see docs/ir.md for the operations of the moe dialect")
+    if re.match(r"\s*edition\b", source.text):
+        fix = Fix("give IR: `moec compile --emit=graph` prints that of a `.moe` file")
     return Diagnostic("E0605", Severity.ERROR, message, (Label(span),), (), fix)
 
 

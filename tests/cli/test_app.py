@@ -59,6 +59,7 @@ def test_unknown_command_is_a_usage_error() -> None:
     result = run("compiel")
     assert result.exit_code == 2
     assert "compiel" in result.output
+    assert "Did you mean 'compile'?" in result.output
     assert "bug" not in result.output
 
 

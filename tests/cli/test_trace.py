@@ -77,7 +77,7 @@ def test_what_is_no_trace(tmp_path: Path) -> None:
     (tmp_path / "a.trace").write_text("{}\n")
     done = run(tmp_path / "a.trace")
     assert done.exit_code == 1
-    assert "error: line 1 is no header of a trace" in done.output
+    assert f"error: {tmp_path / 'a.trace'}: line 1 is no header of a trace" in done.output
     done = run(tmp_path / "missing.trace")
     assert done.exit_code == 1
     assert "missing.trace: No such file" in done.output

@@ -28,7 +28,7 @@ def test_the_demo_checks_and_times(
     assert demo.main() == 0
     printed = capsys.readouterr().out
     assert "experts are 128 wide" in printed
-    assert "moec/limit" in printed
+    assert "moec/" in printed
     assert printed.count("✓") == 4
 
 

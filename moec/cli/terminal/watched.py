@@ -63,6 +63,11 @@ class Watched:
         return self._follower.damaged
 
     @property
+    def foreign(self) -> bool:
+        """Whether it holds something, and no record."""
+        return not (self.start or self.samples or self.events) and self.path.stat().st_size > 0
+
+    @property
     def moves(self) -> bool:
         """Whether this is about experts that move between ranks: nothing is written while they stay."""
         return self.start is not None and bool(self.start.ranks)
@@ -120,6 +125,9 @@ class Fleet:
             if not _is_pid(target):
                 self.watched.append(Watched(Path(target)))
         self.refresh(0.0)
+        for one in self.watched:
+            if one.foreign:
+                raise JournalError(f"{one.path} is no journal of an adapting layer: it has no record")
         if not self.watched:
             raise JournalError(self._nothing())
 

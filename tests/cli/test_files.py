@@ -1,0 +1,100 @@
+"""What commands read and write: each file that is wrong is named, and nothing that was there is lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from moec.cli.app import app
+
+LAYER = "edition 1\nlayer L(d = 8, ff = 8) {\n  router softmax_top(2)\n  experts routed[4] = swiglu(d, ff)\n}\n"
+FULL = Path("/dev/full")
+"""Every write to it fails as on a disk that is full."""
+
+
+def run(*arguments: str | Path, given: bytes | None = None) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments], input=given)
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    path = tmp_path / "layer.moe"
+    path.write_text(LAYER)
+    return path
+
+
+@pytest.mark.skipif(not FULL.is_char_device(), reason="the system has no /dev/full")
+def test_a_full_disk_is_no_bug(layer: Path) -> None:
+    result = run("compile", layer, "--emit=graph", "-o", FULL)
+    assert result.exit_code == 1
+    assert result.stderr == "error: /dev/full: No space left on device\n"
+
+
+def test_an_artifact_takes_the_place_of_no_device(layer: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = run("compile", layer, "-o", pipe)
+    assert result.exit_code == 1
+    assert "E0607" in result.stderr
+    assert "it is no ordinary file" in result.stderr
+    assert pipe.is_fifo()
+
+
+def test_formatting_keeps_what_a_file_is(layer: Path, tmp_path: Path) -> None:
+    layer.write_text(LAYER.replace("  router", "router"))
+    layer.chmod(0o640)
+    link = tmp_path / "link.moe"
+    link.symlink_to(layer)
+    assert run("fmt", link).exit_code == 0
+    assert layer.read_text() == LAYER
+    assert layer.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["layer.moe", "link.moe"]
+
+
+def test_formatting_loses_nothing_where_it_cannot_write(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    text = LAYER.replace("  router", "router")
+    layer.write_text(text)
+    result = run("fmt", layer)
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {layer}: No space left on device\n"
+    assert layer.read_text() == text
+    assert [one.name for one in layer.parent.iterdir()] == ["layer.moe"]
+
+
+@pytest.mark.parametrize("command", [("check",), ("compile",), ("fmt",), ("opt",)])
+@pytest.mark.parametrize("suffix", [".moe", ".mlir"])
+def test_files_that_are_no_text(tmp_path: Path, command: tuple[str, ...], suffix: str) -> None:
+    path = tmp_path / f"binary{suffix}"
+    path.write_bytes(b"\n\n\xff\xfe")
+    result = run(*command, path)
+    assert result.exit_code == 1
+    assert "it is not UTF-8 text (byte 2, in line 3)" in result.stderr + result.stdout
+    assert "saved as UTF-8" in result.stderr + result.stdout
+
+
+def test_standard_input_that_is_no_text() -> None:
+    result = run("opt", given=b"\xff\xfe")
+    assert result.exit_code == 1
+    assert "standard input is not UTF-8 text" in result.stderr
+
+
+def test_a_layer_is_no_ir(layer: Path) -> None:
+    assert "`moec compile --emit=graph` prints that of a `.moe` file" in run("opt", layer).stderr
+
+
+@pytest.mark.parametrize("command", ["trace", "top", "report"])
+def test_records_that_are_none_are_named(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(bytes(range(256)) * 9)
+    result = run(command, path)
+    assert result.exit_code == 1
+    assert str(path) in result.stderr.replace("\n", "")
