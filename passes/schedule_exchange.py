@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
-from moec.artifact.parallel import Parallel
+from moec.artifact.parallel import MOST_CHUNKS, Parallel
 from moec.artifact.schedules import wiring
 from moec.dialect.functions import layer_function
 from moec.dialect.schedule_forms import write_schedules
@@ -54,12 +54,17 @@ class ScheduleExchange(Pass):
             return None
         try:
             return Machine.read(Path(self.machine))
-        except (ValueError, OSError) as why:
+        except ValueError as why:
             raise refuse(function, f"`{self.machine}` is no machine file that can be read: {why}") from why
+        except OSError as error:
+            why = (error.strerror or "it cannot be opened").lower()
+            raise refuse(function, f"`{self.machine}` is no machine file that can be read: {why}") from error
 
     def choice(self, module: ir.Module, spread: Parallel) -> Choice:
         """The schedules of a layer, and what they were chosen among.  Raises DiagnosticError where there is none."""
         function = layer_function(module)
+        if not 0 <= self.chunks <= MOST_CHUNKS:
+            raise refuse(function, f"exchanges are cut into 1 to {MOST_CHUNKS} chunks, not {self.chunks:,}")
         try:
             wired = wiring(spread, bool(operations(body(module), "moe.capacity")))
             layer = figures(module, spread)

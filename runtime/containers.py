@@ -161,8 +161,8 @@ class Weights(nn.Module):
             target = result.device
             if result.dtype != dtype:
                 raise DtypeError(
-                    f"{layer} cannot be converted: its weights of {dtype} are {dtype} in the machine code. Compile it "
-                    "for another dtype, or convert the model before the layer is put into it."
+                    f"{layer} cannot be converted to {result.dtype}: its machine code reads weights of {dtype}. "
+                    "Compile it for another dtype, or convert the model before the layer is put into it."
                 )
             if result.device.type == "cpu" and result.is_shared():
                 raise WeightsError(f"the packed weights of {layer} cannot be moved to shared memory")

@@ -100,10 +100,13 @@ class Machine:
     @classmethod
     def read(cls, path: Path) -> Machine:
         """Read a machine file.  Raises ValueError for what is none, OSError."""
-        data = json.loads(path.read_text())
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
         names = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or data.pop("moec_machine", None) != 1 or set(data) != names:
-            raise ValueError(f"{path} is no machine file of form 1")
+            raise ValueError("it is no machine file of form 1")
         plain = _numbers({name: data[name] for name in ("copy", "step", "message", "processor", "handling")})
         return cls(
             route=Cost(**_numbers(data["route"], Cost)),

@@ -124,6 +124,22 @@ def test_an_unknown_machine_file_is_an_error(source: Any, tmp_path: Path) -> Non
     assert "no machine file" in result.output
 
 
+@pytest.mark.parametrize(("content", "why"), [(b"\xff", "it is not JSON"), (None, "no such file or directory")])
+def test_a_machine_file_that_cannot_be_read(source: Any, tmp_path: Path, content: bytes | None, why: str) -> None:
+    machine = tmp_path / "machine.json"
+    if content is not None:
+        machine.write_bytes(content)
+    result = run("plan", source(), "--machine", str(machine))
+    assert result.exit_code == 1
+    assert f"can be read: {why}" in " ".join(result.output.split())
+
+
+def test_more_chunks_than_any_layout_may_ask_for(source: Any) -> None:
+    result = run("plan", source(), "--chunks", "9999")
+    assert result.exit_code == 1
+    assert "exchanges are cut into 1 to 256 chunks, not 9,999" in result.output
+
+
 def timeline(rank: int, more: float) -> str:
     steps = [("route", "route", "compute"), ("dispatch.0", "exchange", "net.all"), ("unheard of", "relay", "net.all")]
     spans = [
