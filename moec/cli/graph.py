@@ -87,6 +87,9 @@ def read_timeline(path: Path) -> tuple[int, Lanes]:
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise MoecError(f"{path} is no timeline of a rank: it is not JSON") from None
+    try:
         lanes: dict[str, list[Bar]] = {}
         for step in data["steps"]:
             bar = Bar(str(step["name"]), str(step["kind"]), float(step["begin"]) / 1e6, float(step["end"]) / 1e6)

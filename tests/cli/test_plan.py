@@ -124,6 +124,15 @@ def test_an_unknown_machine_file_is_an_error(source: Any, tmp_path: Path) -> Non
     assert "no machine file" in result.output
 
 
+@pytest.mark.parametrize("content", [b"\xff" * 9999, b"[" * 9999, b"layer"])
+def test_a_timeline_that_is_none_is_named_and_not_shown(source: Any, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "0.json"
+    path.write_bytes(content)
+    result = run("graph", source(), "--schedule", "-o", str(tmp_path / "out.svg"), "--measured", str(path))
+    assert result.exit_code == 1
+    assert " ".join(result.stderr.split()) == f"error: {path} is no timeline of a rank: it is not JSON"
+
+
 @pytest.mark.parametrize(("content", "why"), [(b"\xff", "it is not JSON"), (None, "no such file or directory")])
 def test_a_machine_file_that_cannot_be_read(source: Any, tmp_path: Path, content: bytes | None, why: str) -> None:
     machine = tmp_path / "machine.json"
