@@ -23,6 +23,9 @@ UNROLLED = {Arithmetic.WIDENED: 32}
 MOST_UNROLLED = 256
 """Most multiplications of an unrolled part of a step: the end of a loop costs up to 8 % of a group of 32.  Where each
 is preceded by a conversion, it costs less, and compiling takes longer."""
+MOST_BLOCKS = 16
+"""Most blocks of an unrolled part of a step.  LLVM may put the prefetches of such a part, one a block, all in front:
+more of them than the processor has misses under way wait for each other, while nothing is multiplied."""
 
 
 def body(b: Builder, layout: CodePanels, row_stride: int, rows: int, given: KernelArguments) -> None:
@@ -119,7 +122,7 @@ class _Kernel:
         block = layout.block_dots * layout.vectors * self.rows * len(steps)
         parts = [n for n in range(1, layout.step_blocks + 1) if layout.step_blocks % n == 0]
         most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
-        unrolled = max(n for n in parts if n == 1 or n * block <= most)
+        unrolled = max(n for n in parts if n == 1 or (n <= MOST_BLOCKS and n * block <= most))
         size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines
 
         def some(steps: list[_Step], rows_ahead: Pointer, sums: list[list[Value]]) -> tuple[list[list[Value]], Pointer]:
