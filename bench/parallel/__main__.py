@@ -14,6 +14,7 @@ from typing import Any
 import moec
 from bench import machine
 from bench.parallel import compare, figures
+from bench.parallel.calibrate import shaped
 from bench.parallel.launch import run
 from bench.parallel.network import Network, Shape, unavailable
 from bench.parallel.sizes import SOURCE, Size
@@ -21,6 +22,8 @@ from moec.pipeline import Compilation
 from moec.pipeline.plan import Plan, plan
 
 LAYOUTS = ("Exact", "Partial", "Lean", "Leanest")
+STEADY = 0.05
+"""How much longer or shorter the probe behind the calls may take than the one before them."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,6 +32,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--between", type=float, default=1.0, help="Gbit/s of a node's link")
     parser.add_argument("--within", type=float, default=10.0, help="Gbit/s of a rank's link")
+    parser.add_argument(
+        "--exchange",
+        type=float,
+        help="part of a blocking call that the exchange shall take: links are slowed or sped up",
+    )
     for name, value in asdict(Size()).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"of the layer; default: {value}")
     parser.add_argument("--priority", choices=("normal", "realtime"), default="normal", help="of the timed parts")
@@ -36,6 +44,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="for artifacts, machine file and timelines; default: a new one")
     parser.add_argument("--out", type=Path, default=Path("bench/results/parallel.json"))
     return parser.parse_args()
+
+
+def disturbed(before: float, after: float) -> bool:
+    """Did the machine change its pace while calls were compared?"""
+    return abs(after / before - 1) > STEADY
 
 
 def show(
@@ -59,6 +72,9 @@ def show(
         print(line)
     share = 1 - found["without"]["median"] / blocking
     print(f"exchange: {share:.1%} of blocking; overlap alone is bounded by {1 / (1 - share):.2f}")
+    before, after = ranks[0]["probes"]
+    judged = "disturbed, not to be counted" if disturbed(before, after) else "steady"
+    print(f"probe of compute: {1e3 * before:.0f} ms before, {1e3 * after:.0f} ms behind: {judged}")
     for route, made in plans.items():
         print(f"{route}: {made.choice.chosen.what}")
 
@@ -76,6 +92,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     plain = moec.compile(source, folder / "plain.so", layer="Bench", layout=options.layouts[0], defines=defines)
     with Network(shape) as network:
         common = {"size": asdict(size), "mesh": mesh, **timed}
+        tried = []
+        if options.exchange is not None:
+            tried = shaped(network, options.exchange, size=asdict(size), local=str(local), **timed)
+            for between, part in tried:
+                print(f"links of {between / 1.25e8:.3f} Gbit/s: exchange {part:.1%}")
         taken = run(network, figures.on_a_rank, artifact=str(plain), **common)[0]
         file = folder / "machine.json"
         file.write_text(taken["machine"])
@@ -100,7 +121,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             (folder / f"{layout}.{rank}.json").write_text(json.dumps(timeline))
     return {
         "machine": machine.describe(),
-        "shape": asdict(shape),
+        "shape": asdict(network.shape),
+        "tried": tried,
         "size": asdict(size),
         "figures": json.loads(taken["machine"]),
         "links": taken["links"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +13,10 @@ import torch
 import torch.distributed as dist
 
 import moec
-from bench import machine
 from bench.parallel.blocking import Blocking
+from bench.parallel.figures import together
 from bench.parallel.loading import loaded
-from bench.parallel.rank import quiet, rested
+from bench.parallel.rank import below, quiet, rested
 from bench.parallel.sizes import Size
 from moec.runtime.parallel.layer import ParallelLayer
 
@@ -35,7 +34,8 @@ def on_a_rank(
     lock: str | None,
 ) -> dict[str, Any]:
     """The calls of every route: when each began and ended here, seconds of the processor; how far results differ from
-    those of one process that has all experts, 0 where their bits are the same.
+    those of one process that has all experts, 0 where their bits are the same. `probes` are seconds of the experts of a
+    call, on all ranks at once, before and behind all calls: a machine that is as fast as it was gives the same.
 
     local   the artifact of a rank's experts, for the routes `blocking` and `without`: the same without an exchange
     layers  artifacts over the mesh, by the names of their routes
@@ -47,26 +47,37 @@ def on_a_rank(
     experts.load_state_dict(wanted.experts(range(rank * share, (rank + 1) * share)))
     blocking = Blocking(wanted, experts)
     scheduled = {name: loaded(wanted, path, mesh) for name, path in layers.items()}
-    routes: dict[str, Call] = {"blocking": blocking, "without": _without(blocking)}
+    routes: dict[str, Call] = {"blocking": blocking, "without": without(blocking)}
     routes |= {name: _below(layer, alone) for name, layer in scheduled.items()}
     batches = [wanted.x(rank, batch) for batch in range(BATCHES)]
     expected = _of_one_process(wanted, next(iter(layers.values())), batches[0])
     errors = {name: _difference(call(batches[0]), expected) for name, call in routes.items() if name != "without"}
     routes["without"](batches[0])
     calls: dict[str, list[dict[str, Any]]] = {name: [] for name in routes}
+    rows = batches[0].repeat(wanted.k, 1)
+    numbers = torch.arange(len(rows), dtype=torch.int32) % share
+
+    def probe() -> None:
+        experts(rows, numbers)
+
     with torch.no_grad(), quiet(alone, lock):
+        before = together(probe)
         for number in range(rounds):
             for name, call in routes.items():
-                calls[name].append(_timed(call, batches[number % BATCHES]))
+                calls[name].append(timed(call, batches[number % BATCHES]))
+        after = together(probe)
     timelines = {name: layer.timeline for name, layer in scheduled.items()}
     return {
         "calls": calls,
+        "probes": [before, after],
         "errors": errors,
         "timelines": {name: loads(one.to_json()) for name, one in timelines.items() if one is not None},
     }
 
 
-def _without(blocking: Blocking) -> Call:
+def without(blocking: Blocking) -> Call:
+    """The same with nothing sent."""
+
     def call(x: torch.Tensor) -> torch.Tensor:
         blocking.exchanging = False
         try:
@@ -78,17 +89,11 @@ def _without(blocking: Blocking) -> Call:
 
 
 def _below(layer: ParallelLayer, alone: bool) -> Call:
-    """What computes goes behind what sends, which needs little and at once."""
     run: Call = layer
 
     def call(x: torch.Tensor) -> torch.Tensor:
-        if not alone or os.sched_getscheduler(0) != os.SCHED_RR:
+        with below(alone):
             return run(x)
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(machine.REALTIME - 1))
-        try:
-            return run(x)
-        finally:
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(machine.REALTIME))
 
     return call
 
@@ -108,7 +113,8 @@ def _difference(y: torch.Tensor, expected: torch.Tensor) -> float:
     return float((y - expected).norm() / expected.norm())
 
 
-def _timed(call: Call, x: torch.Tensor) -> dict[str, Any]:
+def timed(call: Call, x: torch.Tensor) -> dict[str, Any]:
+    """When a call began and ended on this rank, and the seconds of processors that it took here."""
     rested()
     begun, busy = time.perf_counter(), time.process_time()
     call(x)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from bench.parallel.links import connected, exchange, measured, plainly
 from bench.parallel.loading import loaded
-from bench.parallel.rank import quiet, rested
+from bench.parallel.rank import below, quiet, rested
 from bench.parallel.sizes import Size
 from moec.runtime.parallel.network import Group
 from moec.runtime.parallel.pieces import Compiled
@@ -59,7 +59,9 @@ def on_a_rank(
             "collect": fit([together(_collect(pieces["collect"], wanted, count)) for count in few], few, 1),
         }
         copy = together(lambda: into.copy_(copied)) / COPIED
-        byte, handling = taken_away(_experts(pieces["experts"], wanted, slots, max(slots, pairs // 16)), groups[-1])
+        byte, handling = taken_away(
+            _experts(pieces["experts"], wanted, slots, max(slots, pairs // 16)), groups[-1], alone
+        )
     single = {link.axes[0]: Link(link.bandwidth, link.latency) for link in links[:-1]}
     every, most = links[-1].latency, max(link.latency for link in links[:-1])
     machine = Machine(
@@ -93,27 +95,28 @@ def together(run: Callable[[], object]) -> float:
     return _mean((time.perf_counter() - begun) / times)
 
 
-def taken_away(run: Callable[[], object], group: Group) -> tuple[float, float]:
+def taken_away(run: Callable[[], object], group: Group, alone: bool) -> tuple[float, float]:
     """Seconds of compute that exchanges take away where processors compute and exchange at once: a byte, a message.
 
     Out and in are counted each. Exchanges of two sizes tell bytes from messages. A rank that has a part of a processor
-    waits that much longer.
+    waits that much longer. As in layers, what travels comes from memory and not from a cache, and what computes goes
+    behind what sends.
     """
     shared = max(1.0, group.size / _processors())
-    few, many = (shared * _busy(run, group, size) for size in HANDLED)
+    few, many = (shared * _busy(run, group, size, alone) for size in HANDLED)
     byte = max(0.0, many - few) / (2 * (group.size - 1) * (HANDLED[1] - HANDLED[0]))
     return byte, max(0.0, few / (2 * (group.size - 1)) - byte * HANDLED[0])
 
 
-def _busy(run: Callable[[], object], group: Group, size: int) -> float:
+def _busy(run: Callable[[], object], group: Group, size: int, alone: bool) -> float:
     """Seconds on processors that one exchange adds for this process: `size` bytes from each rank to each other."""
-    out = torch.zeros(group.size, size, dtype=torch.uint8)
-    into = torch.empty_like(out)
     number = max(1, EXCHANGED // size)
+    out = torch.zeros(number, group.size, size, dtype=torch.uint8)
+    into = torch.zeros_like(out)
 
     def exchanges() -> None:
-        for _ in range(number):
-            exchange(into, out, group)
+        for given, taken in zip(out, into, strict=True):
+            exchange(taken, given, group)
 
     def computed(beside: threading.Thread | None) -> tuple[int, float]:
         rested()
@@ -121,9 +124,10 @@ def _busy(run: Callable[[], object], group: Group, size: int) -> float:
         busy, times = time.process_time(), 0
         if beside is not None:
             beside.start()
-        while beside.is_alive() if beside is not None else time.perf_counter() < end:
-            run()
-            times += 1
+        with below(alone):
+            while beside.is_alive() if beside is not None else time.perf_counter() < end:
+                run()
+                times += 1
         return times, time.process_time() - busy
 
     more = []

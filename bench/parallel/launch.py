@@ -20,7 +20,7 @@ class RankFailed(Exception):
     """A rank ended with an error, or was not done in time."""
 
 
-def run(network: Network, job: Callable[..., object], seconds: float = 300.0, **arguments: object) -> list[Any]:
+def run(network: Network, job: Callable[..., object], seconds: float = 900.0, **arguments: object) -> list[Any]:
     """`job(**arguments)` on every rank at once; what they returned, in rank order. Both are JSON data.
 
     `job` is a function at the top of a module. RankFailed, with every rank ended, where one fails or `seconds` pass.

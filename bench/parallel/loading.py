@@ -11,7 +11,7 @@ import moec
 from bench.parallel.sizes import Size
 from moec.runtime.parallel.layer import ParallelLayer
 
-LIMIT = 60.0
+LIMIT = 300.0
 """Seconds that a rank waits for others."""
 
 

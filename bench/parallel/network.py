@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 PREFIX = "moec"
@@ -102,6 +102,22 @@ class Network:
         """Start `command` as a rank, in its namespace; `more` is what its environment holds beside `environment`."""
         inside = ["ip", "netns", "exec", self.spaces[rank], *command]
         return subprocess.Popen(inside, env={**more, **self.environment(rank)})
+
+    def reshape(self, between: float, within: float) -> None:
+        """Give the links other bandwidths, in bytes a second."""
+        self.shape = replace(self.shape, between=between, within=within)
+        for node, name, rate in self._queues():
+            _run("tc", "-n", node, "qdisc", "change", "dev", name, "root", *_bucket(rate))
+
+    def _queues(self) -> Iterator[tuple[str, str, float]]:
+        """Both ends of every link: namespace, interface, bytes a second."""
+        shape = self.shape
+        for number, node in enumerate(self._nodes):
+            yield node, "uplink", shape.between
+            yield self._core, f"node{number}", shape.between
+        for rank, space in enumerate(self.spaces):
+            yield space, INTERFACE, shape.within
+            yield self._nodes[rank // shape.ranks], f"rank{rank}", shape.within
 
     def __enter__(self) -> Network:
         every = [*self.spaces, *self._nodes, self._core]

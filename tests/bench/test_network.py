@@ -60,3 +60,17 @@ def test_links_are_measured() -> None:
     assert found["bandwidth"] > 0
     assert found["seconds"]["1048576"] > 0.9 * 2**20 / (1e8 / 8)  # whatever else the machine does
     assert found["latency"] == min(found["seconds"].values()) > 0
+
+
+def test_links_are_given_other_bandwidths() -> None:
+    with Network(Shape(1, 1, between=1e6, within=1e7)) as network:
+        network.reshape(2e6, 3e7)
+        (space,), stem = network.spaces, network.spaces[0].removesuffix("-rank0")
+        for where, name, rate in (
+            (space, "eth0", "240Mbit"),
+            (f"{stem}-node0", "rank0", "240Mbit"),
+            (f"{stem}-node0", "uplink", "16Mbit"),
+            (f"{stem}-core", "node0", "16Mbit"),
+        ):
+            command = ["tc", "-n", where, "qdisc", "show", "dev", name, "root"]
+            assert f"rate {rate} " in subprocess.run(command, capture_output=True, text=True, check=True).stdout
