@@ -132,9 +132,9 @@ def _busy(run: Callable[[], object], group: Group, size: int, alone: bool) -> fl
 
     more = []
     for _ in range(TURNS):
-        alone, usual = computed(None)
+        undisturbed, usual = computed(None)
         times, busy = computed(threading.Thread(target=exchanges))
-        more.append(busy - times * usual / alone)
+        more.append(busy - times * usual / undisturbed)
     return _mean(statistics.median(more)) / number
 
 

@@ -34,5 +34,7 @@ def test_the_part_that_is_asked_for(between: float, part: float, monkeypatch: py
     network = Network(Shape(2, 2, between, 10 * between))
     tried = calibrate.shaped(network, part)
     assert tried[0][0] == between
-    assert tried[-1] == (network.shape.between, pytest.approx(part, abs=calibrate.CLOSE))
+    used, found = tried[-1]
+    assert used == network.shape.between
+    assert found == pytest.approx(part, abs=calibrate.CLOSE)
     assert network.shape.within == pytest.approx(10 * network.shape.between)
