@@ -65,6 +65,7 @@ def on_a_rank(
         for number in range(rounds):
             for name, call in routes.items():
                 calls[name].append(timed(call, batches[number % BATCHES]))
+        rested()
         after = together(probe)
     timelines = {name: layer.timeline for name, layer in scheduled.items()}
     return {

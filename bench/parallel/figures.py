@@ -160,9 +160,10 @@ def _route(piece: Compiled, size: Size, tokens: int) -> Callable[[], None]:
 
 
 def _experts(piece: Compiled, size: Size, slots: int, pairs: int) -> Callable[[], None]:
+    """Slots are drawn: experts get unround numbers of rows, as routing gives them, which takes longer."""
     rows, out = torch.randn(pairs, size.d), torch.empty(pairs, size.d)
     source = torch.arange(pairs, dtype=torch.int32).unsqueeze(1)
-    slot = source % slots
+    slot = torch.randint(slots, (pairs, 1), dtype=torch.int32, generator=torch.Generator().manual_seed(pairs))
     weight = torch.rand(pairs, 1)
     return lambda: piece([rows, source, slot, weight], [out])
 
