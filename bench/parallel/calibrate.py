@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 import moec
 from bench.parallel.blocking import Blocking
-from bench.parallel.compare import seconds, timed, without
+from bench.parallel.compare import Call, seconds, timed, without
 from bench.parallel.launch import run
 from bench.parallel.network import Network
 from bench.parallel.rank import quiet
@@ -50,7 +50,7 @@ def on_a_rank(size: Mapping[str, int], local: str, alone: bool, lock: str | None
     experts = moec.load(Path(local))
     experts.load_state_dict(wanted.experts(range(rank * share, (rank + 1) * share)))
     blocking = Blocking(wanted, experts)
-    routes = {"blocking": blocking, "without": without(blocking)}
+    routes: dict[str, Call] = {"blocking": blocking, "without": without(blocking)}
     x = wanted.x(rank)
     calls: dict[str, list[dict[str, Any]]] = {name: [] for name in routes}
     with torch.no_grad():
