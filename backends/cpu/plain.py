@@ -312,8 +312,13 @@ class Columns(_Plain):
 
 
 def expanded_part_bytes(layout: Panels, steps: int) -> int:
-    """Bytes that so many steps of one panel take where they are expanded."""
-    return align_up(align_up(steps, layout.lanes) * layout.step_bytes)
+    """Bytes that so many steps of one panel take where they are expanded.
+
+    Not a multiple of 4096, so that the same step of all panels that are together does not fall into one set of the
+    first-level cache.
+    """
+    bytes_ = align_up(align_up(steps, layout.lanes) * layout.step_bytes)
+    return bytes_ + align_up(layout.step_bytes) if bytes_ % 4096 == 0 else bytes_
 
 
 def plain(weights: Sequence[ir.Value], layout: Panels, element: ir.Type, transposed: bool) -> Rows | Columns:

@@ -87,14 +87,15 @@ class Weights:
             self._memory.store(b.index(0))
             (self._memory + 8).store(b.index(-1))
 
-    def expand_share(self, call: Call, coming: Coming, block: Value, blocks: Value) -> None:
-        """A block's share of the unit that comes, beside the one at work."""
+    def expand_share(self, call: Call, coming: Coming, panel: Value, panels: Value) -> None:
+        """Behind the last block of a panel, number `panel` of the `panels` at work: its share of the unit that comes,
+        beside the one at work."""
         b, source = call.b, self.source
         if isinstance(source, InPlace) or not source.early:
             return
         other = self._room(source, self._memory.load(b.i64) ^ 1)
-        share = coming.share(blocks)
-        begin = b.minimum(share * block, coming.next_steps)
+        share = coming.share(panels)
+        begin = b.minimum(share * panel, coming.next_steps)
         steps = b.minimum(coming.next_steps - begin, share)
         with b.if_(steps > 0):
             source.expand(call, coming.at, coming.first + begin, steps, other.at(begin, self.layout.step_bytes))
@@ -207,7 +208,10 @@ def panel_product(
             weights_ = weights.part(here, panel.index)
             arguments = (a.at(begin, layout.row_step_bytes), weights_, steps, sums, part.index > 0, *streams)
             _dispatch(b, kernel, count, 1, most, arguments)
-            weights.expand_share(call, coming, share, shares)
+            if expands_early(source):
+                # Not a part of it behind each block: a call waits for its first lines, whatever it expands.
+                with b.if_(loop.index.equals(blocks - 1)):
+                    weights.expand_share(call, coming, panel.index, at.panels)
             with b.if_(last):
                 after(block)
             loop.carry(first + count)

@@ -48,9 +48,9 @@ class Coming:
     unit: Value
     units: int
 
-    def share(self, blocks: Value) -> Value:
-        """Steps of the next unit for each of `blocks` (i64); the last ones may get fewer, or none."""
-        return (self.next_steps + (blocks - 1)) // blocks
+    def share(self, parts: Value) -> Value:
+        """Steps of the next unit for each of `parts` (i64) of the work; the last ones may get fewer, or none."""
+        return (self.next_steps + (parts - 1)) // parts
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Expanding(Source, Protocol):
 
     @property
     def early(self) -> bool:
-        """Whether a unit is expanded while the one before is multiplied, its `Coming.share` by each block."""
+        """Whether a unit is expanded while the one before is multiplied, a share of it behind each panel."""
 
     @property
     def part_bytes(self) -> int:
