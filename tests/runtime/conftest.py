@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,16 @@ def losses_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact that can be trained and asks for both losses."""
     losses = (Loss("balance", 0.5, "batch"), Loss("z", 0.25, "batch"))
     return double.artifact(tmp_path_factory.mktemp("losses"), "TRAINING", losses=losses)
+
+
+@pytest.fixture
+def alone() -> None:
+    """Nothing of other tests is left that adapts a layer: such threads end once the collector has found their layer."""
+    own = tuple(f"moec-{what}" for what in ("adapt", "prepare", "supply", "residency"))
+    end = time.monotonic() + 120
+    while gc.collect() >= 0 and any(thread.name.startswith(own) for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.fixture

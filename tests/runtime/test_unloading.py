@@ -18,10 +18,7 @@ from moec.errors import ArtifactError
 from moec.runtime import native
 from tests.runtime import double
 
-
-@pytest.fixture(autouse=True)
-def _no_garbage() -> None:
-    gc.collect()  # what other tests have left
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def mapped() -> int:

@@ -30,6 +30,7 @@ from tests.runtime import double
 from tests.runtime.adapt.adapting import SMALL, Compilers, Proposals, loaded, policy, variant
 
 SLOW = "SLEEP_US=3000"
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def adapting(layer: Layer, folder: Path, compiler: Compilers | None = None, **options: object) -> Adaptation:
