@@ -57,8 +57,8 @@ class ScheduleExchange(Pass):
         except ValueError as why:
             raise refuse(function, f"`{self.machine}` is no machine file that can be read: {why}") from why
         except OSError as error:
-            why = (error.strerror or "it cannot be opened").lower()
-            raise refuse(function, f"`{self.machine}` is no machine file that can be read: {why}") from error
+            said = (error.strerror or "it cannot be opened").lower()
+            raise refuse(function, f"`{self.machine}` is no machine file that can be read: {said}") from error
 
     def choice(self, module: ir.Module, spread: Parallel) -> Choice:
         """The schedules of a layer, and what they were chosen among.  Raises DiagnosticError where there is none."""

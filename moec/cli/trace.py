@@ -13,7 +13,8 @@ from rich.table import Table
 
 from moec.artifact.traffic import MOST_TOKENS, STEEPEST, Zipf
 from moec.cli.console import output_console
-from moec.trace import Summary, TraceError, summarise
+from moec.errors import TraceError
+from moec.trace import Summary, summarise
 
 SHOWN = 5
 """Experts that are listed of the most and of the least chosen ones."""
