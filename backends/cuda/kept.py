@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from moec.artifact.cuda import scales_of
+from moec.artifact.cuda import codes_shape, scales_of, scales_shape
 from moec.backends.base import unsupported
 from moec.backends.cpu.layer import Layer, Tensor
 from moec.backends.cpu.parameters import parts
@@ -43,9 +43,10 @@ def kept(layer: Layer) -> tuple[Kept, ...]:
         if tensor.name in made:
             type_ = ir.RankedTensorType(made[tensor.name].results[1].type)
             groups = int(type_.get_dim_size(2))
-            shape = dims[:2] if groups == 1 else (*dims[:2], groups)
+            shape = scales_shape(dims, None if groups == 1 else dims[2] // groups)
             scales.append(Kept(scales_of(tensor.name), str(type_.element_type), shape))
-            element = FORMATS[ir.StringAttr(made[tensor.name].attributes["format"]).value].element
+            format = ir.StringAttr(made[tensor.name].attributes["format"]).value
+            element, dims = FORMATS[format].element, codes_shape(dims, format)
         found.append(Kept(tensor.name, element, dims))
     return (*found, *scales)
 

@@ -19,6 +19,10 @@ _MAX_ARCHITECTURES = 16
 _MAX_STACKS = 4096
 _MAX_PARAMETERS = 4096
 
+LINE = 64
+"""Codes of less than a byte come in lines of so many: what is missing of an input's last one is 0."""
+_SCALES_TOGETHER = 8
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -68,25 +72,45 @@ class Cuda:
 def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[Weight]:
     """What a CUDA device holds of a layer's weights, in the order of the numbers in `Stack`.
 
-    Those that the layer quantises itself are codes there, (experts, out, in) of their format's element type.  Their
-    scales, (experts, out) or (experts, out, in / group), come behind all weights in the order of these.
+    Those that the layer quantises itself are codes there, of their format's element type (`codes_shape`).  Their scales
+    (`scales_shape`) come behind all weights in the order of these.
     """
     how = quantised.made_while_packing if quantised else {}
-    codes = [replace(one, dtype=FORMATS[how[one.name].format].element) if one.name in how else one for one in weights]
     made = [(one, how[one.name]) for one in weights if one.name in how]
-    return codes + [
-        replace(one, name=scales_of(one.name), shape=_scales(one.shape, by.group), dtype=by.scale) for one, by in made
+    codes = {
+        one.name: replace(one, dtype=FORMATS[by.format].element, shape=codes_shape(one.shape, by.format))
+        for one, by in made
+    }
+    return [codes.get(one.name, one) for one in weights] + [
+        replace(one, name=scales_of(one.name), shape=scales_shape(one.shape, by.group), dtype=by.scale)
+        for one, by in made
     ]
+
+
+def codes_shape(shape: tuple[int, ...], format: str) -> tuple[int, ...]:
+    """Of the codes of weights (experts, out, in) on a device, as bytes: several codes share one where they are small.
+
+    Lines of 64 codes then follow each other in a channel.  `moec/runtime/cuda/packed.py` says how they are packed.
+    """
+    experts, columns, inner = shape
+    bits = FORMATS[format].bits
+    return (experts, columns, inner if bits == 8 else -(-inner // LINE) * LINE * bits // 8)
+
+
+def scales_shape(shape: tuple[int, ...], group: int | None) -> tuple[int, ...]:
+    """Of the scales of weights (experts, out, in) on a device: those of groups lie in rows (experts, groups, out).
+
+    Rows are as long as a multiple of 8.
+    """
+    experts, columns, inner = shape
+    if group is None:
+        return (experts, columns)
+    return (experts, inner // group, -(-columns // _SCALES_TOGETHER) * _SCALES_TOGETHER)
 
 
 def scales_of(name: str) -> str:
     """How the scales of a weight that the layer quantises itself are called in messages."""
     return f"scales of {name}"
-
-
-def _scales(shape: tuple[int, ...], group: int | None) -> tuple[int, ...]:
-    experts, columns, inner = shape
-    return (experts, columns) if group is None else (experts, columns, inner // group)
 
 
 def read_cuda(fields: Fields) -> Cuda:

@@ -10,6 +10,7 @@ from moec.artifact.manifest import Manifest
 from moec.artifact.quantised import Stored
 from moec.errors import WeightsError
 from moec.runtime.cuda.moving import places
+from moec.runtime.cuda.packed import packed_codes, packed_scales
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.placeholder import stands_in
 from moec.runtime.quantize import quantize
@@ -43,8 +44,8 @@ class CodedWeights:
         """Quantise `value`, on whatever device it is, as packing does: on the CPU, with the same bits."""
         how = self._how[number]
         codes, scales = quantize(value.detach().cpu(), how.format, group=how.group, scale=TORCH_DTYPES[how.scale])
-        self._codes[number].copy_(codes)
-        self._scales[number].copy_(scales)
+        self._codes[number].copy_(packed_codes(codes, how.format))
+        self._scales[number].copy_(packed_scales(scales))
 
     def take(self, number: int, other: CodedWeights) -> None:
         """The codes and scales that `other` has."""

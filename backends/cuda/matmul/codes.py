@@ -12,19 +12,41 @@ from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, TensorPointer
 from moec.dialect.formats import FORMATS, format_of
 
+_BYTE = 8
+_CHUNK = 32
+"""Inputs that a kernel multiplies at a time: a scale must be that of so many, or of a multiple."""
+
 
 @dataclass(frozen=True)
 class Codes:
     """How the weights of a product are kept.
 
     format  its name
-    codes   of each weight: tensor<ExNxKx(i8|f8E4M3FN)>, a byte each
-    scales  of each weight: tensor<ExNx1x(f32|bf16)>, by which the sums of a channel are multiplied
+    packed  whether several codes share a byte (`moec.artifact.cuda`), and scales of groups lie in rows of columns
+    group   inputs that have a scale; None: all of a channel, by whose scale sums are multiplied in the end
+    scale   element type of the scales
+    codes   of each weight: tensor<ExNxKx(i8|f8E4M3FN)>
+    scales  of each weight: tensor<ExNxG>
     """
 
     format: str
+    packed: bool
+    group: int | None
+    scale: str
     codes: tuple[ir.Value, ...]
     scales: tuple[ir.Value, ...]
+
+    @property
+    def bits(self) -> int:
+        """Of a code in the device's memory."""
+        return FORMATS[self.format].bits if self.packed else _BYTE
+
+    @property
+    def code_type(self) -> str:
+        """The C++ type of a code."""
+        if self.bits < _BYTE:
+            return f"moec::Packed<{self.bits}, {-FORMATS[self.format].lowest}>"
+        return expressions.MEMORY[FORMATS[self.format].element]
 
     @property
     def weight_type(self) -> str:
@@ -32,14 +54,17 @@ class Codes:
         return f"moec::Coded<{self.code_type}, {self.scale_type}>"
 
     @property
-    def code_type(self) -> str:
-        """The C++ type of a code."""
-        return expressions.MEMORY[FORMATS[self.format].element]
-
-    @property
     def scale_type(self) -> str:
         """The C++ type of a scale."""
-        return expressions.MEMORY[expressions.element_of(self.scales[0].type)]
+        return expressions.MEMORY[self.scale]
+
+    @property
+    def scale_bytes(self) -> int:
+        """Of the scales that belong to 64 inputs of a column and come with their codes."""
+        if self.group is None:
+            return 0
+        width = 2 if self.scale == "bf16" else 4
+        return width * (1 if self.group % 64 == 0 else 2)
 
     def parameters(self) -> tuple[list[str], list[Argument], str]:
         """A kernel's parameters for all weights, their arguments, and the values of an array of `weight_type`."""
@@ -53,7 +78,7 @@ class Codes:
 def codes_of(op: ir.Operation, weights: Sequence[ir.Value]) -> Codes | None:
     """How the weights of a product are kept; None: as floats.
 
-    Raises Unsupported where they are kept in different ways, or with scales for groups of inputs.
+    Raises Unsupported where they are kept in different ways, or with scales for groups that no kernel has.
     """
     formats = {format_of(weight) for weight in weights}
     if len(formats) > 1:
@@ -61,8 +86,23 @@ def codes_of(op: ir.Operation, weights: Sequence[ir.Value]) -> Codes | None:
     (found,) = formats
     if found is None:
         return None
-    if found.groups > 1:
-        text = f"weights as {found.name} with a scale for each group of inputs"
-        raise unsupported("cuda", op, text, "write `per = channel`, or compile the layer for `cpu`")
     kept = [weight.owner.operation.operands for weight in weights]
-    return Codes(found.name, tuple(codes for codes, _ in kept), tuple(scales for _, scales in kept))
+    packs = {quantised_here(codes) for codes, _ in kept}
+    if len(packs) > 1:
+        raise unsupported("cuda", op, "weights of which some are quantised as they are given, in one product")
+    (packed,) = packs
+    group = None
+    if found.groups > 1:
+        group = ir.RankedTensorType(kept[0][0].type).get_dim_size(2) // found.groups
+        text = f"weights as {found.name} with a scale for {group} inputs"
+        if group % _CHUNK:
+            raise unsupported("cuda", op, text, "write `group = 32`, or `per = channel`")
+        if not packed:
+            raise unsupported("cuda", op, f"{text} that are given as codes", "leave out `prequantized = true`")
+    codes, scales = tuple(codes for codes, _ in kept), tuple(scales for _, scales in kept)
+    return Codes(found.name, packed, group, found.scale, codes, scales)
+
+
+def quantised_here(codes: ir.Value) -> bool:
+    """Whether the layer makes these codes of the weights that it is given, so that their layout is its own."""
+    return not isinstance(codes.owner, ir.Block) and codes.owner.operation.name == "moe.quantize"

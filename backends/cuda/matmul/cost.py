@@ -57,5 +57,5 @@ def seconds(of: Problem, tile: Tile, device: Device, rows: float) -> float:
     part = steps * step + tile.rows * tile.width / _RESULTS
     busy = (_FILL + -(-parts // device.multiprocessors) * part) / device.clock
     inner = of.segments * of.inner
-    weights = experts * of.columns * inner * of.products * (1 if of.codes else 2)
+    weights = experts * of.columns * inner * of.products * (of.bits / 8 + of.scale_bytes / 64)
     return max(busy, (weights + 2 * experts * each * (inner + of.columns)) / device.memory)

@@ -20,7 +20,7 @@ MOEC_KERNEL({threads}, 4) {name}(const float* partial, {parameters}) {{
 
 
 def kernels(
-    of: Problem, how: Decode, scope: Scope, rows: Buffer | None, rows_type: str, tokens: tuple[int, int]
+    of: Problem, how: Decode, scope: Scope, rows: Buffer | None, rows_type: str, tokens: tuple[int, int], wish: str
 ) -> tuple[Kernel, Kernel]:
     """One that leaves partial sums in a buffer, and one that adds them up and runs the epilogue.
 
@@ -32,9 +32,9 @@ def kernels(
     partial = scope.buffer(owner, f"partial sums, {how.splits} of {of.products} of {most} rows", 0, size)
     type_ = f"moec::PartialSums<{of.products}, {most}, {of.columns}>"
     keep = Epilogue(type_, "", ("float* partial",), (BufferPointer(partial, "float*"),), "{partial}")
-    first = warps.with_epilogue(of, how.tile, 2, scope, "product_parts", keep, tokens, how.splits)
+    first = warps.with_epilogue(of, how.tile, 2, scope, f"{wish}_parts", keep, tokens, how.splits)
     first = replace(first, includes=(*first.includes, "moec/matmul/partial.cuh"))
-    return first, _sum(of, how, scope, partial, rows, rows_type, tokens)
+    return first, _sum(of, how, scope, partial, rows, rows_type, tokens, wish)
 
 
 def _sum(
@@ -45,9 +45,10 @@ def _sum(
     rows: Buffer | None,
     rows_type: str,
     tokens: tuple[int, int],
+    wish: str,
 ) -> Kernel:
-    name = scope.name("product_sum")
-    after = epilogue(of, scope, "product_sum", rows, rows_type)
+    name = scope.name(f"{wish}_sum")
+    after = epilogue(of, scope, f"{wish}_sum", rows, rows_type)
     parameters, arguments, plan_values = of.operands()
     segments = of.segments
     source = _SUM.format(

@@ -41,10 +41,7 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
         )
     few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
-    found = _decoding(of, few, scope, arch, rows, rows_type, limit)
-    least = found[-1].tokens[1] or 0 if found else 0
-    if least < limit:
-        found.append(warps.kernel(of, few, 2, scope, "product_few", rows, rows_type, (least, limit)))
+    found = _of_few(of, few, scope, arch, rows, rows_type, limit, "product")
     if isinstance(many, WarpgroupTile):
         last = warpgroups.kernel(of, many, scope, "product", rows, rows_type, (limit, None))
     else:
@@ -52,17 +49,28 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
     return (*found, _noted(last, of, arch, measured.MANY))
 
 
+def _of_few(
+    of: Problem, few: WarpTile, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str, limit: int, name: str
+) -> list[Kernel]:
+    """The kernels for fewer than `limit` tokens."""
+    found = _decoding(of, few, scope, arch, rows, rows_type, limit, name)
+    least = found[-1].tokens[1] or 0 if found else 0
+    if least < limit:
+        found.append(warps.kernel(of, few, 2, scope, f"{name}_few", rows, rows_type, (least, limit)))
+    return found
+
+
 def _decoding(
-    of: Problem, few: WarpTile, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str, limit: int
+    of: Problem, few: WarpTile, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str, limit: int, name: str
 ) -> list[Kernel]:
     """The kernels for the fewest tokens; none where those for few do as well."""
     how = tiles.very_few_rows(of, arch)
     tokens = (0, min(tiles.DECODE + 1, limit))
     made: tuple[Kernel, ...] = ()
     if how.splits > 1:
-        made = divided.kernels(of, how, scope, rows, rows_type, tokens)
+        made = divided.kernels(of, how, scope, rows, rows_type, tokens, name)
     elif how.tile != few:
-        made = (warps.kernel(of, how.tile, 2, scope, "product_decode", rows, rows_type, tokens),)
+        made = (warps.kernel(of, how.tile, 2, scope, f"{name}_decode", rows, rows_type, tokens),)
     return [_noted(one, of, arch, measured.DECODE) for one in made]
 
 
@@ -85,12 +93,12 @@ def _of_codes(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_t
         raise unsupported("cuda", of.op, f"quantised weights with rows of {of.lhs_type}", "write `x = bf16`")
     if of.segments > 1 or of.transposed:
         raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
-    if of.inner % 16:
-        raise unsupported("cuda", of.op, f"rows of {of.inner} codes: no multiple of 16 bytes")
+    least = 16 if of.bits == 8 else 8
+    if of.inner % least:
+        raise unsupported("cuda", of.op, f"rows of {of.inner} elements beside codes: no multiple of {least}")
     few, many = tiles.few_rows(of), tiles.many_rows_by_warps(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
     name = f"product_{of.codes.format}"
-    return (
-        warps.kernel(of, few, 2, scope, f"{name}_few", rows, rows_type, (0, limit)),
-        warps.kernel(of, many, 1, scope, name, rows, rows_type, (limit, None)),
-    )
+    found = _of_few(of, few, scope, arch, rows, rows_type, limit, name)
+    last = warps.kernel(of, many, 1, scope, name, rows, rows_type, (limit, None))
+    return (*found, _noted(last, of, arch, measured.MANY))

@@ -55,6 +55,16 @@ class Problem:
         return len(self.lhs)
 
     @property
+    def bits(self) -> int:
+        """Of a weight in memory."""
+        return 16 if self.codes is None else self.codes.bits
+
+    @property
+    def scale_bytes(self) -> int:
+        """Of the scales that belong to 64 inputs of a column."""
+        return 0 if self.codes is None else self.codes.scale_bytes
+
+    @property
     def plan_type(self) -> str:
         """The C++ type of its plan."""
         experts = self.experts if self.offsets is not None else 0

@@ -33,7 +33,10 @@ class WarpgroupTile:
 class WarpTile:
     """For mma.sync: `rows` rows by `width` columns of each weight, shared out to `down * across` warps.
 
-    A warp has rows / down (a multiple of 16) by width / across (8, or a multiple of 16).  `coded`: weights are codes.
+    A warp has rows / down (a multiple of 16) by width / across (8, or a multiple of 16).
+
+    bits         of a weight, or of the code that it is kept as
+    scale_bytes  that come with the codes of a column, for each stage
     """
 
     products: int
@@ -42,7 +45,8 @@ class WarpTile:
     stages: int
     down: int
     across: int
-    coded: bool = False
+    bits: int = 16
+    scale_bytes: int = 0
 
     depth = 64
 
@@ -52,7 +56,12 @@ class WarpTile:
 
     @property
     def stage_bytes(self) -> int:
-        return self.rows * 128 + self.width * self.products * (64 if self.coded else 128)
+        return self.rows * 128 + self.width * self.weight_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of a column of all weights in a stage."""
+        return self.products * (self.depth * self.bits // 8 + self.scale_bytes)
 
     def shared_bytes(self, experts: int) -> int:
         """Of a block: the stages and the counters of tiles."""

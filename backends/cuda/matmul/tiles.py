@@ -41,8 +41,11 @@ Tile = TypeVar("Tile")
 def few_rows(of: Problem) -> WarpTile:
     """For few rows an expert: bound by the bytes of the weights, so narrow tiles, to have many, and a deep ring."""
     width = 64 if of.transposed else max(32, 64 // of.products // 32 * 32)
-    tile = WarpTile(of.products, _FEW_ROWS, width, 1, 1, 4, of.codes is not None)
-    stages = min(_MOST_STAGES, (_FEW_BYTES - 4 * of.counters) // tile.stage_bytes)
+    tile = WarpTile(of.products, _FEW_ROWS, width, 1, 1, 4, of.bits, of.scale_bytes)
+    # codes take fewer bytes, of which as many have to be on their way
+    stages = min(
+        _MOST_STAGES if of.codes is None else _DECODE_STAGES, (_FEW_BYTES - 4 * of.counters) // tile.stage_bytes
+    )
     if stages < _LEAST_STAGES:
         raise unsupported("cuda", of.op, f"{of.products} weights at once of {of.experts} experts")
     return replace(tile, stages=stages)
@@ -74,7 +77,7 @@ def very_few_rows(of: Problem, arch: Arch) -> Decode:
 def decode_candidates(of: Problem) -> list[Decode]:
     """How such a product may be cut; the first is that of `few_rows`."""
     few = few_rows(of)
-    if of.transposed or of.segments > 1 or few.coded:
+    if of.transposed or of.segments > 1:
         return [Decode(few, 1)]
     steps = -(-of.inner // few.depth)
     return [
@@ -87,9 +90,8 @@ def decode_candidates(of: Problem) -> list[Decode]:
 
 def decode_seconds(of: Problem, how: Decode) -> float:
     """Predicted time for a call of one token: that of reading its experts' weights, and of what else is launched."""
-    return of.per_token * of.columns * of.inner * of.products * 2 / (_MEMORY * in_flight(of, how)) + (
-        _LAUNCH if how.splits > 1 else 0.0
-    )
+    weights = of.per_token * of.columns * of.inner * how.tile.weight_bytes / how.tile.depth
+    return weights / (_MEMORY * in_flight(of, how)) + (_LAUNCH if how.splits > 1 else 0.0)
 
 
 def in_flight(of: Problem, how: Decode) -> float:
@@ -97,7 +99,7 @@ def in_flight(of: Problem, how: Decode) -> float:
     tile = how.tile
     blocks = min(of.per_token * -(-of.columns // tile.width) * how.splits, 2 * _MULTIPROCESSORS)
     ahead = min(tile.stages - 1, -(-of.inner // tile.depth) // how.splits)
-    return min(1.0, blocks * ahead * tile.width * tile.products * 128 / (_LATENCY * _MEMORY))
+    return min(1.0, blocks * ahead * tile.width * tile.weight_bytes / (_LATENCY * _MEMORY))
 
 
 def _narrower(of: Problem, few: WarpTile) -> list[WarpTile]:
@@ -128,9 +130,9 @@ def _of_warpgroups(of: Problem) -> list[WarpgroupTile]:
 
 
 def _of_warps(of: Problem) -> list[WarpTile]:
-    widths = [width for width in (32, 64, 128, 256) if width * of.products <= 256 and (width > 32 or not of.transposed)]
-    coded = of.codes is not None
-    return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, coded) for width in widths]
+    most = 128 if of.scale_bytes else 256  # scales of groups ask for registers of their own
+    widths = [w for w in (32, 64, 128, 256) if w * of.products <= most and (w > 32 or not of.transposed)]
+    return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, of.bits, of.scale_bytes) for width in widths]
 
 
 def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: WarpgroupTile | WarpTile) -> int:

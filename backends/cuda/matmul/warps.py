@@ -59,7 +59,7 @@ def with_epilogue(
         )
     else:
         parameters, weight_arguments, values = problem.codes.parameters()
-        types = f"{memory}, {problem.codes.code_type}, {problem.codes.scale_type}"
+        types = f"{memory}, {problem.codes.code_type}, {problem.codes.scale_type}, {problem.codes.group or 0}"
         printed, weight = f"moec::CodedTile<{types}, {listed}>", f"const {problem.codes.weight_type}"
     if splits > 1:
         printed = f"moec::DividedTile<{printed}, {splits}>"

@@ -14,6 +14,7 @@ from moec.backends.cuda.arch import Arch
 from moec.dialect import context
 from moec.formats import FORMATS
 from moec.oracle import routing
+from moec.runtime.cuda.packed import packed_codes, packed_scales
 from moec.runtime.quantize import quantize
 from tests.backends.cuda.simulator import Fault, Simulated, TensorMap
 
@@ -49,6 +50,8 @@ class Product:
     transposed: bool = False
     format: str | None = None
     scale: str = "f32"
+    group: int | None = None
+    packed: bool = False
     body: str = "%v = arith.addf %a0, %zero : f32"
 
     @property
@@ -62,13 +65,21 @@ class Product:
         names = [f"%m{n}" for n in range(self.products)]
         weights, stored = "".join(f", {name}: {weight}" for name in names), ""
         if self.format is not None:
+            groups = self.inner // self.group if self.group else 1
             codes, scales = (
                 f"tensor<{experts}x{sides}x{FORMATS[self.format].element}>",
-                f"tensor<{experts}x{self.columns}x1x{self.scale}>",
+                f"tensor<{experts}x{self.columns}x{groups}x{self.scale}>",
             )
             floats = f"tensor<{experts}x{sides}xf32>"
             weights = "".join(f", %c{n}: {codes}, %s{n}: {scales}" for n in range(self.products))
-            stored = "".join(
+            if self.packed:
+                weights = "".join(f", %f{n}: {weight}" for n in range(self.products))
+                stored = "".join(
+                    f"""%c{n}, %s{n} = "moe.quantize"(%f{n}) {{format = "{self.format}"}}
+      : ({weight}) -> ({codes}, {scales})\n    """
+                    for n in range(self.products)
+                )
+            stored += "".join(
                 f"""%m{n} = "moe.dequantize"(%c{n}, %s{n}) {{format = "{self.format}"}}
       : ({codes}, {scales}) -> {floats}\n    """
                 for n in range(self.products)
@@ -117,6 +128,10 @@ class Emitted:
             body = [op.operation for op in function.regions[0].blocks[0].operations]
             (self.op,) = (op for op in body if "matmul" in op.name)
             self.values = list(function.regions[0].blocks[0].arguments)
+            if product.packed:  # kernels are given what is made of the last arguments
+                self.values[-product.products :] = [
+                    value for op in body if op.name == "moe.quantize" for value in op.results
+                ]
             self.scope = k.Scope("t")
             self.kernels = emit(self.op, self.scope, arch)
         headers = dict.fromkeys(header for one in self.kernels for header in one.includes)
@@ -139,7 +154,7 @@ class Emitted:
         out = torch.full((rows + 16, product.columns), float("nan"), dtype=DTYPES[product.out or product.type])
         given = [inputs[name] for name in ("x", "o", "s", "w", "b")]
         for n in range(product.products):
-            given += [inputs[f"m{n}"]] if product.format is None else [inputs[f"c{n}"], inputs[f"s{n}"]]
+            given += [inputs[f"m{n}"]] if product.format is None else _stored(product, inputs[f"c{n}"], inputs[f"s{n}"])
         arrays = {value: _array(tensor) for value, tensor in zip(self.values, given, strict=True)}
         arrays[self.op.results[0]] = _array(out)
         buffers = {b: np.full(b.per_token * tokens + b.fixed + 1, 255, np.uint8) for b in self.scope.buffers}
@@ -170,6 +185,13 @@ class Emitted:
             self.simulated.launch(one.name, blocks, one.threads, one.shared_bytes, *arguments)
         assert out[rows:].isnan().all(), "rows that do not exist were written"
         return out[:rows]
+
+
+def _stored(product: Product, codes: torch.Tensor, scales: torch.Tensor) -> list[torch.Tensor]:
+    """Codes and scales as kernels find them."""
+    if not product.packed or product.format is None:
+        return [codes, scales]
+    return [packed_codes(codes, product.format), packed_scales(scales).contiguous()]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -205,8 +227,10 @@ def inputs(product: Product, tokens: int, routing_: str = "even", seed: int = 0)
         weight = torch.randn(experts, *sides, generator=random) / product.inner**0.5
         made[f"m{n}"] = weight.to(dtype)
         if product.format is not None:
-            codes, scales = quantize(weight, product.format, scale=DTYPES[product.scale])
-            made |= {f"c{n}": codes, f"s{n}": scales, f"m{n}": codes.double() * scales.double().unsqueeze(-1)}
+            codes, scales = quantize(weight, product.format, group=product.group, scale=DTYPES[product.scale])
+            each = scales.double().unsqueeze(-1) if product.group is None else scales.double()
+            wide = each.repeat_interleave(product.inner // each.shape[-1], -1)
+            made |= {f"c{n}": codes, f"s{n}": scales, f"m{n}": codes.double() * wide}
     return made
 
 

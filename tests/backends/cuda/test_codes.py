@@ -13,7 +13,11 @@ from torch_mlir import ir
 from moec.backends.base import Unsupported
 from moec.backends.cuda.arch import ARCHITECTURES, Arch
 from moec.backends.cuda.kernel import Kernel, Scope
-from moec.backends.cuda.matmul import emit
+from moec.backends.cuda.matmul import divided, emit, tiles
+from moec.backends.cuda.matmul.problem import problem as problem_of
+from moec.backends.cuda.matmul.tiles import Decode
+from moec.formats import FORMATS
+from moec.runtime.cuda.packed import packed_codes, unpacked_codes
 from tests.backends.cuda.products import SWIGLU, Emitted, Product, error, inputs, sums
 from tests.backends.cuda.simulator import Fault
 from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, swiglu, weighted
@@ -21,22 +25,37 @@ from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, 
 UP = Product(inner=144, columns=72, experts=5, per_token=2, products=2, format="int8", body=SWIGLU)
 FLOATS = replace(UP, format="fp8_e4m3")
 DOWN_CODES = replace(DOWN, inner=80, format="int8", scale="bf16", body=WEIGHTED)
-FEW, MANY = 0, 1
+PACKED = replace(UP, experts=3, packed=True)
+SMALL = {
+    "int4": replace(PACKED, inner=136, format="int4"),
+    "ternary": replace(PACKED, inner=200, format="ternary"),
+    "int4_32": replace(PACKED, inner=224, columns=75, format="int4", group=32, scale="bf16"),
+    "int4_64_f16": replace(PACKED, inner=192, format="int4", group=64, type="f16", products=1, body=Product.body),
+    "int4_96": replace(PACKED, inner=192, format="int4", group=96),
+    "ternary_128": replace(PACKED, inner=256, format="ternary", group=128),
+    "int8_32": replace(PACKED, inner=96, group=32),
+    "fp8_32": replace(PACKED, inner=96, format="fp8_e4m3", group=32, scale="bf16"),
+}
+"""Codes that the layer makes: packed where they are small, and with scales of groups."""
+FEW, MANY = "_few", ""
 
 
-def number(which: int | None, op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+def number(which: str | None, op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     made = emit.matmul(op, scope, arch)
-    return made if which is None else (replace(made[which], tokens=(0, None)),)
+    if which is None:
+        return made
+    found = [one for one in made if one.name.endswith(which)] if which else [made[-1]]
+    return (replace(found[0], tokens=(0, None)),)
 
 
 @cache
-def emitted(product: Product, which: int | None, arch: str = "sm_80") -> Emitted:
+def emitted(product: Product, which: str | None, arch: str = "sm_80") -> Emitted:
     return Emitted(product, ARCHITECTURES[arch], lambda op, scope, a: number(which, op, scope, a))
 
 
 @pytest.mark.parametrize("which", [FEW, MANY])
 @pytest.mark.parametrize("product", [UP, FLOATS], ids=["int8", "fp8"])
-def test_gathered_rows_and_two_weights(product: Product, which: int) -> None:
+def test_gathered_rows_and_two_weights(product: Product, which: str) -> None:
     for tokens, routing in CALLS:
         given = inputs(product, tokens, routing, seed=tokens)
         found = emitted(product, which).run(given, seed=tokens)
@@ -44,7 +63,55 @@ def test_gathered_rows_and_two_weights(product: Product, which: int) -> None:
 
 
 @pytest.mark.parametrize("which", [FEW, MANY])
-def test_scales_in_bf16_and_what_an_epilogue_reads(which: int) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_packed_codes_and_scales_of_groups(name: str, which: str) -> None:
+    product = SMALL[name]
+    for tokens, routing in [(0, "even"), (1, "even"), (19, "dropped"), (70, "one")]:
+        given = inputs(product, tokens, routing, seed=tokens)
+        wanted = swiglu(product, given) if product.products == 2 else sums(product, given)[0]
+        assert error(emitted(product, which).run(given, seed=tokens), wanted) < TOLERANCE[product.type], tokens
+
+
+@pytest.mark.parametrize("name", ["int4_32", "ternary", "int8_32"])
+def test_blocks_that_share_an_inner_dimension_of_codes(name: str) -> None:
+    product = replace(SMALL[name], inner=192)
+
+    def share(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+        of = problem_of(op)
+        return divided.kernels(of, Decode(tiles.few_rows(of), 3), scope, None, "f32", (0, tiles.DECODE + 1), "product")
+
+    made = Emitted(product, ARCHITECTURES["sm_80"], share)
+    for tokens, routing in [(0, "even"), (3, "even"), (16, "one"), (9, "dropped")]:
+        given = inputs(product, tokens, routing, seed=tokens)
+        found = made.run(given)
+        assert error(found, swiglu(product, given)) < TOLERANCE["bf16"]
+        assert torch.equal(made.run(given, 7), found)
+
+
+@pytest.mark.parametrize("format", ["int4", "ternary"])
+@pytest.mark.parametrize("type_", ["bf16", "f16"])
+def test_every_small_code_is_exact(format: str, type_: str) -> None:
+    product = Product(inner=72, columns=24, experts=None, type=type_, format=format, out="f32", packed=True)
+    given = inputs(product, 72)
+    given["x"] = torch.eye(72).to(given["x"].dtype)
+    codes = torch.arange(FORMATS[format].lowest, FORMATS[format].highest + 1, dtype=torch.int8)
+    given["c0"] = torch.stack([codes.repeat(72).roll(n)[:72] for n in range(24)])[None].contiguous()
+    assert torch.equal(unpacked_codes(packed_codes(given["c0"], format), format, 72), given["c0"])
+    expected = given["c0"][0].float().T * given["s0"][0].unsqueeze(0)
+    assert torch.equal(emitted(product, None).run(given), expected)
+
+
+def test_a_group_that_is_not_finite_spoils_its_channel() -> None:
+    product = Product(inner=160, columns=16, experts=2, format="int4", out="f32", packed=True, group=32)
+    given = inputs(product, 20)
+    given["s0"][:, 5, 4] = float("nan")
+    found = emitted(product, None).run(given)
+    assert found[:, 5].isnan().all()
+    assert np.isfinite(np.delete(found.numpy(), 5, 1)).all()
+
+
+@pytest.mark.parametrize("which", [FEW, MANY])
+def test_scales_in_bf16_and_what_an_epilogue_reads(which: str) -> None:
     for tokens, routing in [(60, "one"), (130, "even")]:
         given = inputs(DOWN_CODES, tokens, routing)
         assert error(emitted(DOWN_CODES, which).run(given), weighted(DOWN_CODES, given)) < TOLERANCE["bf16"]
@@ -101,8 +168,8 @@ def test_a_channel_of_zeros_and_one_that_is_not_finite() -> None:
     ("right", "wrong"),
     [
         ("sums[p][i][j][2 + odd] *= scale;", ""),
-        ("codes[p][j][k], b);", "codes[p][j][k ^ 1], b);"),
-        ("part.column + line;", "part.column + (line ^ 1);"),
+        ("words[k], b);", "words[k ^ 1], b);"),
+        ("column = part.column + line;", "column = part.column + (line ^ 1);"),
     ],
 )
 def test_faults_are_found(right: str, wrong: str) -> None:
@@ -114,9 +181,30 @@ def test_faults_are_found(right: str, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("Tile::chunk) / Tile::group;", "Tile::chunk) / Tile::group + 1;"),
+        ("+ k / Tile::chunk) * Tile::width", "+ 0) * Tile::width"),
+        ("const int pair = k / 2 % halves * 4 + k % 2 * 2 + i;", "const int pair = k / 2 % halves * 4 + i;"),
+        ("k32 * 4 + (lane_index() & 3)", "k32 * 4"),
+    ],
+)
+def test_faults_of_packed_codes_are_found(right: str, wrong: str) -> None:
+    product = Product(inner=64, columns=16, experts=2, format="int4", packed=True, group=32)
+    given = inputs(product, 40)
+    fault = Fault("moec/matmul/codes.cuh", right, wrong)
+    faulty = Emitted(product, ARCHITECTURES["sm_80"], lambda op, scope, a: number(FEW, op, scope, a), fault)
+    assert error(faulty.run(given), sums(product, given)[0]) > 0.1
+
+
+@pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"inner": 72}, "rows of 72 codes: no multiple of 16 bytes"),
+        ({"inner": 72}, "rows of 72 elements beside codes: no multiple of 16"),
+        ({"packed": True, "inner": 132, "format": "int4"}, "rows of 132 elements beside codes: no multiple of 8"),
+        ({"packed": True, "group": 16}, "a scale for 16 inputs"),
+        ({"group": 48}, "a scale for 48 inputs"),
+        ({"inner": 128, "group": 32}, "a scale for 32 inputs that are given as codes"),
         ({"lhs_type": "f32"}, "quantised weights with rows of f32"),
     ],
 )

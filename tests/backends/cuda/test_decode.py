@@ -39,7 +39,7 @@ SHAPES = {
 def share(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     """Kernels of which three blocks share the inner dimension."""
     of = problem_of(op)
-    return divided.kernels(of, Decode(tiles.few_rows(of), 3), scope, None, "f32", (0, tiles.DECODE + 1))
+    return divided.kernels(of, Decode(tiles.few_rows(of), 3), scope, None, "f32", (0, tiles.DECODE + 1), "product")
 
 
 @cache
@@ -106,6 +106,15 @@ def test_known_layers_keep_enough_on_their_way_with_whole_tiles(name: str) -> No
         how = tiles.very_few_rows(of, SM_80)
         assert how == Decode(tiles.few_rows(of), 1)
         assert tiles.in_flight(of, how) == 1.0
+
+
+def test_codes_are_cut_smaller_where_fewer_bytes_are_on_their_way() -> None:
+    for bits, product in ((8, {"format": "int8"}), (4, {"format": "int4", "packed": True, "group": 32})):
+        of = problem(Product(inner=4096, columns=1024, experts=16, **product))
+        whole, how = Decode(tiles.few_rows(of), 1), tiles.very_few_rows(of, SM_80)
+        assert how.tile.bits == bits
+        assert how.splits > 1
+        assert tiles.in_flight(of, how) > 2 * tiles.in_flight(of, whole)
 
 
 def test_products_with_few_tiles_are_cut_smaller() -> None:

@@ -9,6 +9,7 @@ import pytest
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.matmul import emit
 from tests.backends.cuda.products import SWIGLU, Emitted, Product
+from tests.backends.cuda.test_codes import SMALL
 from tests.backends.cuda.test_codes import UP as CODES
 from tests.backends.cuda.test_products import DOWN
 
@@ -17,13 +18,21 @@ PRODUCTS = {
     "down": DOWN,
     "codes": CODES,
     "codes_fp8": Product(inner=64, columns=16, experts=3, type="f16", format="fp8_e4m3", scale="bf16"),
+    "groups": SMALL["int4_32"],
     "logits": Product(inner=64, columns=8, experts=None, type="f32", lhs_type="bf16", out="f32"),
 }
 
 
 @pytest.mark.parametrize(
     ("name", "arch"),
-    [("up", "sm_90a"), ("down", "sm_80"), ("codes", "sm_80"), ("codes_fp8", "sm_80"), ("logits", "sm_80")],
+    [
+        ("up", "sm_90a"),
+        ("down", "sm_80"),
+        ("codes", "sm_80"),
+        ("codes_fp8", "sm_80"),
+        ("groups", "sm_80"),
+        ("logits", "sm_80"),
+    ],
 )
 def test_source(name: str, arch: str, golden: Callable[[str, str], None]) -> None:
     emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)

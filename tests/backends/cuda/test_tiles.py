@@ -23,7 +23,7 @@ def problem(product: Product) -> Problem:
         (op,) = (
             op.operation
             for op in module.body.operations[0].regions[0].blocks[0].operations
-            if op.operation.name.startswith("moe.")
+            if "matmul" in op.operation.name
         )
         return problem_of(op)
 

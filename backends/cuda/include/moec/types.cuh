@@ -23,6 +23,13 @@ struct e4m3 {
   u8 bits;
 };
 
+// Codes of a few bits, as numbers that are greater by `bias`; matmul/codes.cuh says how bytes hold them.
+template <int bits_, int bias_>
+struct Packed {
+  static constexpr int bits = bits_, bias = bias_;
+  u8 byte;
+};
+
 // Sixteen bytes that are moved at once.
 struct alignas(16) Quad {
   u32 word[4];

@@ -1,4 +1,4 @@
-// t_product_int8_few: 128 threads, 49172 bytes, DeviceGrid(per_multiprocessor=2), tokens (0, 320)
+// t_product_int8_few: 128 threads, 79892 bytes, DeviceGrid(per_multiprocessor=2), tokens (0, 320)
 // t_product_int8: 256 threads, 81940 bytes, DeviceGrid(per_multiprocessor=1), tokens (320, None)
 #include "moec/matmul/warps.cuh"
 MOEC_DEVICE void t_product_int8_few_value(float a0, float a1, float (&out)[1]) {
@@ -29,12 +29,13 @@ struct t_product_int8_few_epilogue {
 
 MOEC_KERNEL(128, 2) t_product_int8_few(const moec::bf16* lhs0, const int* offsets, const int* slots, const moec::i8* codes0, const moec::i8* codes1, const float* scales0, const float* scales1, moec::bf16* out0, int tokens) {
   MOEC_SHARED(shared);
-  using Tile = moec::CodedTile<moec::bf16, moec::i8, float, 144, 72, 2, 16, 32, 8, 1, 4>;
+  using Tile = moec::CodedTile<moec::bf16, moec::i8, float, 0, 144, 72, 2, 16, 32, 13, 1, 4>;
   const moec::bf16* const lhs[] = {lhs0};
   const moec::Coded<moec::i8, float> rhs[] = {{codes0, scales0}, {codes1, scales1}};
   moec::multiply_by_warps<Tile>(shared, lhs, moec::Plan<5, 2, true>{offsets, slots, tokens}, rhs, t_product_int8_few_epilogue{out0});
 }
 
+// t_product_int8: tile chosen by the cost model
 MOEC_DEVICE void t_product_int8_value(float a0, float a1, float (&out)[1]) {
   const float v0 = -a0;
   const float v1 = moec::approximate_exp(v0);
@@ -63,7 +64,7 @@ struct t_product_int8_epilogue {
 
 MOEC_KERNEL(256, 1) t_product_int8(const moec::bf16* lhs0, const int* offsets, const int* slots, const moec::i8* codes0, const moec::i8* codes1, const float* scales0, const float* scales1, moec::bf16* out0, int tokens) {
   MOEC_SHARED(shared);
-  using Tile = moec::CodedTile<moec::bf16, moec::i8, float, 144, 72, 2, 128, 32, 4, 2, 4>;
+  using Tile = moec::CodedTile<moec::bf16, moec::i8, float, 0, 144, 72, 2, 128, 32, 4, 2, 4>;
   const moec::bf16* const lhs[] = {lhs0};
   const moec::Coded<moec::i8, float> rhs[] = {{codes0, scales0}, {codes1, scales1}};
   moec::multiply_by_warps<Tile>(shared, lhs, moec::Plan<5, 2, true>{offsets, slots, tokens}, rhs, t_product_int8_epilogue{out0});

@@ -82,7 +82,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return CudaTensor(_memory(args[0], kwargs["dtype"]), target)
     bare, bare_kwargs = tree_map_only(CudaTensor, lambda t: t.inner, (args, kwargs))
     result = func(*bare, **bare_kwargs)
-    if func._schema.name.endswith("_") and isinstance(args[0], torch.Tensor):
+    in_place = func._schema.name.endswith("_") and not func._schema.name.endswith("__")
+    if in_place and isinstance(args[0], torch.Tensor):
         return args[0]
     if target.type != "cuda":
         return result

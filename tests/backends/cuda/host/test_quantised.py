@@ -29,6 +29,13 @@ layer Quantised(d = 80, ff = 48) {{
   shared common[1] = swiglu(d, ff) : int8(per = channel{0})
 }}
 """
+SMALL = """edition 1
+layer Small(d = 96, ff = 64) {
+  router softmax_top(2, renorm = false) : f32
+  experts routed[5] = swiglu(d, ff) : int4(group = 32)
+  shared common[1] = swiglu(d, ff) : ternary(per = channel, scale = bf16)
+}
+"""
 TARGET = "cuda:sm_80,sm_90a"
 
 
@@ -182,6 +189,25 @@ def test_products_are_checked_by_themselves(given: Path) -> None:
         products = [one for one in findings if "int8_few" in one.kernel]
         assert len(products) == 2
         assert [one for one in products if one.wrong] == []
+
+
+def test_small_codes_are_packed_and_have_scales_of_groups(tmp_path: Path) -> None:
+    path = compiled(SMALL, "cuda:sm_80", tmp_path)
+    weights = values(path)
+    with cuda(80):
+        layer = moec.load(path).to("cuda:0")
+        layer.load_state_dict(weights)
+        kept = layer._store.coded.filled(layer._tensors())
+        sizes = {one.name: tensor.nbytes for one, tensor in zip(layer.manifest.parameters, kept, strict=False)}
+        assert sizes["routed.gate.weight"] == 5 * 64 * 128 // 2
+        assert sizes["common.down.weight"] == 96 * 64 // 4
+        kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
+        for count in (0, 1, 5, 130):
+            x = torch.randn(count, 96).bfloat16()
+            check(layer, x, expected(path, weights, x))
+            findings = kernels.run(x.to("cuda:0"))
+            assert [one for one in findings if one.wrong] == []
+            assert {"int4", "ternary"} <= {part for one in findings for part in one.kernel.split("_")} or not count
 
 
 def test_inspect_says_which_products_there_are(path: Path) -> None:

@@ -16,7 +16,7 @@ template <class T_, int segments_, int inner_, int columns_, int products_, int 
 struct WarpTile {
   using T = T_;
   using Weight = const T*;
-  static constexpr bool coded = false;
+  static constexpr bool coded = false, grouped = false;
   static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_, rows = rows_, width = width_;
   static constexpr int stages = stages_, down = down_, across = across_;
   static constexpr bool transposed = transposed_;
@@ -30,14 +30,20 @@ struct WarpTile {
   static_assert(!transposed || (columns % 8 == 0 && width % 64 == 0 && wide % 2 == 0));
 };
 
-// The same for weights that are codes, whose lines take 64 bytes.
-template <class T_, class Code, class Scale, int inner_, int columns_, int products_, int rows_, int width_,
+// The same for weights that are codes: a stage has their lines of 64, and then the scales of groups of `group` inputs
+// that belong to them, in rows for `chunk` inputs.  group 0: scales are those of channels.
+template <class T_, class Code, class Scale, int group_, int inner_, int columns_, int products_, int rows_, int width_,
           int stages_, int down_, int across_>
 struct CodedTile : WarpTile<T_, 1, inner_, columns_, products_, rows_, width_, stages_, down_, across_, false> {
   using Weight = Coded<Code, Scale>;
-  static constexpr bool coded = true;
-  static constexpr int rhs_bytes = width_ * products_ * 64, stage_bytes = rows_ * 128 + rhs_bytes;
-  static_assert(inner_ % 16 == 0);
+  static constexpr bool coded = true, grouped = group_ != 0;
+  static constexpr int group = grouped ? group_ : inner_, groups = inner_ / group;
+  static constexpr int chunk = group % 64 == 0 ? 64 : 32, scale_rows = grouped ? 64 / chunk : 0;
+  static constexpr int code_bytes = width_ * Weight::units * 16;
+  static constexpr int scale_bytes = scale_rows * width_ * (int)sizeof(Scale);
+  static constexpr int rhs_bytes = products_ * (code_bytes + scale_bytes), stage_bytes = rows_ * 128 + rhs_bytes;
+  static_assert(Weight::packed || inner_ % 16 == 0);
+  static_assert(!grouped || (group % 32 == 0 && inner_ % group == 0 && width_ % 16 == 0));
 };
 
 // The same, whose inner dimension is shared out to `splits` blocks (moec/matmul/partial.cuh).
@@ -84,6 +90,8 @@ struct Loader {
       copy_lhs(stage);
       if constexpr (Tile::coded) copy_codes<Tile>(stage + Tile::lhs_bytes, rhs, part, step);
       else copy_rhs(stage + Tile::lhs_bytes);
+      if constexpr (Tile::grouped)
+        copy_scales<Tile>(stage + Tile::lhs_bytes + Tile::products * Tile::code_bytes, rhs, part, step);
       if (++step % Tile::part_steps == 0) {
         number += grid_blocks();
         begin();
@@ -213,7 +221,7 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
     }
     const Part part = work.part(number / Tile::splits);
     const Epilogue ends = epilogue_of<Tile>(epilogue, number);
-    if constexpr (Tile::coded) scale_sums<Tile>(rhs, part, sums);
+    if constexpr (Tile::coded && !Tile::grouped) scale_sums<Tile>(rhs, part, sums);
     MOEC_UNROLL
     for (int i = 0; i < Tile::high; i++) {
       MOEC_UNROLL

@@ -99,6 +99,26 @@ MOEC_DEVICE void decode<f16, e4m3>(u32 codes, u32 (&to)[2]) {
   }
 }
 
+// Two numbers below 128 in the halves of a word, less `bias`, as two elements of T, exactly.
+template <class T>
+MOEC_DEVICE u32 small_numbers(u32 numbers, u32 bias);
+// As fractions of 128 there is 128 more in them.
+template <>
+MOEC_DEVICE u32 small_numbers<bf16>(u32 numbers, u32 bias) {
+  u32 r;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+      : "=r"(r)
+      : "r"(numbers | 0x43004300u), "r"(0x3f803f80u), "r"(0xc300c300u + bias * 0x10001u));
+  return r;
+}
+// As fractions of 1024.
+template <>
+MOEC_DEVICE u32 small_numbers<f16>(u32 numbers, u32 bias) {
+  u32 r;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(numbers | 0x64006400u), "r"(0x64006400u + bias * 0x10001u));
+  return r;
+}
+
 // Within 2^-16 of the result, relatively, where |x| < 88; a quotient is 0 where |y| > 2^126.
 MOEC_DEVICE float approximate_exp(float x) { return __expf(x); }
 MOEC_DEVICE float approximate_quotient(float x, float y) { return __fdividef(x, y); }

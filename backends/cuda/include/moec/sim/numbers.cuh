@@ -49,6 +49,11 @@ void decode(u32 codes, u32 (&to)[2]) {
     to[i] = pack<T>(value_of_code(Code{}, (u8)(codes >> 16 * i)), value_of_code(Code{}, (u8)(codes >> (16 * i + 8))));
 }
 
+template <class T>
+u32 small_numbers(u32 numbers, u32 bias) {
+  return pack<T>((float)((int)(numbers & 0xffff) - (int)bias), (float)((int)(numbers >> 16) - (int)bias));
+}
+
 inline float approximate_exp(float x) { return expf(x); }
 inline float approximate_quotient(float x, float y) { return fabsf(y) > 0x1p126f ? x * 0.0f : x / y; }
 
