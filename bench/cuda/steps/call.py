@@ -30,11 +30,7 @@ class Call:
         self.kernels: list[Kernel] = [one for one in self.code.kernels if one.launched(tokens)]
         self._known = dict(known)
         self._written = {value for kernel in self.kernels for value in kernel.values}
-        self._at: dict[int, int] = {}
-        at = 0
-        for number, area in enumerate(self.code.areas):
-            self._at[number] = at
-            at += self.code.bytes(area, tokens)
+        self._places = self.code.places(tokens)
         self.reference = Reference(function, tokens, workspace.device, self.read)
 
     def read(self, value: int) -> Tensor:
@@ -47,11 +43,11 @@ class Call:
         """The bytes of a value's buffer; None where there is none."""
         for number, area in enumerate(self.code.areas):
             if area.buffer == name and area.value == value:
-                return self._bytes(number, area)
+                return self._bytes(number)
         return None
 
     def area(self, number: int) -> tuple[Area, Tensor]:
-        return self.code.areas[number], self._bytes(number, self.code.areas[number])
+        return self.code.areas[number], self._bytes(number)
 
     def shape(self, value: int) -> tuple[int, ...]:
         """Of a tensor in this call."""
@@ -61,7 +57,7 @@ class Call:
     def _found(self, value: int) -> Tensor:
         for number, area in enumerate(self.code.areas):
             if area.value == value and area.buffer is None and value in self._written:
-                return self._typed(self._bytes(number, area), value)
+                return self._typed(self._bytes(number), value)
         for reshaped in self.function.operations:  # where it is an output in another shape
             if reshaped.name in _RESHAPES and value in reshaped.operands and reshaped.results[0] in self._known:
                 return self._known[reshaped.results[0]].reshape(self.shape(value))
@@ -81,9 +77,8 @@ class Call:
         shape = self.shape(value)
         return self.reference.rows(maker, value, torch.arange(shape[0], device=self._workspace.device))
 
-    def _bytes(self, number: int, area: Area) -> Tensor:
-        at = self._at[number]
-        return self._workspace[at : at + area.per_token * self.tokens + area.fixed]
+    def _bytes(self, number: int) -> Tensor:
+        return self._workspace[self._places[number]]
 
     def _typed(self, raw: Tensor, value: int) -> Tensor:
         return typed(raw, self.function.values[value].dtype).reshape(self.shape(value))

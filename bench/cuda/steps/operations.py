@@ -9,6 +9,7 @@ import torch
 from bench.cuda.steps.programs import Program
 from bench.cuda.steps.record import Block, Function, Operation
 from bench.cuda.steps.scalars import NoReference, Tensor
+from bench.cuda.steps.sorting import sorted_slots, within_capacity
 
 Read = Callable[[int], Tensor]
 """The tensor of a value as the kernels saw it, floats of any type."""
@@ -23,7 +24,7 @@ class Reference:
     def rows(self, op: Operation, result: int, picked: Tensor) -> Tensor:
         """Rows `picked` (of its first dimension) of a result.  Raises NoReference where nothing says what it should
         be."""
-        how = _RULES.get(op.name)
+        how = RULES.get(op.name)
         if how is None:
             raise NoReference(op.name)
         return how(self, op, result, picked)
@@ -95,18 +96,24 @@ class Reference:
         program = Program(self.function.values, self.device, self.exact, element)
         return [one.expand_as(sums[0]) for one in program.run(region, sums)]
 
-    def program(self, op: Operation, picked: Tensor) -> list[Tensor]:
-        """What a program of rows yields; of what it chose, what is as good as any is taken for right."""
+    def program(self, op: Operation, picked: Tensor, chosen: bool = True) -> list[Tensor]:
+        """What a program of rows yields.
+
+        chosen  whether there are choices of kernels: of these, what is as good as any is taken for right
+        """
         region = op.regions[0]
-        chosen = {
+        choices = {
             number: self.exact(result)[picked]
             for number, result in zip(region.yielded, op.results, strict=True)
-            if any(inner.name == "moe.top_k" and number in inner.results for inner in region.operations)
+            if chosen
+            and any(inner.name in ("moe.top_k", "moe.top_p") and number in inner.results for inner in region.operations)
         }
         program = Program(
-            self.function.values, self.device, self.exact, lambda number, _: self.exact(number)[picked], chosen
+            self.function.values, self.device, self.exact, lambda number, _: self.exact(number)[picked], choices
         )
-        return program.run(region, [self.exact(op.operands[0])[picked]] if region.arguments else [])
+        made = program.run(region, [self.exact(op.operands[0])[picked]] if region.arguments else [])
+        shapes = [self.function.values[result].shape or () for result in op.results]
+        return [one.expand((len(picked), *shape[1:])) for one, shape in zip(made, shapes, strict=True)]
 
 
 def _matmul(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
@@ -115,15 +122,6 @@ def _matmul(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor
 
 def _program(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
     return on.program(op, picked)[op.results.index(result)]
-
-
-def sorted_slots(index: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """offsets [experts + 1] and the slots in order; numbers outside of the experts are empty slots."""
-    flat = index.reshape(-1).long()
-    real = (flat >= 0) & (flat < experts)
-    order = torch.where(real, flat, experts).argsort(stable=True)[: int(real.sum())]
-    counts = torch.bincount(flat[real], minlength=experts)
-    return torch.cat((counts.new_zeros(1), counts.cumsum(0))), order
 
 
 def _plan(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
@@ -135,6 +133,27 @@ def _count(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
     flat = on.exact(op.operands[0]).reshape(-1)
     shape = on.function.values[result].shape or ()
     return torch.bincount(flat[(flat >= 0) & (flat < shape[0])], minlength=shape[0])
+
+
+def _capacity(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    index, weight = (on.exact(number) for number in op.operands)
+    given = (op.attributes[name] for name in ("experts", "factor", "minimum", "order"))
+    return within_capacity(index, weight, *given)[picked]
+
+
+def _group_sum(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    """Sums of the rows of the experts that are picked."""
+    a, offsets, slots, *factor = (on.exact(number) for number in op.operands)
+    made = []
+    for expert in picked.tolist():
+        rows = torch.arange(int(offsets[expert]), int(offsets[expert + 1]), device=on.device)
+        terms = a[slots[rows] // op.attributes["slots_per_token"] if op.attributes["gather"] else rows]
+        made.append((terms * factor[0][rows] if factor else terms).sum(0))
+    return torch.stack(made)
+
+
+def _dense_group_sum(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    return on.exact(op.operands[0]).sum(0, keepdim=True)
 
 
 def _gradient(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
@@ -170,10 +189,13 @@ def _beside(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor
     return torch.cat([on.exact(number) for number in op.operands], dim=op.attributes["dim"])[picked]
 
 
-_RULES: Mapping[str, Callable[[Reference, Operation, int, Tensor], Tensor]] = {
+RULES: Mapping[str, Callable[[Reference, Operation, int, Tensor], Tensor]] = {
+    "moe.capacity": _capacity,
     "moe.count": _count,
+    "moe.dense_group_sum": _dense_group_sum,
     "moe.dense_weight_gradient": _gradient,
     "moe.dequantize": _dequantized,
+    "moe.group_sum": _group_sum,
     "moe.grouped_matmul": _matmul,
     "moe.map": _program,
     "moe.matmul": _matmul,

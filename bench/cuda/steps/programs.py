@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from bench.cuda.steps.choices import best, chosen, most, put, take
 from bench.cuda.steps.record import Block, Operation, Value
-from bench.cuda.steps.scalars import COMBINED, NoReference, Tensor, apply, constant
+from bench.cuda.steps.scalars import NoReference, Tensor, apply, combined, constant
 
-_SAME = 1e-5
-"""Scores whose relative difference is smaller may be ordered either way in f32."""
+_DYNAMIC = -(2**63)
 
 
 class Program:
@@ -21,7 +21,7 @@ class Program:
 
     outside   values that it uses from outside; `moe.row` and `moe.element` read the rows of those that `row` gives
     row       the tensor of a value, and of a `moe.element`'s kind, for the rows that are computed
-    choices   what kernels chose, for the results of `moe.top_k` that are yielded: what is as good is taken for right
+    choices   what kernels chose, for results of `moe.top_k` and `moe.top_p`: what is as good is taken for right
     """
 
     def __init__(
@@ -61,14 +61,25 @@ class Program:
             case "moe.element":
                 made = self._row(op.operands[0], op.attributes["kind"])
             case "moe.top_k":
-                made = self._best(result, op)
+                made = best(self._value(op.operands[0]), op.attributes["k"], self._choices.get(result))
+            case "moe.top_p":
+                mass, count = op.attributes["mass"], op.attributes["most"]
+                made = most(self._value(op.operands[0]), mass, count, self._choices.get(result))
             case "moe.take":
-                values, index = (self._value(number) for number in op.operands)
-                made = values.gather(-1, index.clamp(0, values.shape[-1] - 1))
+                made = take(*self._lined(op))
             case "moe.put":
-                values, index = (self._value(number) for number in op.operands)
-                into = torch.zeros((len(values), *(shape or ())), dtype=values.dtype, device=self._device)
-                made = into.scatter(-1, index.clamp(0, into.shape[-1] - 1), values)
+                made = put(*self._lined(op), (shape or ())[-1])
+            case "moe.chosen":
+                made = chosen(self._value(op.operands[0]), (shape or ())[-1])
+            case "tensor.splat":
+                value = self._value(op.operands[0])
+                made = value.reshape((*value.shape, *(1 for _ in shape or ()))).expand((*value.shape, *(shape or ())))
+            case "tensor.extract":
+                made = self._extracted(op)
+            case "tensor.extract_slice":
+                made = self._slice(op)
+            case "tensor.concat":
+                made = self._beside(op)
             case "tensor.expand_shape" | "tensor.collapse_shape":
                 source = self._value(op.operands[0])
                 rows = source.shape[: source.dim() - len(self._values[op.operands[0]].shape or ())]
@@ -79,22 +90,53 @@ class Program:
                 made = apply(op, [self._value(number) for number in op.operands])
         self._known[result] = made
 
-    def _best(self, result: int, op: Operation) -> Tensor:
-        """The positions of the largest scores, of equal ones the lower first."""
-        scores, k = self._value(op.operands[0]), op.attributes["k"]
-        ranked, order = scores.sort(dim=-1, descending=True, stable=True)
-        best, order = ranked[..., :k], order[..., :k]
-        chosen = self._choices.get(result)
-        if chosen is None:
-            return order
-        inside = (chosen >= 0) & (chosen < scores.shape[-1])
-        taken = scores.gather(-1, chosen.clamp(0, scores.shape[-1] - 1))
-        near = (taken - best).abs() <= _SAME * best.abs()
-        # Equal scores are equal in f32, too: there the lower position is the only right one.
-        good = (inside & near & ((taken != best) | (chosen == order))).all(-1, keepdim=True)
-        ascending = chosen.sort(-1).values
-        good &= (ascending[..., 1:] != ascending[..., :-1]).all(-1, keepdim=True)
-        return torch.where(good, chosen, order)
+    def _rows(self, number: int) -> Tensor:
+        """A value with its dimension of rows, of size 1 where it is the same for all."""
+        value = self._value(number)
+        return value.unsqueeze(0) if value.dim() == len(self._values[number].shape or ()) else value
+
+    def _lined(self, op: Operation) -> tuple[Tensor, Tensor]:
+        """Both operands, broadcast along all dimensions but the last."""
+        first, second = (self._rows(number) for number in op.operands)
+        lead = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
+        return first.expand((*lead, first.shape[-1])), second.expand((*lead, second.shape[-1]))
+
+    def _extracted(self, op: Operation) -> Tensor:
+        """An element of each row; NaN, or -1, where it would be outside of its tensor."""
+        made, *places = (self._rows(number) for number in op.operands)
+        inside = torch.ones((1,), dtype=torch.bool, device=self._device)
+        for place in places:
+            size = made.shape[1]
+            inside = inside & (place >= 0) & (place < size)
+            count = max(len(place), len(made))
+            at = place.clamp(0, size - 1).long().expand(count)
+            made = made.expand((count, *made.shape[1:]))[torch.arange(count, device=self._device), at]
+        return torch.where(inside, made, _missing(made))
+
+    def _slice(self, op: Operation) -> Tensor:
+        """The same of slices of sizes that are known."""
+        offsets, sizes, strides = (op.attributes[f"static_{name}"] for name in ("offsets", "sizes", "strides"))
+        if _DYNAMIC in sizes or any(step != 1 for step in strides):
+            raise NoReference(op.name)
+        made, given = self._rows(op.operands[0]), iter(op.operands[1:])
+        for axis, (first, size) in enumerate(zip(offsets, sizes, strict=True), 1):
+            last = made.shape[axis] - size
+            begin = self._rows(next(given)) if first == _DYNAMIC else torch.tensor([first], device=self._device)
+            places = begin.clamp(0, last)[:, None] + torch.arange(size, device=self._device)
+            count = max(len(places), len(made))
+            wide = (count, *made.shape[1:axis], size, *made.shape[axis + 1 :])
+            along = [count, *(1 for _ in wide[1:])]
+            along[axis] = size
+            found = made.expand((count, *made.shape[1:]))
+            made = found.gather(axis, places.expand(count, -1).reshape(along).expand(wide))
+            inside = (begin >= 0) & (begin <= last)
+            made = torch.where(inside.reshape(-1, *(1 for _ in wide[1:])), made, _missing(made))
+        return made.reshape((len(made), *(self._values[op.results[0]].shape or ())))
+
+    def _beside(self, op: Operation) -> Tensor:
+        parts = [self._rows(number) for number in op.operands]
+        count = max(map(len, parts))
+        return torch.cat([one.expand((count, *one.shape[1:])) for one in parts], dim=1 + op.attributes["dim"])
 
     def _generic(self, op: Operation) -> Tensor:
         """A `linalg.generic` with one result: elements of broadcast operands, added up where the result lacks a
@@ -122,11 +164,11 @@ class Program:
             made = self._value(block.yielded[0])
         else:
             terms = [number for number in last.operands if number != block.arguments[-1]]
-            if last.name not in COMBINED or len(terms) != 1 or last.results != block.yielded:
+            if len(terms) != 1 or last.results != block.yielded:
                 raise NoReference(f"{op.name} of {last.name}")
             term = self._value(terms[0])
             term = term.expand((term.shape[0], *(extents[axis] for axis in sorted(extents))))
-            made = COMBINED[last.name](term, [axis + 1 for axis in over])
+            made = combined(last, term, [axis + 1 for axis in over])
             start = self._value(out)
             made = apply(last, [made, start if start.dim() == made.dim() else start.unsqueeze(0)])
             return made if target == sorted(target) else made.permute(0, *(1 + sorted(target).index(a) for a in target))
@@ -143,3 +185,10 @@ class Program:
             if axis not in axes:
                 tensor = tensor.unsqueeze(axis + 1)
         return tensor
+
+
+def _missing(values: Tensor) -> float | bool | int:
+    """What is read outside of a tensor."""
+    if values.dtype == torch.bool:
+        return False
+    return float("nan") if values.is_floating_point() else -1

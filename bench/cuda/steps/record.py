@@ -69,6 +69,11 @@ class Area:
     value: int | None
     buffer: str | None
 
+    @property
+    def numbers(self) -> bool:
+        """Whether it is a buffer of integers; others are of floats."""
+        return self.buffer not in (None, "rows") and not str(self.buffer).startswith("partial sums")
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -93,8 +98,14 @@ class Code:
     areas: tuple[Area, ...]
     kernels: tuple[Kernel, ...]
 
-    def bytes(self, area: Area, tokens: int) -> int:
-        return -(-(area.per_token * tokens + area.fixed) // ALIGN) * ALIGN
+    def places(self, tokens: int) -> list[slice]:
+        """The bytes of each area in the workspace of a call."""
+        found, at = [], 0
+        for area in self.areas:
+            size = area.per_token * tokens + area.fixed
+            found.append(slice(at, at + size))
+            at += -(-size // ALIGN) * ALIGN
+        return found
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,11 @@ def functions(path: Path) -> dict[str, Function]:
     text = read(path).texts.get(MEMBER)
     if text is None:
         raise ValueError(f"{path} does not describe its kernels: compile it again")
+    return parsed(text)
+
+
+def parsed(text: str) -> dict[str, Function]:
+    """The functions that the member's text describes."""
     return {name: _function(one) for name, one in json.loads(text)["functions"].items()}
 
 

@@ -9,13 +9,15 @@ import torch
 
 from bench.cuda.steps.call import Call
 from bench.cuda.steps.check import Finding, check
+from bench.cuda.steps.kept import quantised
 from bench.cuda.steps.record import Function, functions
 from moec.runtime.cuda.opened import Entry, opened
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.module import Layer
 from moec.runtime.step import Step
 
-_POISON = 0xFF  # NaN as floats, -1 as integers
+_POISON = 0xFF  # NaN as floats
+_POISONED_NUMBER = 0x5A  # of integers, where -1 means something
 
 
 class Kernels:
@@ -29,8 +31,9 @@ class Kernels:
     ) -> None:
         self.functions: dict[str, Function] = functions(path)
         self._manifest = layer.manifest
-        named = dict(layer.named_parameters())
-        self._weights = [named[weight.name].detach() for weight in layer.manifest.parameters]
+        named, coded = dict(layer.named_parameters()), layer._store.coded
+        weights = [named[weight.name] for weight in layer.manifest.parameters]
+        self._weights = [one.detach() for one in (coded.filled(weights) if coded is not None else weights)]
         self._device = self._weights[0].device
         self._opened = opened(layer.sha256, self._device.index)
         self._seen = seen
@@ -73,8 +76,14 @@ class Kernels:
     def _call(self, name: str, entry: Entry, tokens: int, tensors: Sequence[torch.Tensor | None]) -> list[Finding]:
         function = self.functions[name]
         workspace = self._filled((entry.workspace_bytes(tokens),), torch.uint8)
+        code = function.code[self.architecture]
+        for area, place in zip(code.areas, code.places(tokens), strict=True):
+            if area.numbers or (area.value is not None and function.values[area.value].dtype in ("i32", "i64")):
+                self._seen(workspace)[place] = _POISONED_NUMBER
         entry.launch(entry.bound(self._weights), workspace, tensors)
-        known = {number: self._seen(weight) for number, weight in zip(function.parameters, self._weights, strict=True)}
+        weights = [self._seen(weight) for weight in self._weights]
+        known = dict(zip(function.parameters, weights, strict=False))
+        known |= quantised(function, self._manifest, weights)
         known |= {
             number: self._seen(tensor)
             for number, tensor in zip(function.given, tensors, strict=True)
@@ -84,5 +93,6 @@ class Kernels:
 
     def _filled(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         made = torch.empty(tuple(shape), dtype=dtype, device=self._device)
-        self._seen(made).view(torch.uint8).fill_(_POISON)
+        numbers = dtype in (torch.int32, torch.int64)
+        self._seen(made).view(torch.uint8).fill_(_POISONED_NUMBER if numbers else _POISON)
         return made

@@ -61,7 +61,7 @@ std::atomic<int> launches{0}, loaded{0};
 std::string record;
 
 // A fault to plant: behind every launch of `kernel`, one of the first `words` words of what `argument` points to that
-// differs from the first becomes like it.
+// differs from the first becomes like it; where all are equal, the second becomes 0, or 1.0f where they are 0.
 struct Fault {
   std::string kernel;
   int argument;
@@ -77,6 +77,8 @@ void plant(void** arguments) {
       fault.planted++;
       return;
     }
+  words[1] = words[0] ? 0 : 0x3f800000;
+  fault.planted++;
 }
 
 // Any module's will do: they are builds of one simulator, in which a map is plain data.
