@@ -13,7 +13,7 @@ import tvm_ffi
 
 from moec.artifact.container import Artifact
 from moec.artifact.host import host_features, host_machine, missing_features
-from moec.artifact.manifest import Manifest
+from moec.artifact.manifest import Manifest, Variant
 from moec.errors import (
     ArtifactError,
     DeviceError,
@@ -171,6 +171,11 @@ def bind(library: Library, variant: str) -> Kernel:
     return Kernel(library, variant, index, library.functions["run"], outputs, unobserved, Step.of(library.manifest))
 
 
+def layout(kernel: Kernel) -> Variant:
+    """The manifest's record of the variant that `kernel` is."""
+    return kernel.library.manifest.variants[kernel.index]
+
+
 def _load(artifact: Artifact) -> Library:
     if artifact.machine != host_machine():
         raise UnsupportedCpu(
@@ -178,12 +183,19 @@ def _load(artifact: Artifact) -> Library:
             "Compile the layer for it."
         )
     training = _TRAINING_FUNCTIONS if artifact.manifest.training is not None else ()
-    functions = _linked(artifact, (*_FUNCTIONS, *training, *_cuda_functions(artifact.manifest)))
+    functions = _linked(
+        artifact, (*_FUNCTIONS, *_adopting(artifact.manifest), *training, *_cuda_functions(artifact.manifest))
+    )
     mask = functions["supports"]()
     supported = tuple(v.name for i, v in enumerate(artifact.manifest.variants) if mask >> i & 1)
     if not supported:
         raise UnsupportedCpu(_lacking(artifact))
     return Library(artifact.sha256, artifact.path, artifact.manifest, functions, supported)
+
+
+def _adopting(manifest: Manifest) -> tuple[str, ...]:
+    """What a library exports that can take over packed weights."""
+    return ("adopt",) if any(variant.adoption is not None for variant in manifest.variants) else ()
 
 
 def _cuda_functions(manifest: Manifest) -> tuple[str, ...]:

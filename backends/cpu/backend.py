@@ -13,6 +13,7 @@ from moec.backends.base import Library
 from moec.backends.cpu import codegen, entry, isa, layer, link, packed_form, parts, sharing, threads
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.lender import Lender
 from moec.backends.objects import Objects
 from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.dialect.functions import Routed, routed
@@ -53,39 +54,53 @@ class CpuBackend:
         return str(lowered)
 
     def compile(
-        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
+        self,
+        module: ir.Module,
+        variants: Sequence[str] | None = None,
+        known: Objects | None = None,
+        lender: ir.Module | None = None,
     ) -> Library:
-        """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker."""
-        objects, described = self.object_files(module, variants, known)
+        """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker.
+
+        lender: the kernel-level module of a layer whose packed weights this one can take over where they are the same
+        """
+        objects, described = self.object_files(module, variants, known, lender)
         return Library(link.link(objects), described)
 
     def object_files(
-        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
+        self,
+        module: ir.Module,
+        variants: Sequence[str] | None = None,
+        known: Objects | None = None,
+        lender: ir.Module | None = None,
     ) -> tuple[Sequence[bytes], tuple[manifest.Variant, ...]]:
         """What `compile` links, and what is to be said of the variants."""
         chosen = [v for v in self.variants(module) if variants is None or v.name in variants]
-        made, described = kernels(module, chosen)
+        made, described = kernels(module, chosen, lender)
         if known is not None:
             return parts.object_files(made, known), described
         codegen.lower_to_llvm(made)
         return [codegen.object_file(made)], described
 
 
-def kernels(module: ir.Module, variants: Sequence[Variant]) -> tuple[ir.Module, tuple[manifest.Variant, ...]]:
+def kernels(
+    module: ir.Module, variants: Sequence[Variant], lender: ir.Module | None = None
+) -> tuple[ir.Module, tuple[manifest.Variant, ...]]:
     """The code of a kernel-level module for some variants, at the level of vectors, and what is to be said of them."""
     with module.context, ir.Location.unknown():
         prepared, functions = layer.prepare(module)
         made = ir.Module.create(ir.Location.unknown())
         base = Builder(made, isa.host_variants()[-1])
         compiled = []
+        lent, lends = layer.prepare(lender) if lender is not None else (None, ())
         for function in functions:
-            plans = [layer.plan(function, variant) for variant in variants]
+            plans = [layer.plan(function, variant, _lender(lends, function, variant)) for variant in variants]
             runs = [threads.run_function(base.for_variant(plan.frame.variant), plan) for plan in plans]
             compiled.append(entry.Compiled(function, plans, runs))
         entry.export(base, compiled)
         sharing.share(made, variants)
         described = tuple(_described(compiled[0].layer, plan, routed(prepared)) for plan in compiled[0].plans)
-        del prepared
+        del prepared, lent
         made.operation.verify()
         return made, described
 
@@ -93,7 +108,15 @@ def kernels(module: ir.Module, variants: Sequence[Variant]) -> tuple[ir.Module, 
 def _described(itself: layer.Layer, plan: layer.Plan, experts: Routed | None) -> manifest.Variant:
     variant = plan.frame.variant
     regions = packed_form.expert_regions(itself, plan, experts)
-    return manifest.Variant(variant.name, variant.features, packed_form.digest(itself, plan), regions)
+    adoption = plan.adoption.described if plan.adoption is not None else None
+    return manifest.Variant(variant.name, variant.features, packed_form.digest(itself, plan), regions, adoption)
+
+
+def _lender(lends: Sequence[layer.Layer], function: layer.Layer, variant: Variant) -> Lender | None:
+    """The packed weights of the first of some functions, for another."""
+    if not lends or function.plain:
+        return None
+    return packed_form.lender(lends[0], layer.plan(lends[0], variant), function)
 
 
 def compile_object(module: ir.Module, variants: Sequence[Variant] | None = None) -> bytes:

@@ -54,17 +54,23 @@ def _piece(
     matrix = part.count // experts.count
     bytes_ = matrix // layout.columns * byte_width(ir.RankedTensorType(part.parameter.type).element_type)
 
-    def walk(name: str, visit: Visit, b: Builder, packed: Pointer, tensor: Pointer) -> None:
+    unit_bytes = layout.columns * bytes_
+
+    def some(count: int, name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
         function = b.declare(shared_name(f"{name}_{kind}", layout, operand), [b.ptr, b.ptr, b.i64])
         if not function.operation.body.blocks:
-            with b.define(function) as (panels, matrices, count):
-                for channel in channels(b, layout, operand, count, panels, matrices, bytes_):
+            visit = take if name == "pack" else give
+            with b.define(function) as (panels, matrices, number):
+                for channel in channels(b, layout, operand, number, panels, matrices, bytes_):
                     visit(channel)
-        first = tensor.at(experts.source, layout.columns * bytes_)
-        b.call(function, packed.at(experts.first, layout.expert_bytes), first, b.index(experts.count))
+        b.call(function, packed, tensor, b.index(count))
+
+    def walk(name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
+        first = tensor.at(experts.source, unit_bytes)
+        some(experts.count, name, b, packed.at(experts.first, layout.expert_bytes), first)
 
     place = Place(kind, operand, experts.source, experts.first, experts.count)
-    return Piece(part.parameter, place, partial(walk, "pack", take), partial(walk, "unpack", give))
+    return Piece(part.parameter, place, partial(walk, "pack"), partial(walk, "unpack"), partial(some, 1), unit_bytes)
 
 
 def _take_codes(channel: Channel) -> None:

@@ -6,6 +6,7 @@
 | `packed_bytes(variant)` | size of the packed parameters |
 | `pack(variant, i, packed, tensor)` | writes parameter i into the packed parameters |
 | `unpack(variant, i, packed, tensor)` | the inverse, exact |
+| `adopt(variant, step, base, packed, scratch)` | adoption.py; only where a variant can take over packed weights |
 | `workspace_bytes(variant, tokens, threads)` | size of the workspace of a call |
 | `run(variant, threads, packed, workspace, inputs.., outputs.., statistics..)` | computes the layer |
 
@@ -23,13 +24,13 @@ functions keeps state: all may be called from several threads at once, on other 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moec.backends.cpu import frame as frames
 from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, exported, set_integer
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.cpuid import supports_function
-from moec.backends.cpu.frame import LINE, align_up
+from moec.backends.cpu.frame import ADDRESS, LINE, Piece, align_up
 from moec.backends.cpu.layer import Layer, Plan, Tensor
 from moec.backends.cpu.values import Pointer, Value
 
@@ -52,6 +53,8 @@ def export(base: Builder, functions: Sequence[Compiled]) -> None:
     _packed_bytes(base, itself.plans)
     for name in ("pack", "unpack"):
         _pack(base, itself.layer, itself.plans, builders, name)
+    if any(plan.adoption for plan in itself.plans):
+        _adopt(base, itself.plans, builders)
     for one in functions:
         if any(plan.frame.errors != one.plans[0].frame.errors for plan in one.plans):
             raise ValueError("error codes must mean the same in every variant")
@@ -133,15 +136,63 @@ def _pack(base: Builder, layer: Layer, plans: Sequence[Plan], builders: Sequence
 def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str) -> Function:
     function = b.declare(f"{name}_{number}", [b.ptr, b.ptr])
     pieces = [
-        (offset, piece)
+        (offset, region.layout, piece)
         for offset, region in plan.frame.regions
         for piece in region.pieces
         if piece.parameter == parameter.value
     ]
     with b.define(function) as (packed, tensor):
-        for offset, piece in pieces:
-            (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
+        for offset, layout, piece in pieces:
+            table = plan.frame.tables.get(offset)
+            if table is None or layout is None:
+                (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
+            else:
+                _through_table(b, packed, tensor, (offset, table, layout.expert_bytes), piece, name)
     return function
+
+
+def _through_table(
+    b: Builder, packed: Pointer, tensor: Pointer, where: tuple[int, int, int], piece: Piece, name: str
+) -> None:
+    """Packs into a region and says so in its table; unpacks from where the table says.
+
+    where: the offsets of the region and of its table, and the bytes of an expert
+    """
+    offset, table, expert_bytes = where
+    place, one = piece.place, piece.one
+    if one is None:
+        raise ValueError("only experts have tables")
+    with b.for_(0, place.count) as loop:
+        number = loop.index + place.first
+        entry = (packed + table).at(number, ADDRESS)
+        if name == "pack":
+            entry.store(number * expert_bytes + offset)
+        matrix = tensor.at(loop.index + place.source, piece.unit_bytes)
+        one(name, b, packed + entry.load(b.i64), matrix)
+
+
+def _adopt(base: Builder, plans: Sequence[Plan], builders: Sequence[Builder]) -> None:
+    b = base
+    functions = [plan.adoption and plan.adoption.function(own) for plan, own in zip(plans, builders, strict=True)]
+    with exported(b, "adopt", "variant, step, base, packed, scratch", 5) as arguments:
+        variant = arguments.integer(0, "variant", len(plans))
+        step = arguments.integer(1, "step")
+        made = [plan.adoption for plan in plans]
+        given = _pick(b, variant, [lambda a=a: b.index(a.lender.bytes if a else 0) for a in made])  # type: ignore[misc]
+        size = _pick(b, variant, [lambda p=p: b.index(p.frame.packed_bytes) for p in plans])  # type: ignore[misc]
+        room = _pick(b, variant, [lambda a=a: b.index(a.described.scratch if a else 0) for a in made])  # type: ignore[misc]
+        lender = arguments.tensor(2, replace(_PACKED, name="base", length="packed_bytes of the base"), given)
+        packed = arguments.tensor(3, _PACKED, size)
+        scratch = arguments.tensor(4, replace(_PACKED, name="scratch", length="the scratch of an adoption"), room)
+
+        def work() -> Value:
+            for number, function in enumerate(functions):
+                if function is not None:
+                    with b.if_(variant.equals(number)):
+                        b.call(function, step, *map(arguments.address, (lender, packed, scratch)))
+            return b.constant(b.i32, 0)
+
+        arguments.then(work)
 
 
 def _size_function(b: Builder, plan: Plan) -> Function:

@@ -27,6 +27,7 @@ from moec.backends.cpu.values import Pointer, Value, byte_width
 
 if TYPE_CHECKING:
     from moec.backends.cpu.layout import Panels
+    from moec.backends.cpu.lender import Lender
 
 LINE = 64
 """Bytes of a cache line, and the alignment of every buffer."""
@@ -132,13 +133,16 @@ class Place:
 class Piece:
     """How one parameter (an argument of the layer's function) gets into a packed region, and back without loss.
 
-    Both take (builder, address of the region, address of the contiguous tensor) and emit code.
+    Both take (builder, address of the region, address of the contiguous tensor) and emit code.  Where units are
+    experts, `one` takes ("pack" or "unpack", builder, address of one in the region, that of its `unit_bytes` outside).
     """
 
     parameter: ir.Value
     place: Place
     pack: Callable[[Builder, Pointer, Pointer], None]
     unpack: Callable[[Builder, Pointer, Pointer], None]
+    one: Callable[[str, Builder, Pointer, Pointer], None] | None = None
+    unit_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ class Frame:
     """Parameters are tensors that the caller gives, instead of packed ones."""
     wide: bool = False
     """Matmuls have wide panels: see `tiling.panels`."""
+    lender: Lender | None = None
+    """The packed weights of another layer, where experts that lie there as they would here need not be packed again."""
     words: int = _FIRST_FREE
     buffers: list[tuple[int, Size]] = field(default_factory=list)
     """(word, size) of everything in the workspace, in order; each is aligned to 64 bytes."""
@@ -201,6 +207,9 @@ class Frame:
     groups: dict[ir.Value, int] = field(default_factory=dict)
     """The offsets of a plan -> word that holds the address of its groups, all i32: how many experts have rows, then for
     each of them, ascending, (expert, first row, row after the last)."""
+    tables: dict[int, int] = field(default_factory=dict)
+    """Offset of a packed region -> offset of its table: for each expert, how far from the beginning of the packed
+    parameters it lies (i64), which may be outside of them."""
     orders: dict[ir.Value, int] = field(default_factory=dict)
     """The offsets of a plan -> word that holds the address of the numbers of its groups, i32, most rows first."""
 
@@ -317,6 +326,15 @@ class Frame:
             self.regions.append((self.packed_bytes, made))
             self.packed_bytes += align_up(made.bytes)
         return self._packed[key]
+
+    def table(self, offset: int) -> int | None:
+        """Offset of the table of experts of a packed region; None: they lie one behind the other there."""
+        region = next(region for begin, region in self.regions if begin == offset)
+        if self.lender is None or region.layout is None or self.lender.experts(region) is None:
+            return None
+        bytes_ = ADDRESS * region.layout.experts
+        self.tables[offset] = self.packed(("table", offset), lambda: Region(bytes_, ()))
+        return self.tables[offset]
 
     def error(self, kind: str, message: str) -> int:
         """The code that stands for an error in the frame's error word."""

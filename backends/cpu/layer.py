@@ -11,9 +11,11 @@ from torch_mlir import ir
 from torch_mlir.passmanager import PassManager
 
 from moec.backends.base import unsupported
+from moec.backends.cpu.adoption import Adoption
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage, copy_bytes
 from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.lender import Lender
 from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, is_parameter
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
@@ -109,6 +111,8 @@ class Plan:
     inputs: list[Storage]
     outputs: list[Storage]
     steps: list[Step] = field(default_factory=list)
+    adoption: Adoption | None = None
+    """How the packed weights of the layer's base are taken over, where that is possible."""
 
     @property
     def phases(self) -> list[Phase]:
@@ -170,9 +174,12 @@ def emitter(name: str) -> Emitter | None:
     return found
 
 
-def plan(layer: Layer, variant: Variant) -> Plan:
-    """Plans every operation.  Raises Unsupported for one that this backend cannot compile."""
-    frame = Frame(variant, layer.prefix, layer.plain, has_wide_panels(layer.function))
+def plan(layer: Layer, variant: Variant, lender: Lender | None = None) -> Plan:
+    """Plans every operation.  Raises Unsupported for one that this backend cannot compile.
+
+    lender: packed weights of which experts can be read in place
+    """
+    frame = Frame(variant, layer.prefix, layer.plain, has_wide_panels(layer.function), lender)
     made = Plan(frame, [_bind(frame, tensor) for tensor in layer.inputs], [])
     given = {tensor.value for tensor in layer.inputs}
     copies = []
@@ -195,6 +202,7 @@ def plan(layer: Layer, variant: Variant) -> Plan:
     for tensor in layer.parameters:
         if not any(piece.parameter == tensor.value for _, region in frame.regions for piece in region.pieces):
             frame.storage(tensor.value)
+    made.adoption = Adoption.of(frame)
     return made
 
 

@@ -223,7 +223,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
         name = f"{frame.words}"
     else:
         packed = frame.packed((tuple(weights), layout), region)
-        source, name = Packed(layout, packed), f"{packed}"
+        source, name = Packed(layout, packed, frame.table(packed)), f"{packed}"
     if isinstance(layout, CodePanels) and layout.arithmetic.integers:
         lhs = [frame.row_codes[op.lhs, layout.row]]
     else:

@@ -8,11 +8,18 @@ import moec
 from moec.artifact.manifest import ExpertRegion
 from moec.backends.cpu.frame import Piece, Region
 from moec.backends.cpu.layer import Layer, Plan
+from moec.backends.cpu.lender import Lender
 from moec.backends.cpu.parameters import elements
 from moec.backends.cpu.values import byte_width
 from moec.dialect.functions import Routed
 
 _DIGITS = 16
+
+
+def lender(base: Layer, plan: Plan, borrower: Layer) -> Lender:
+    """The packed weights of `base`, of which its `plan` tells, for another layer of the same parameters."""
+    own, others = ({tensor.value: tensor.name for tensor in one.parameters} for one in (base, borrower))
+    return Lender.of(plan.frame, digest(base, plan), own, others)
 
 
 def digest(layer: Layer, plan: Plan) -> str:

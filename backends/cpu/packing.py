@@ -52,16 +52,20 @@ def shared_name(what: str, layout: object, operand: int) -> str:
 def _piece(layout: Panels, operand: int, part: Part, experts: Experts) -> Piece:
     """A part of one operand."""
 
-    def walk(name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
+    def some(count: int, name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
         function = b.declare(shared_name(name, layout, operand), [b.ptr, b.ptr, b.i64])
         if not function.operation.body.blocks:
-            with b.define(function) as (panels, matrices, count):
-                _emit(b, layout, operand, name, panels, matrices, count)
+            with b.define(function) as (panels, matrices, number):
+                _emit(b, layout, operand, name, panels, matrices, number)
+        b.call(function, packed, tensor, b.index(count))
+
+    def walk(name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
         first = tensor + part.source * layout.element_bytes
-        b.call(function, packed.at(experts.first, layout.expert_bytes), first, b.index(experts.count))
+        some(experts.count, name, b, packed.at(experts.first, layout.expert_bytes), first)
 
     place = Place("weights", operand, experts.source, experts.first, experts.count)
-    return Piece(part.parameter, place, partial(walk, "pack"), partial(walk, "unpack"))
+    matrix = layout.columns * layout.inner * layout.element_bytes
+    return Piece(part.parameter, place, partial(walk, "pack"), partial(walk, "unpack"), partial(some, 1), matrix)
 
 
 def _emit(b: Builder, layout: Panels, operand: int, name: str, packed: Pointer, tensor: Pointer, count: Value) -> None:

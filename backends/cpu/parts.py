@@ -25,7 +25,7 @@ from moec.backends.objects import Objects
 _PARTS = (
     (re.compile(r"(kernel_\w+)_\d+x\d+_"), ""),
     (re.compile(r"(phase|find|setup|workspace|team|run)[_.]"), "call"),
-    (re.compile(r"constant_|(un)?pack_\d+\."), "experts"),
+    (re.compile(r"constant_|adopt_|(un)?pack_\d+\."), "experts"),
     (re.compile(r"(un)?pack_"), "packing"),
 )
 """Parts by the names of what is in them; "": a part by the matched name.  `experts` is what depends on which experts

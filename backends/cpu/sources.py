@@ -14,7 +14,7 @@ from typing import Protocol
 
 from moec.backends.cpu import tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import LINE, Call
+from moec.backends.cpu.frame import ADDRESS, LINE, Call
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.values import Pointer, Value
 
@@ -127,10 +127,11 @@ class InPlace(Source, ABC):
 
 @dataclass(frozen=True)
 class Packed(InPlace):
-    """Packed weights at an offset of the packed parameters."""
+    """Packed weights at an offset of the packed parameters, or where the `table` at another says of each expert."""
 
     layout: Panels
     offset: int
+    table: int | None = None
 
     @property
     def unit_steps(self) -> int:
@@ -146,7 +147,10 @@ class Packed(InPlace):
 
     def stream(self, call: Call, at: At, step: Value) -> Pointer:
         layout = self.layout
-        whole = call.packed(self.offset).at(at.expert, layout.expert_bytes)
+        if self.table is None:
+            whole = call.packed(self.offset).at(at.expert, layout.expert_bytes)
+        else:
+            whole = call.packed(0) + call.packed(self.table).at(at.expert, ADDRESS).load(call.b.i64)
         return whole.at(at.panel, layout.panel_bytes).at(step, layout.step_bytes)
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:

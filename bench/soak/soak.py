@@ -9,6 +9,9 @@ Nothing is kept on disk, and each window begins with the layer as it was compile
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -75,19 +78,25 @@ class Eager:
 
 
 class Warm:
-    """A compiler that stays when an adaptation that uses it ends."""
+    """A compiler that stays when an adaptation that uses it ends, unless it is at work."""
 
-    def __init__(self, supply: Supply) -> None:
-        self._supply = supply
+    def __init__(self, supply: Supply, worker: Worker) -> None:
+        self._supply, self._worker = supply, worker
+        self._last: Future[Compiled] | None = None
 
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
-        return self._supply.submit(specialisation)
+        self._last = self._supply.submit(specialisation)
+        return self._last
 
     def reject(self, specialisation: Specialisation) -> None:
         self._supply.reject(specialisation)
 
     def close(self) -> None:
-        """The next adaptation goes on with it."""
+        """The next adaptation goes on with it; what it compiles now would disturb a window without recompilation."""
+        pid = self._worker.pid
+        if self._last is not None and not self._last.done() and pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
 
 
 class Soak:
@@ -129,7 +138,7 @@ class Soak:
         ]
         self._traffic = Traffic(Router(router.detach(), sizes.top_k, order(sizes.experts)), phases, torch.bfloat16, 6)
         self._callers = Callers(callers, self._traffic, expected(self._still, self._traffic), threads)
-        worker = Worker(timeout=10.0)  # one that is stopped is to be given up within a window or two
+        self._worker = worker = Worker(timeout=10.0)  # one that is stopped is to be given up within a window or two
         self._supply = Supply(read(path), self._adapting.variant, worker, None)
         self._chaos = Chaos(worker, strike, seed)
         self.report = Report()
@@ -162,8 +171,15 @@ class Soak:
         store.publish(None, store.generation)
         proposer = (Candidates.of if self._service else Eager)(self._policy, layer.manifest)
         journal = Journal(self._folder / "journal.jsonl")
+        compiler = Warm(self._supply, self._worker)
         with Adaptation(
-            store, self._policy, layer.statistics, proposer, Warm(self._supply), journal, pause=self._pause
+            store,
+            self._policy,
+            layer.statistics,
+            proposer,
+            compiler,
+            journal,
+            pause=self._pause,
         ) as handle:
             self._chaos.on.set()
             self._callers.run(window)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from moec.artifact.adoption import Adoption, read_adoption
 from moec.artifact.cuda import Cuda, check_stacks, on_device, read_cuda
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.parallel import Parallel, parallel_data, read_parallel
@@ -85,12 +86,14 @@ class Variant:
     layout    16 hexadecimal digits; variants of equal layout, of this artifact or of one specialised from it, can share
               packed weights
     regions   where routed experts lie in them, ascending
+    adoption  of an artifact that was specialised: how its packed weights come from the base's; None: by packing anew
     """
 
     name: str
     features: tuple[str, ...]
     layout: str
     regions: tuple[ExpertRegion, ...] = ()
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,9 @@ class Manifest:
         data = {"schema": self.schema, **asdict(self)}
         for tensor in (*data["inputs"], *data["outputs"]):
             tensor["shape"] = [TOKENS, *tensor.pop("row")]
+        for variant in data["variants"]:
+            if variant["adoption"] is None:
+                del variant["adoption"]
         data["policy"] = policy_data(self.policy) if self.policy else None
         data["parallel"] = parallel_data(self.parallel) if self.parallel else None
         data["schedule"] = schedules_data(self.schedule) if self.schedule else None
@@ -330,6 +336,7 @@ def _variant(fields: Fields) -> Variant:
         fields.strings("features"),
         fields.string("layout", _LAYOUT),
         tuple(_region(f) for f in fields.records("regions", 0, _MAX_TENSORS)),
+        read_adoption(fields.record("adoption")) if fields.has("adoption") else None,
     )
     fields.finish()
     end = 0

@@ -48,7 +48,7 @@ def compiled(
 ) -> tuple[bytes, Manifest, dict[str, str]]:
     """Library, manifest (which names no base yet) and texts of a specialised artifact.  Raises as `respecialise`."""
     from moec import passes
-    from moec.backends.registry import backend
+    from moec.backends.cpu.backend import CpuBackend
 
     if base.manifest.specialisation is not None:
         raise ArtifactError(f"{base.path} is specialised already; specialise the artifact that it is made from")
@@ -64,16 +64,18 @@ def compiled(
         graph = ir_text.parse(graph_text, container.GRAPH_IR, context())
         passes.run(graph, passes.parse_pipeline(changes))
         graph_text = ir_text.show(graph)
+    as_it_is = ir_text.parse(base.texts[container.KERNEL_IR], container.KERNEL_IR, context())
+    _drop_training(as_it_is)
+    lender = None
     if specialisation.quantised:
-        kernels = graph
+        kernels, lender = graph, as_it_is
         passes.run(kernels, passes.parse_pipeline(passes.DEFAULT_PIPELINE))
     else:
-        kernels = ir_text.parse(base.texts[container.KERNEL_IR], container.KERNEL_IR, context())
-        _drop_training(kernels)
+        kernels = as_it_is
         passes.run(kernels, passes.parse_pipeline(changes))
     passes.run(kernels, passes.parse_pipeline(_tuning(specialisation)))
     # Layers follow their load on the CPU; an artifact's code for other devices stays as it is.
-    library = backend("cpu").compile(kernels, names if variant is None else [variant], known)
+    library = CpuBackend().compile(kernels, names if variant is None else [variant], known, lender)
     manifest = replace(
         base.manifest,
         compiler=f"moec {moec.__version__}",

@@ -7,19 +7,19 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moec.errors import AdaptationError
-from moec.runtime.adapt.background import low
+from moec.runtime.adapt.background import background, lowest
 from moec.runtime.adapt.canary import Canary
 from moec.runtime.adapt.contracts import Compiled, Compiler, Proposal
 from moec.runtime.adapt.published import BASE, Build
 from moec.runtime.adapt.recording import Recording
 from moec.runtime.adapt.stage import Stage
-from moec.runtime.adapt.transfer import layout, packed_for, require_same_interface
+from moec.runtime.adapt.transfer import require_same_interface, transferred
 from moec.runtime.adapt.validation import Validation, validate
-from moec.runtime.native import bind, library
+from moec.runtime.native import bind, layout, library
 
 Report = Callable[[str, Mapping[str, Any]], None]
 """Takes an event and its fields (docs/adaptation.md)."""
@@ -135,7 +135,7 @@ class Attempt:
             self._seconds = compiled.seconds
         self._compiling = None
         self._stage.change(lambda published: published.probed(None))
-        self._preparing = low(lambda: self._prepare(compiled), f"moec-prepare-{self.name}")
+        self._preparing = background(lambda: self._prepare(compiled), f"moec-prepare-{self.name}")
         return None
 
     def _prepare(self, compiled: Compiled) -> Prepared:
@@ -146,10 +146,12 @@ class Attempt:
         require_same_interface(base.kernel.library.manifest, manifest)
         kernel = bind(library(compiled.artifact), layout(base.kernel).name)
         generation = store.generation
-        build = Build(self.name, self._number, kernel, packed_for(kernel, store))
-        old = self._stage.published.at(self._sizes[-1])
-        least = _MUCH_SLOWER / self._work
-        validation = validate(base, old, build, self._recording, self.specialisation, self._sizes, least)
+        with lowest(f"moec-low-{self.name}") as run:
+            weights = transferred(kernel, store, run)
+            build = Build(self.name, self._number, kernel, weights.packed, lender=weights.lender)
+            old = self._stage.published.at(self._sizes[-1])
+            least = _MUCH_SLOWER / self._work
+            validation = validate(base, old, build, self._recording, self.specialisation, self._sizes, least, run)
         return Prepared(build, generation, validation, time.monotonic() - begin)
 
     def _prepared(self, prepared: Prepared, now: float) -> Outcome | None:
@@ -176,7 +178,7 @@ class Attempt:
             self._seconds += prepared.seconds
         canary = self._canary = Canary(now, self._asked, self._work)
         first, last = self._range
-        new = Build(self.name, self._number, prepared.build.kernel, prepared.build.packed, canary.new)
+        new = replace(prepared.build, probe=canary.new)
         self._make_room()
         before = [build.name for build in self._stage.published.builds]
         begin = time.monotonic()

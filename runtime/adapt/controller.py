@@ -250,7 +250,7 @@ class Controller:
 
     def _memory(self) -> int:
         """Bytes of the layer's weights that are in memory, with the copies that builds have of them."""
-        buffers = {build.packed.data_ptr(): build.packed.numel() for build in self.stage.published.builds}
+        buffers = {build.packed.data_ptr(): build.nbytes for build in self.stage.published.builds}
         if self._paging is not None:
             buffers[self.stage.base.packed.data_ptr()] = self._paging.nbytes
         return sum(buffers.values())

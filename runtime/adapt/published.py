@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from moec.runtime.native import Kernel
+from moec.runtime.native import Kernel, layout
 
 BASE = "base"
 """The name of the build that was compiled ahead."""
@@ -35,6 +35,7 @@ class Build:
     number  tells builds of a layer apart in statistics: 0 is the base
     packed  u8; the layer's own buffer, or one that this build alone uses
     probe   is told of each call; None: nobody asks
+    lender  the layer's own buffer where `packed` holds only what is not read there; None: it holds all
     """
 
     name: str
@@ -42,6 +43,13 @@ class Build:
     kernel: Kernel
     packed: torch.Tensor
     probe: Probe | None = None
+    lender: torch.Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of `packed`, without what is read in the lender's."""
+        adoption = layout(self.kernel).adoption
+        return self.packed.numel() - (adoption.shared if self.lender is not None and adoption is not None else 0)
 
     def pick(self) -> Build:
         return self

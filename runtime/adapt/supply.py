@@ -12,7 +12,7 @@ from pathlib import Path
 from moec.artifact.container import Artifact, read
 from moec.artifact.specialisation import Specialisation
 from moec.errors import CompilerError, CompilerMissing
-from moec.runtime.adapt.background import low
+from moec.runtime.adapt.background import background
 from moec.runtime.adapt.cache import Cache, key
 from moec.runtime.adapt.contracts import Compiled
 from moec.runtime.adapt.worker import Job, Worker
@@ -36,7 +36,7 @@ class Supply:
 
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         """Begin; the future ends with a CompilerError or an ArtifactError where nothing came of it."""
-        return low(lambda: self._supply(specialisation), "moec-supply")
+        return background(lambda: self._supply(specialisation), "moec-supply")
 
     def reject(self, specialisation: Specialisation) -> None:
         """What came of it was wrong: do not keep it."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from moec.artifact.allowed import CACHED_BYTES
 from moec.artifact.specialisation import Specialisation
+from moec.runtime.adapt.background import Run, at_once
 from moec.runtime.adapt.published import Build
 from moec.runtime.adapt.recording import Recording
 from moec.runtime.workspace import WORKSPACES
@@ -58,6 +59,7 @@ def validate(
     specialisation: Specialisation,
     sizes: Sequence[int],
     least_gain: float = 0.0,
+    run: Run = at_once,
 ) -> Validation:
     """Try `new` on batches of `sizes` tokens; the last size is the one whose speed is compared with that of `old`.
 
@@ -71,7 +73,7 @@ def validate(
     One call of each is timed, which is exact enough to tell that `new` is not much slower; where its gain seems to be
     below `least_gain`, more calls decide.
 
-    Runs on one thread; raises what the kernels raise.
+    Kernels are called by `run`, on one thread; raises what they raise.
     """
     uneven = new.packed is base.packed and specialisation.capacity is None
     most = _LARGEST if new.packed.numel() <= CACHED_BYTES else _LARGEST_OF_MANY_BYTES
@@ -80,7 +82,7 @@ def validate(
     wrong: str | None = None
     for tokens in sizes:
         inputs = recording.batch(tokens, uneven=uneven)
-        (wanted, base_seconds), (given, new_seconds) = _run(base, inputs), _run(new, inputs)
+        (wanted, base_seconds), (given, new_seconds) = run(_run, base, inputs), run(_run, new, inputs)
         if not _same(wanted, given):
             identical = False
             for want, got in zip(wanted, given, strict=True):
@@ -89,16 +91,22 @@ def validate(
                 scale += float(np.square(_floats(want)).sum())
         time.sleep(_BREATH)
     error = (squares / scale) ** 0.5 if scale else float(not identical)
-    wrong = wrong or _wrong(base, new, recording, specialisation, identical, error)
-    old_seconds = base_seconds if old.kernel is base.kernel else _run(old, inputs)[1]
+    wrong = wrong or _wrong(base, new, recording, specialisation, identical, error, run)
+    old_seconds = base_seconds if old.kernel is base.kernel else run(_run, old, inputs)[1]
     if wrong is None and old_seconds < least_gain * new_seconds:
-        old_seconds, new_seconds = _compare(old, new, inputs, least_gain)
+        old_seconds, new_seconds = _compare(old, new, inputs, least_gain, run)
     gain = old_seconds / new_seconds if new_seconds else 1.0
     return Validation(identical, error, gain, old_seconds * 1e3, new_seconds * 1e3, sizes[-1], wrong)
 
 
 def _wrong(
-    base: Build, new: Build, recording: Recording, specialisation: Specialisation, identical: bool, error: float
+    base: Build,
+    new: Build,
+    recording: Recording,
+    specialisation: Specialisation,
+    identical: bool,
+    error: float,
+    run: Run,
 ) -> str | None:
     if specialisation.exact:
         return None if identical else f"its results have other bits (relative error {error:.2g})"
@@ -108,7 +116,7 @@ def _wrong(
     inputs = recording.batch(_SINGLE_ROWS)
     for row in range(_SINGLE_ROWS):
         single = [tensor[row : row + 1] for tensor in inputs]
-        if not _same(_run(base, single)[0], _run(new, single)[0]):
+        if not _same(run(_run, base, single)[0], run(_run, new, single)[0]):
             return "its results have other bits where no capacity drops anything"
     return None
 
@@ -126,14 +134,14 @@ def _run(build: Build, inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tenso
         WORKSPACES.give(workspace)
 
 
-def _compare(old: Build, new: Build, inputs: Sequence[torch.Tensor], enough: float) -> tuple[float, float]:
+def _compare(old: Build, new: Build, inputs: Sequence[torch.Tensor], enough: float, run: Run) -> tuple[float, float]:
     """The least processor time of a call, in turns, until the gain is `enough` or it is plain that it is not: calls
     that run at the same time only ever make it longer."""
     times: tuple[list[float], list[float]] = [], []
     end = time.monotonic() + _SECONDS
     for turn in range(_ROUNDS):
         for build, taken in zip((old, new), times, strict=True):
-            taken.append(_run(build, inputs)[1])
+            taken.append(run(_run, build, inputs)[1])
             time.sleep(_BREATH)
         if min(times[0]) >= enough * min(times[1]) or (turn and time.monotonic() > end):
             break

@@ -25,12 +25,13 @@ from typing import IO, Any
 
 from moec.artifact.specialisation import Specialisation
 from moec.errors import CompilerError, CompilerMissing
+from moec.runtime.adapt.background import LOWEST
+from moec.runtime.adapt.patience import LOOKS, Patience
 
 _NEEDED = ("torch_mlir", "typer")
 """What is not there where only the runtime is installed."""
 _LONGEST_ANSWER = 1 << 20
 _LAST_WORDS = 2000
-_LOWEST = 19
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Job:
 class Worker:
     """One process that compiles one job at a time.
 
-    timeout  seconds, for a job, the start of the process included
+    timeout  seconds of processor time, or of waiting for something else, for a job, the start of the process included
     idle     seconds after which a process without a job ends
     command  what is run; by default this Python's `-m moec respecialise`
     """
@@ -84,11 +85,11 @@ class Worker:
         """
         with self._lock:
             begin = time.monotonic()
-            deadline = begin + self._timeout
+            patience = Patience(self._timeout)
             try:
-                self._ensure(deadline)
+                self._ensure(patience)
                 self._number += 1
-                answer = self._ask(_request(self._number, job), deadline)
+                answer = self._ask(_request(self._number, job), patience)
                 if answer.get("id") != self._number:
                     raise CompilerError(f"the compiler answered {json.dumps(answer)[:200]}")
             except CompilerError:
@@ -119,7 +120,7 @@ class Worker:
         with self._lock:
             self._kill()
 
-    def _ensure(self, deadline: float) -> None:
+    def _ensure(self, patience: Patience) -> None:
         """Start the process if there is none."""
         if self._process is not None and self._process.poll() is None:
             return
@@ -137,25 +138,27 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is not for it, and the linker that it calls ends with it
+                # Ctrl-C is not for it, and the linker that it calls ends with it.  Not a session of its own: where the
+                # system shares processors out among sessions, its priority would count for nothing beside the callers.
+                process_group=0,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         except OSError as error:
             raise CompilerError(f"the compiler's process cannot be started: {error}") from error
         _lower(self._process.pid)
-        if self._read(deadline).get("ready") is not True:
+        if self._read(patience).get("ready") is not True:
             raise CompilerError("the compiler did not say that it is ready")
 
-    def _ask(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], patience: Patience) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except OSError:
             raise CompilerError(f"the compiler has ended{self._last_words()}") from None
-        return self._read(deadline)
+        return self._read(patience)
 
-    def _read(self, deadline: float) -> dict[str, Any]:
+    def _read(self, patience: Patience) -> dict[str, Any]:
         """The next line of the process as a JSON object."""
         assert self._process is not None
         assert self._process.stdout is not None
@@ -163,8 +166,10 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise CompilerError(f"the compiler took longer than {self._timeout:g} s")
+                if not selector.select(LOOKS):
+                    if patience.over(self._process.pid):
+                        raise CompilerError(f"the compiler took longer than {self._timeout:g} s")
+                    continue
                 piece = os.read(self._process.stdout.fileno(), 65536)
                 if not piece:
                     raise CompilerError(f"the compiler {self._fate()}{self._last_words()}")
@@ -223,10 +228,8 @@ def _request(number: int, job: Job) -> Mapping[str, Any]:
 
 def _lower(pid: int) -> None:
     """Give a process what is left over of the processor."""
-    with contextlib.suppress(OSError):  # a process that has ended already, or a kernel without such a policy
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, _LOWEST)
+    with contextlib.suppress(OSError):  # a process that has ended already
+        os.setpriority(os.PRIO_PROCESS, pid, LOWEST)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

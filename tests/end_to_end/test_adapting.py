@@ -14,8 +14,8 @@ from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.pipeline.respecialise import respecialise
 from moec.runtime.adapt.published import BASE, Build, Overlay, Published
 from moec.runtime.adapt.recording import Recording
-from moec.runtime.adapt.transfer import packed_for
-from moec.runtime.adapt.validation import Validation, validate
+from moec.runtime.adapt.transfer import transferred
+from moec.runtime.adapt.validation import Validation, _run, validate
 from moec.runtime.module import Layer
 from moec.runtime.native import bind, library
 
@@ -47,7 +47,8 @@ def _layer(source: str, folder: Path) -> Layer:
 def build(layer: Layer, specialisation: Specialisation, folder: Path) -> Build:
     respecialise(layer._file, specialisation, folder / "variant.so", layer.variant)
     kernel = bind(library(read(folder / "variant.so")), layer.variant)
-    return Build(specialisation.name, 1, kernel, packed_for(kernel, layer._store))
+    weights = transferred(kernel, layer._store)
+    return Build(specialisation.name, 1, kernel, weights.packed, lender=weights.lender)
 
 
 def tried(layer: Layer, new: Build, specialisation: Specialisation) -> Validation:
@@ -73,6 +74,39 @@ def test_another_capacity_shares_the_weights_and_keeps_what_is_not_dropped(dropp
     assert not found.identical
     assert found.error > 0
     assert found.wrong is None
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_experts_that_stay_are_read_where_they_lie(tmp_path: Path, format: str) -> None:
+    """Taken over or packed anew: the same bits, whatever else a layer has."""
+    layer = _layer(
+        """edition 1
+        layer Mixed(d = 64, ff = 48) {
+          router softmax_top(2)
+          experts routed[8] = mlp_relu(d, ff, bias = true) : bf16
+          shared common[1] = swiglu(d, ff) : bf16
+        }
+        """,
+        tmp_path,
+    )
+    quantised = QuantisedExperts("routed", (0, 3, 4), format, 16, "bf16")
+    new = build(layer, Specialisation("cold", quantised=(quantised,)), tmp_path)
+    assert new.lender is layer._store.buffer
+    matrices = 2 * 64 * 48 * 2
+    assert new.packed.numel() - new.nbytes >= 5 * matrices
+    own = layer._store.buffer.new_zeros(new.packed.numel() + 64)
+    own = own[-own.data_ptr() % 64 :][: new.packed.numel()]
+    for index, weight in enumerate(layer.state_dict().values()):
+        new.kernel.call("pack", index, own, weight)
+    for tokens in (1, 5, 100):
+        x = torch.randn(tokens, 64).bfloat16()
+        taken, packed = (_run(Build("", 1, new.kernel, buffer), [x])[0][0] for buffer in (new.packed, own))
+        assert torch.equal(taken, packed)
+    for index, weight in enumerate(layer.state_dict().values()):
+        again = [torch.empty_like(weight) for _ in range(2)]
+        for tensor, buffer in zip(again, (new.packed, own), strict=True):
+            new.kernel.call("unpack", index, buffer, tensor)
+        assert torch.equal(*again)
 
 
 @pytest.mark.parametrize("format", ["int8", "int4"])

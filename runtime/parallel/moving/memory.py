@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 
 from moec.errors import WeightsError
-from moec.runtime.adapt.transfer import layout
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.memory import allocate
+from moec.runtime.native import layout
 from moec.runtime.packing.weights import PackedWeights
 
 Pieces = tuple[torch.Tensor, ...]
