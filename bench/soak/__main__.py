@@ -22,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--service", action="store_true", help="compile what the policy finds worth it, as for users, not all the time"
     )
+    parser.add_argument("--same", action="store_true", help="recompile in no window, to see how much they differ")
     parser.add_argument("--window", type=float, help="seconds of a window; 5 by default, 45 in service")
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1, help="of each call")
@@ -64,6 +65,7 @@ def main() -> None:
             options.pause,
             options.seed,
             service=options.service,
+            recompiling=not options.same,
         )
         window = options.window or (45.0 if options.service else 5.0)
         try:

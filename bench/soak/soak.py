@@ -113,13 +113,15 @@ class Soak:
         seed: int = 0,
         *,
         service: bool = False,
+        recompiling: bool = True,
     ) -> None:
         """folder: for files; threads: of each call; strike, pause: seconds between two strikes at the compiler, on
-        average, and between two considerations; service: not forced, whatever `pause` is"""
+        average, and between two considerations; service: not forced, whatever `pause` is; recompiling: False: in no
+        window, to see by how much they differ anyway"""
         source = folder / "soak.moe"
         source.write_text(SOURCE.format(**vars(sizes)))
         path = moec.compile(source, folder / "soak.so")
-        self._folder, self._service = folder, service
+        self._folder, self._service, self._recompiles = folder, service, recompiling
         self._pause = FIRST_PAUSE if service else pause
         self._adapting, self._still = (moec.load(path).reset_parameters(seed + 1) for _ in range(2))
         policy = self._adapting.manifest.policy
@@ -151,7 +153,7 @@ class Soak:
             for state in ("on", "off") if pair // phases % 2 == 0 else ("off", "on"):
                 layer = self._adapting if state == "on" else self._still
                 window = Window(layer, pair % phases, pair, seconds, lead)
-                if state == "on":
+                if state == "on" and self._recompiles:
                     self._recompiling(window)
                 else:
                     self._callers.run(window)

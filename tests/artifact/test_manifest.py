@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moec.artifact.adoption import Adoption
 from moec.artifact.manifest import Manifest, Weight
 from moec.errors import ArtifactError, MoecError, NewerSchema
 from tests.artifact.samples import manifest, quantised, training
@@ -27,6 +28,9 @@ def test_training_comes_back() -> None:
     trainable = replace(manifest(), training=training())
     assert Manifest.from_json(trainable.to_json()) == trainable
     assert "training" not in json.loads(manifest().to_json())
+
+
+ADOPTION = {"layout": "0123456789abcdef", "steps": 4, "scratch": 4096, "shared": 512}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,14 @@ def test_calls_have_no_codes(where: str) -> None:
             "there are 8 routed experts, none with number 8",
         ),
         (lambda m: m["variants"][0]["regions"].append(m["variants"][0]["regions"][0]), "overlap or do not ascend"),
+        (
+            lambda m: m["variants"][0].update(adoption={**ADOPTION, "steps": 0}),
+            r"adoption\.steps must lie between",
+        ),
+        (
+            lambda m: m["variants"][0].update(adoption={**ADOPTION, "layout": "L"}),
+            r"adoption\.layout is not well formed",
+        ),
         (lambda m: m["statistics"][0].update(name="lost"), r"statistics\[0\]\.name must be one of chosen, kept"),
         (lambda m: m["statistics"][0].update(slots=0), r"statistics\[0\]\.slots must"),
         (lambda m: m["statistics"][0].update(row=[]), r"statistics\[0\]\.row must be one number"),
@@ -126,6 +138,15 @@ def test_what_is_wrong_with_variants_and_statistics_is_named(change: Change, say
     change(data)
     with pytest.raises(ArtifactError, match=says):
         Manifest.from_json(json.dumps(data).encode())
+
+
+def test_says_how_packed_weights_are_taken_over() -> None:
+    data = json.loads(manifest().to_json())
+    assert "adoption" not in data["variants"][0]
+    data["variants"][0]["adoption"] = ADOPTION
+    read = Manifest.from_json(json.dumps(data).encode())
+    assert read.variants[0].adoption == Adoption("0123456789abcdef", 4, 4096, 512)
+    assert json.loads(read.to_json()) == data
 
 
 def test_follows_the_documented_form() -> None:

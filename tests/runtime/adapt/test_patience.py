@@ -1,0 +1,65 @@
+"""Waiting for a process that is starved is not waiting for one that hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from moec.runtime.adapt import patience
+from moec.runtime.adapt.patience import Patience
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def looks(waiting: Patience, clock: Clock, pid: int, most: int = 200) -> int:
+    """How many seconds of the clock it takes until it is over."""
+    while not waiting.over(pid) and clock.now < most:
+        clock.now += 1
+    return round(clock.now)
+
+
+def test_a_process_that_waits_or_is_stopped_has_used_its_time(clock: Clock, sleeper: int) -> None:
+    time.sleep(0.2)
+    assert looks(Patience(5, clock), clock, sleeper) == 5
+    os.kill(sleeper, signal.SIGSTOP)
+    clock.now = 0
+    assert looks(Patience(5, clock), clock, sleeper) == 5
+
+
+def test_a_process_that_is_kept_from_the_processor_has_more(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter(n / 4 for n in range(1000))
+    monkeypatch.setattr(patience, "_state", lambda pid: ("R", next(used)))
+    assert looks(Patience(5, clock), clock, 0) in range(18, 24), "a quarter of each second was its own"
+    monkeypatch.setattr(patience, "_state", lambda pid: ("R", 0.0))
+    clock.now = 0
+    assert looks(Patience(5, clock), clock, 0) == 50, "in any case it ends"
+
+
+def test_a_process_that_is_gone_is_not_waited_for_longer(clock: Clock) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert looks(Patience(5, clock), clock, process.pid) == 5
