@@ -30,9 +30,18 @@ def clock() -> Clock:
 @pytest.fixture
 def sleeper() -> Iterator[int]:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    _wait_for(process.pid, "S")
     yield process.pid
     process.kill()
     process.wait()
+
+
+def _wait_for(pid: int, state: str) -> None:
+    """Until the process has been in this state for a while, not just on its way."""
+    end, seen = time.monotonic() + 60, 0
+    while seen < 20 and time.monotonic() < end:
+        seen = seen + 1 if patience._state(pid)[0] == state else 0
+        time.sleep(0.01)
 
 
 def looks(waiting: Patience, clock: Clock, pid: int, most: int = 200) -> int:
@@ -43,9 +52,9 @@ def looks(waiting: Patience, clock: Clock, pid: int, most: int = 200) -> int:
 
 
 def test_a_process_that_waits_or_is_stopped_has_used_its_time(clock: Clock, sleeper: int) -> None:
-    time.sleep(0.2)
     assert looks(Patience(5, clock), clock, sleeper) == 5
     os.kill(sleeper, signal.SIGSTOP)
+    _wait_for(sleeper, "T")
     clock.now = 0
     assert looks(Patience(5, clock), clock, sleeper) == 5
 
