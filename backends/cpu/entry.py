@@ -173,7 +173,10 @@ def _through_table(
 
 def _adopt(base: Builder, plans: Sequence[Plan], builders: Sequence[Builder]) -> None:
     b = base
-    functions = [plan.adoption and plan.adoption.function(own) for plan, own in zip(plans, builders, strict=True)]
+    functions = [
+        plan.adoption.function(own) if plan.adoption is not None else None
+        for plan, own in zip(plans, builders, strict=True)
+    ]
     with exported(b, "adopt", "variant, step, base, packed, scratch", 5) as arguments:
         variant = arguments.integer(0, "variant", len(plans))
         step = arguments.integer(1, "step")

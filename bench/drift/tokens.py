@@ -21,7 +21,7 @@ from moec.artifact.allowed import range_gain, regimes
 from moec.artifact.container import read
 from moec.runtime.adapt.published import BASE, Build, Overlay, Published
 from moec.runtime.adapt.supply import Supply
-from moec.runtime.adapt.transfer import packed_for
+from moec.runtime.adapt.transfer import transferred
 from moec.runtime.adapt.worker import Worker
 from moec.runtime.module import Layer
 from moec.runtime.native import bind, library
@@ -103,7 +103,7 @@ def give_all(layer: Layer, path: Path) -> None:
         for number, one in enumerate(regimes(policy), 1):
             if one.tokens is not None and range_gain(layer.manifest, one.tokens[1]) > 1:
                 code = bind(library(supply.submit(one).result(120).artifact), layer.variant)
-                build = Build(one.name, number, code, packed_for(code, store))
+                build = Build(one.name, number, code, transferred(code, store).packed)
                 published = published.with_overlay(Overlay(*one.tokens, build))
         store.publish(published, store.generation)
     finally:
