@@ -130,7 +130,7 @@ def _of_warpgroups(of: Problem) -> list[WarpgroupTile]:
 
 
 def _of_warps(of: Problem) -> list[WarpTile]:
-    most = 128 if of.scale_bytes else 256  # scales of groups ask for registers of their own
+    most = 128 if of.scale_bytes or of.bits < 8 else 256  # scales of groups and packed codes ask for more registers
     widths = [w for w in (32, 64, 128, 256) if w * of.products <= most and (w > 32 or not of.transposed)]
     return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, of.bits, of.scale_bytes) for width in widths]
 
