@@ -21,7 +21,7 @@ def packed_codes(codes: torch.Tensor, format: str) -> torch.Tensor:
     padded = torch.nn.functional.pad(codes, (0, -codes.shape[2] % LINE))
     fields = (padded - lowest).to(torch.uint8).unflatten(2, (-1, LINE))[..., _order(bits)]
     shifts = bits * torch.arange(8 // bits, dtype=torch.uint8)
-    bytes_ = (fields.unflatten(3, (-1, 8 // bits)) << shifts).sum(-1, dtype=torch.uint8)
+    bytes_: torch.Tensor = (fields.unflatten(3, (-1, 8 // bits)) << shifts).sum(-1, dtype=torch.uint8)
     return bytes_.flatten(2).view(torch.int8)
 
 
@@ -32,7 +32,7 @@ def unpacked_codes(packed: torch.Tensor, format: str, inner: int) -> torch.Tenso
         return packed
     shifts = bits * torch.arange(8 // bits, dtype=torch.uint8)
     fields = (packed.view(torch.uint8).unsqueeze(-1) >> shifts) & (2**bits - 1)
-    lines = fields.flatten(2).unflatten(2, (-1, LINE))[..., _order(bits).argsort()]
+    lines: torch.Tensor = fields.flatten(2).unflatten(2, (-1, LINE))[..., _order(bits).argsort()]
     return (lines.flatten(2)[..., :inner].to(torch.int8) + FORMATS[format].lowest).contiguous()
 
 
