@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 from collections import OrderedDict
 from pathlib import Path
+
+from moec.writing import replace_file
 
 LARGEST = 64 * 2**20
 """Bytes of object code that are kept: about a hundred layers."""
@@ -62,12 +63,7 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        beside.write_bytes(hashlib.sha256(data).digest() + data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_file(path, hashlib.sha256(data).digest() + data)
 
 
 def _shrink(folder: Path, largest: int) -> None:

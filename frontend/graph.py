@@ -21,6 +21,17 @@ class DType(StrEnum):
     F8 = "f8E4M3FN"
     """Those that are floats of 8 bits; no expression has this dtype."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of an element."""
+        match self:
+            case DType.F32 | DType.I32:
+                return 4
+            case DType.BF16 | DType.F16:
+                return 2
+            case _:
+                return 1
+
 
 CODES = (DType.I8, DType.F8)
 """Dtypes that no name of the language stands for."""

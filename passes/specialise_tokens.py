@@ -1,17 +1,17 @@
 """Kernels for calls of few tokens."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from torch_mlir import ir
 
 from moec.artifact.allowed import few_rows
+from moec.artifact.manifest import ITEM_BYTES
 from moec.dialect.functions import WIDE_PANELS, layer_function
 from moec.passes.base import Pass, Remarks
 from moec.passes.refusal import error
 from moec.passes.rewriting import body, dims, element_type, operations, walk
-
-_BITS = {"f32": 32, "bf16": 16, "f16": 16, "i32": 32, "i8": 8, "f8E4M3FN": 8}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,4 @@ class SpecialiseTokens(Pass):
 
 
 def _nbytes(parameter: ir.Value) -> int:
-    bits = _BITS[str(element_type(parameter))]
-    for size in dims(parameter):
-        bits *= size
-    return bits // 8
+    return ITEM_BYTES[str(element_type(parameter))] * prod(dims(parameter))

@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch_mlir import ir
-
 from moec.artifact import adoption
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import ADDRESS, Frame, Region, copy_bytes
 from moec.backends.cpu.lender import Lender, Row
-from moec.backends.cpu.values import Pointer, Value, byte_width
+from moec.backends.cpu.values import Pointer, Value
 
 _Emit = Callable[[Builder, Pointer, Pointer, Pointer], None]
 """Takes a builder and the addresses of base, packed parameters and scratch memory."""
@@ -77,7 +75,7 @@ def _copies(lender: Lender, offset: int, region: Region) -> _Found | None:
         rows = lender.rows(piece)
         if rows is None:
             return None
-        width = byte_width(ir.RankedTensorType(piece.parameter.type).element_type)
+        width = piece.element_bytes
         found += [_copy(offset, piece.place.first + row.source - piece.place.source, row, width) for row in rows]
     return found, []
 

@@ -144,6 +144,11 @@ class Piece:
     one: Callable[[str, Builder, Pointer, Pointer], None] | None = None
     unit_bytes: int = 0
 
+    @property
+    def element_bytes(self) -> int:
+        """Of the parameter."""
+        return byte_width(ir.RankedTensorType(self.parameter.type).element_type)
+
 
 @dataclass(frozen=True)
 class Region:

@@ -14,7 +14,7 @@ from torch_mlir import ir
 
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Frame, Piece, Region
-from moec.backends.cpu.values import Pointer, byte_width
+from moec.backends.cpu.values import Pointer
 
 if TYPE_CHECKING:
     from moec.backends.cpu.layout import Panels
@@ -67,7 +67,7 @@ class Lender:
             if region.layout is None:
                 for piece in region.pieces:
                     place, name = piece.place, own[piece.parameter]
-                    row = Row(place.source, place.count, offset + place.first * _element_bytes(piece))
+                    row = Row(place.source, place.count, offset + place.first * piece.element_bytes)
                     rows[name] = (*rows.get(name, ()), row)
                 continue
             for number, slot in enumerate(_slots_of(region, own)):
@@ -94,7 +94,7 @@ class Lender:
     def rows(self, piece: Piece) -> list[Row] | None:
         """Where the elements of a borrower's piece that are kept as they are lie, in order; None: not all do."""
         found, at, end = [], piece.place.source, piece.place.source + piece.place.count
-        width = _element_bytes(piece)
+        width = piece.element_bytes
         while at < end:
             here = next(
                 (r for r in self._rows.get(self.names[piece.parameter], ()) if 0 <= at - r.source < r.count), None
@@ -118,7 +118,3 @@ def _slots_of(region: Region, names: Mapping[ir.Value, str]) -> Iterator[_Slot]:
     form = replace(region.layout, experts=0)
     for one in held:
         yield form, frozenset(one)
-
-
-def _element_bytes(piece: Piece) -> int:
-    return byte_width(ir.RankedTensorType(piece.parameter.type).element_type)

@@ -9,7 +9,6 @@ from moec.frontend.check_layer import CheckedLayer
 from moec.frontend.declarations import CombineUse, OverlapUse, SendUse
 from moec.frontend.layouts.meshes import CheckedMesh
 from moec.frontend.layouts.quantities import whole
-from moec.frontend.layouts.room import ITEM
 from moec.frontend.layouts.shards import Shard, axis_named, refuse_approx
 from moec.frontend.mistake import Mistake
 
@@ -66,7 +65,7 @@ def read_send(use: SendUse, checked: CheckedLayer, mesh: CheckedMesh, ep: Shard 
             fix=did_you_mean(begins[0] if begins else use.format.text, SEND_BYTES, use.format.span),
         )
     dispatch = use.direction.text == "dispatch"
-    has = ITEM[checked.layer.dtype] if dispatch else SUM_BYTES
+    has = checked.layer.dtype.nbytes if dispatch else SUM_BYTES
     if SEND_BYTES[use.format.text] >= has:
         raise Mistake(
             "E0469",

@@ -9,11 +9,10 @@ from math import prod
 
 from moec.artifact.policy import DEFAULT_VARIANTS, Condition
 from moec.artifact.traffic import MOST_TOKENS, Load
-from moec.frontend.graph import DType, Node, PickType
+from moec.frontend.graph import Node, PickType
 from moec.frontend.layouts.cells import Axis, Scaled, Space
 from moec.frontend.model import Layer, Tensor
 
-_BYTES = {DType.F32: 4, DType.BF16: 2, DType.F16: 2, DType.I32: 4, DType.I8: 1, DType.F8: 1}
 _PANEL, _ALIGNED = 128, 4096
 """Generous: rows and columns that kernels fill up to, and bytes between two weights."""
 
@@ -91,7 +90,7 @@ def _overflow(experts: int, slots: int, factor: float | None) -> Bounds:
 
 def _memory(layer: Layer, copies: int, paged: bool) -> Bounds:
     """Kernels keep every weight, and what they add is bounded: they fill up panels and may widen elements to f32."""
-    given = sum(prod(_sizes(one)) * _BYTES[one.dtype] for one in layer.parameters)
+    given = sum(prod(_sizes(one)) * one.dtype.nbytes for one in layer.parameters)
     most = sum(prod(_sizes(one)[:-2]) * prod(map(_filled, _sizes(one)[-2:])) * 4 + _ALIGNED for one in layer.parameters)
     quantised = any(group.quantised for group in (layer.routed, *layer.shared))
     least = 0 if paged or quantised else given

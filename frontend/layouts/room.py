@@ -5,11 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from moec.formats import FORMATS
-from moec.frontend.graph import DType
 from moec.frontend.model import Experts, Format, Layer
 from moec.frontend.units import BYTES
-
-ITEM = {DType.F32: 4, DType.BF16: 2, DType.F16: 2, DType.I32: 4, DType.I8: 1, DType.F8: 1}
 
 
 def group_bytes(layer: Layer, group: Experts) -> float:
@@ -29,11 +26,11 @@ def expert_bytes(layer: Layer, group: Experts, format: Format | None) -> float:
         shape = [size or 1 for size in tensor.shape[1:]]
         elements = prod(shape)
         if format is None or name not in group.linears:
-            total += elements * ITEM[tensor.dtype]
+            total += elements * tensor.dtype.nbytes
         else:
             total += elements * FORMATS[format.codes].bits / 8
             if not format.given:  # else scales are tensors of their own
-                total += elements // (format.group or shape[1]) * ITEM[format.scale]
+                total += elements // (format.group or shape[1]) * format.scale.nbytes
     return total
 
 
@@ -41,7 +38,7 @@ def router_bytes(layer: Layer) -> float:
     """What is neither routed nor shared experts."""
     own = {layer.routed.name, *(group.name for group in layer.shared)}
     others = (tensor for tensor in layer.parameters if tensor.name.partition(".")[0] not in own)
-    return sum(prod(size or 1 for size in tensor.shape) * ITEM[tensor.dtype] for tensor in others)
+    return sum(prod(size or 1 for size in tensor.shape) * tensor.dtype.nbytes for tensor in others)
 
 
 def shown(nbytes: float) -> str:

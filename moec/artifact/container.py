@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import stat
 import struct
 import zipfile
@@ -27,6 +26,7 @@ from types import MappingProxyType
 from moec.artifact.elf import library_end, machine, require_library
 from moec.artifact.manifest import Manifest
 from moec.errors import ArtifactError, NewerSchema, NotAnArtifact, TamperedArtifact, TruncatedArtifact
+from moec.writing import replace_file
 
 MAX_FILE_BYTES = 512 * 2**20
 MAX_MEMBER_BYTES = 64 * 2**20
@@ -124,7 +124,7 @@ def write(
     variants  what `packed` made of specialisations, by their names
     pieces    what it made of the pieces of a layer that runs on a mesh, by their names
     """
-    _replace(Path(path), packed(library, manifest, texts, variants, pieces, os.fspath(path)))
+    replace_file(Path(path), packed(library, manifest, texts, variants, pieces, os.fspath(path)))
 
 
 def packed(
@@ -266,15 +266,3 @@ def _check_sizes(sizes: Mapping[str, int], where: str) -> None:
             f"{where}: its archive would unpack to {len(sizes)} members of {sum(sizes.values())} bytes; the limits are "
             f"{MAX_MEMBERS} and {MAX_MEMBER_BYTES}"
         )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(data)
-        os.replace(beside, path)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -31,13 +31,13 @@ def command(
 
     from moec.artifact import hls
     from moec.cli.console import error_console, output_console
-    from moec.cli.files import write_text
     from moec.fixed.calibrate import calibrate
     from moec.fixed.convert import convert
     from moec.fixed.packing import pack
     from moec.fixed.scales import CALIBRATION
     from moec.fixed.values import gather
     from moec.runtime.hls.tensors import read_samples, read_weights
+    from moec.writing import write_text
 
     made = hls.read(project).project
     layer = made.design.layer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moec.cli.console import error_console
-from moec.cli.files import write_text
+from moec.writing import write_text
 
 if TYPE_CHECKING:
     from moec.pipeline import Compilation, Observer

@@ -15,9 +15,9 @@ def command(
     ] = False,
 ) -> None:
     """Format files in place; comments and line breaks stay."""
-    from moec.cli.files import replace_text
     from moec.frontend.files import read_source
     from moec.frontend.format import format_source
+    from moec.writing import replace_file
 
     unformatted = 0
     for path in file:
@@ -27,7 +27,7 @@ def command(
             continue
         unformatted += 1
         if not check:
-            replace_text(path, formatted)
+            replace_file(path.resolve(), formatted.encode(), keep_mode=True)
         typer.echo(f"{'would reformat' if check else 'reformatted'} {path}", err=True)
     if check and unformatted:
         raise typer.Exit(1)

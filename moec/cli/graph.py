@@ -36,9 +36,9 @@ def command(
     """Draw the schedule of a layer on a mesh as an SVG: what is predicted and, beside it, what ranks measured."""
     from moec.cli.console import error_console
     from moec.cli.defines import parse_defines
-    from moec.cli.files import write_text
     from moec.pipeline import Compilation
     from moec.pipeline.plan import plan
+    from moec.writing import write_text
 
     if not schedule:
         raise typer.BadParameter("say what to draw: --schedule", param_hint="--schedule")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from moec.cli.files import write_text
 from moec.errors import MoecError
+from moec.writing import write_text
 
 
 def command(

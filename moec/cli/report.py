@@ -18,10 +18,10 @@ def command(
 ) -> None:
     """Write a page about an adaptation: load over time, variants, decisions and why, gains. It needs no other file."""
     from moec.cli.console import error_console
-    from moec.cli.files import write_text
     from moec.cli.page.document import page
     from moec.cli.page.timeline import Timeline
     from moec.journal import Reading
+    from moec.writing import write_text
 
     reading = Reading(journal)
     timeline = Timeline.of(reading)
