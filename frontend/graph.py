@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from moec.artifact.manifest import ITEM_BYTES
 from moec.diagnostics import Span
 
 
@@ -24,13 +25,7 @@ class DType(StrEnum):
     @property
     def nbytes(self) -> int:
         """Of an element."""
-        match self:
-            case DType.F32 | DType.I32:
-                return 4
-            case DType.BF16 | DType.F16:
-                return 2
-            case _:
-                return 1
+        return ITEM_BYTES[self.value]
 
 
 CODES = (DType.I8, DType.F8)
