@@ -84,6 +84,9 @@ class Warm:
         self._supply, self._worker = supply, worker
         self._last: Future[Compiled] | None = None
 
+    def expect(self, specialisation: Specialisation) -> None:
+        self._supply.expect(specialisation)
+
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         self._last = self._supply.submit(specialisation)
         return self._last

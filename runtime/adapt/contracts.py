@@ -53,6 +53,10 @@ class Proposer(Protocol):
 class Compiler(Protocol):
     """Makes artifacts in the background, at a low priority."""
 
+    def expect(self, specialisation: Specialisation) -> None:
+        """It is likely to be asked for within seconds: whatever it takes time to start for it may start now.  Returns
+        at once."""
+
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         """Begin; returns at once.
 

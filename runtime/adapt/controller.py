@@ -30,6 +30,9 @@ _LOOKS = 0.2
 _SAMPLES = 1.0
 """Seconds between two samples in the journal."""
 _REMEMBERED = 1000
+_EARLY = 3.0
+"""Seconds before a decision at which the compiler may start for it: longer than that takes where a processor is free,
+and short enough for a prediction."""
 _REPLACING = 1.5
 """How many times as much a variant has to save as the one whose place it takes, so that two do not take turns."""
 _LOG = logging.getLogger("moec.adapt")
@@ -61,6 +64,7 @@ class Controller:
         self._clock, self._paging = clock, paging
         self._guards = [Guard(trigger, pause, max(pause, LONGEST_PAUSE)) for trigger in policy.triggers]
         self._acting: Guard | None = None
+        self._foreseen: set[Guard] = set()
         self._avoided: dict[object, tuple[float, float]] = {}  # by the content of specialisations
         self._pause = pause
         self._cost = Cost()
@@ -113,6 +117,8 @@ class Controller:
                 if guard.state is State.TRIPPED:
                     self._consider(guard, load, now)
                     break
+            else:
+                self._foresee(load, now)
 
     def forked(self) -> None:
         """In a forked child: end a trial, and let everything be that the parent's threads do."""
@@ -152,12 +158,27 @@ class Controller:
         self._decide(*decided, guard)
         guard.handled(now, fruitless=not proposals)
 
-    def _worth(self, guard: Guard, proposal: Proposal) -> tuple[bool, str]:
-        """Whether to compile it, and why or why not."""
+    def _foresee(self, load: Snapshot, now: float) -> None:
+        """Have the compiler start where a decision is near that will be to compile."""
+        near = {guard: guard.ahead(self._rate) for guard in self._guards}
+        near = {guard: ahead for guard, ahead in near.items() if ahead <= _EARLY}
+        self._foreseen &= near.keys()
+        for guard, ahead in near.items():
+            if guard in self._foreseen:
+                continue
+            for proposal in self._proposer.propose(load, tuple(self.stage.running.values())):
+                until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
+                if until <= now + ahead and self._worth(guard, proposal, ahead)[0]:
+                    self._foreseen.add(guard)
+                    self._compiler.expect(proposal.specialisation)
+                    return
+
+    def _worth(self, guard: Guard, proposal: Proposal, ahead: float = 0.0) -> tuple[bool, str]:
+        """Whether to compile it, now or so many seconds ahead, and why or why not."""
         tokens = proposal.specialisation.tokens
         share, seconds = self._recent.within(tokens)
         found = estimate(
-            proposal.gain, guard.trigger.gain, self._rate * share, seconds, guard.lasted, self._cost.seconds
+            proposal.gain, guard.trigger.gain, self._rate * share, seconds, guard.lasted + ahead, self._cost.seconds
         )
         self._weighed = found.expected_calls
         running = self.stage.running

@@ -9,6 +9,7 @@ It knows no clock: whoever updates it says what time it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -109,6 +110,14 @@ class Guard:
         if window.calls is not None:
             return Held(calls if counts else 0, window.calls, "calls")
         return Held(seconds if counts else 0.0, window.seconds or 0.0, "s")
+
+    def ahead(self, calls_per_second: float) -> float:
+        """Seconds until it trips where nothing changes; infinite where its condition does not hold."""
+        left = self.held.window - self.held.amount
+        if self.trigger.window.calls is not None:
+            left = left / calls_per_second if calls_per_second > 0 else math.inf
+        pause = self._until - self._now[1] if self.state is State.COOLING else 0.0
+        return math.inf if self._since is None or self.state is State.IDLE else max(left, 0.0) + max(pause, 0.0)
 
     def _over(self) -> bool:
         held = self.held

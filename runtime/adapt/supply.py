@@ -34,6 +34,10 @@ class Supply:
         self._worker = worker
         self._closed = False
 
+    def expect(self, specialisation: Specialisation) -> None:
+        """Start the compiler where only that can make it; what goes wrong is told when it is asked for."""
+        background(lambda: self._expect(specialisation), "moec-expect")
+
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         """Begin; the future ends with a CompilerError or an ArtifactError where nothing came of it."""
         return background(lambda: self._supply(specialisation), "moec-supply")
@@ -64,6 +68,11 @@ class Supply:
                 raise CompilerMissing(f"{error}; and the artifact has no prebuilt variant like that") from None
             artifact = self._checked(read(path), specialisation)
         return Compiled(artifact, "compiler", time.monotonic() - begin)
+
+    def _expect(self, specialisation: Specialisation) -> None:
+        there = self._prebuilt(specialisation) or self._cached(specialisation)
+        if there is None and not self._closed:
+            self._worker.start()
 
     def _cached(self, specialisation: Specialisation) -> Artifact | None:
         return None if self._cache is None else self._cache.get(self._key(specialisation), self._base.sha256)

@@ -1,8 +1,8 @@
-"""The compiler in a process of its own, of lowest priority: whatever happens to it, this process goes on.
+"""The compiler in a process of its own, which leaves processors to callers: whatever happens to it, they go on.
 
-The process is `python -m moec respecialise`.  It is started with the first job, stays warm for the next one, and ends
-some time after the last, or when this process ends, as it then reads the end of its input.  One line of JSON is a job,
-one an answer.
+The process is `python -m moec respecialise`, under one that has it take turns (turns.py).  It is started with the first
+job, or when one is likely to come soon, stays warm for the next one, and ends some time after the last, or when this
+process ends, as it then reads the end of its input.  One line of JSON is a job, one an answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import IO, Any
 
 from moec.artifact.specialisation import Specialisation
 from moec.errors import CompilerError, CompilerMissing
-from moec.runtime.adapt.background import LOWEST
 from moec.runtime.adapt.patience import LOOKS, Patience
 
 _NEEDED = ("torch_mlir", "typer")
@@ -77,14 +76,27 @@ class Worker:
         process = self._process
         return None if process is None else process.pid
 
+    def start(self) -> None:
+        """Start the process if there is none and wait until it is ready, so that the next job need not.
+
+        Raises as `compile`.
+        """
+        with self._lock:
+            try:
+                self._ensure(Patience(self._timeout))
+            except CompilerError:
+                self._kill()
+                raise
+            self._rest_later()
+
     def compile(self, job: Job) -> float:
         """Write `job.output`; returns how many seconds it took.
 
         Raises CompilerMissing where none is installed, CompilerError when it crashed, took too long or refused; after a
         crash the next job has a new process.
         """
+        begin = time.monotonic()
         with self._lock:
-            begin = time.monotonic()
             patience = Patience(self._timeout)
             try:
                 self._ensure(patience)
@@ -95,10 +107,7 @@ class Worker:
             except CompilerError:
                 self._kill()
                 raise
-            self._last = time.monotonic()
-            ending = threading.Timer(self._idle, self.rest)
-            ending.daemon = True
-            ending.start()
+            self._rest_later()
             if answer.get("ok") is not True:
                 raise CompilerError(str(answer.get("error"))[:_LAST_WORDS])
             return self._last - begin
@@ -111,6 +120,12 @@ class Worker:
                     self._kill()
             finally:
                 self._lock.release()
+
+    def _rest_later(self) -> None:
+        self._last = time.monotonic()
+        ending = threading.Timer(self._idle, self.rest)
+        ending.daemon = True
+        ending.start()
 
     def close(self) -> None:
         """End the process, a job that it is at too."""
@@ -133,7 +148,7 @@ class Worker:
         self._errors = tempfile.TemporaryFile(prefix="moec-worker-")  # noqa: SIM115 - closed with the process
         try:
             self._process = subprocess.Popen(
-                self._command,
+                _in_turns(self._command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -145,7 +160,6 @@ class Worker:
             )
         except OSError as error:
             raise CompilerError(f"the compiler's process cannot be started: {error}") from error
-        _lower(self._process.pid)
         if self._read(patience).get("ready") is not True:
             raise CompilerError("the compiler did not say that it is ready")
 
@@ -226,10 +240,9 @@ def _request(number: int, job: Job) -> Mapping[str, Any]:
     }
 
 
-def _lower(pid: int) -> None:
-    """Give a process what is left over of the processor."""
-    with contextlib.suppress(OSError):  # a process that has ended already
-        os.setpriority(os.PRIO_PROCESS, pid, LOWEST)
+def _in_turns(command: Sequence[str]) -> Sequence[str]:
+    """What runs a command so that threads of this process need not wait for processors."""
+    return [sys.executable, "-P", "-m", "moec.runtime.adapt.turns", str(os.getpid()), *command]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

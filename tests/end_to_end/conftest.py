@@ -45,7 +45,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Compiled
 @pytest.fixture
 def prompt_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compilers in the background get their share of a busy machine, and time: users' get what others leave of it."""
-    monkeypatch.setattr(worker, "_lower", lambda pid: None)
+    monkeypatch.setattr(worker, "_in_turns", lambda command: command)
     monkeypatch.setattr(start, "Worker", partial(worker.Worker, PATIENCE))
 
 

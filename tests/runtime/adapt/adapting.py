@@ -65,8 +65,12 @@ class Compilers:
     def __init__(self, answers: dict[str, Artifact | Exception | Future[Compiled]]) -> None:
         self.answers = answers
         self.asked: list[str] = []
+        self.expected: list[str] = []
         self.rejected: list[str] = []
         self.closed = 0
+
+    def expect(self, specialisation: Specialisation) -> None:
+        self.expected.append(specialisation.name)
 
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         self.asked.append(specialisation.name)
@@ -103,14 +107,28 @@ class Proposals:
 class Traffic:
     """Calls a layer and lets its controller act, under a clock of its own."""
 
-    def __init__(self, layer: Layer, folder: Path, proposer: Proposals, compiler: Compilers, variants: int = 4) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        folder: Path,
+        proposer: Proposals,
+        compiler: Compilers,
+        variants: int = 4,
+        allowed: Policy | None = None,
+    ) -> None:
         self.layer, self.compiler = layer, compiler
         self.now = 0.0
         statistics = layer._store.statistics
         assert statistics is not None
         self.journal = Journal(folder / "journal.jsonl")
         self.controller = Controller(
-            layer._store, policy(variants), statistics, proposer, compiler, self.journal, clock=lambda: self.now
+            layer._store,
+            allowed or policy(variants),
+            statistics,
+            proposer,
+            compiler,
+            self.journal,
+            clock=lambda: self.now,
         )
 
     def call(self, tokens: int) -> None:

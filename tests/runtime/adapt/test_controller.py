@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from moec.artifact.container import Artifact
+from moec.artifact.policy import Comparison, Window
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.errors import MoecError, TamperedArtifact
 from moec.journal import Liveness, Other, Reading, Run, Sample, Start, liveness
 from moec.runtime.adapt.contracts import Compiled
 from moec.runtime.adapt.published import BASE
 from tests.runtime import double
-from tests.runtime.adapt.adapting import LARGE, SMALL, Compilers, Proposals, Traffic, loaded, variant
+from tests.runtime.adapt.adapting import ALWAYS, LARGE, SMALL, Compilers, Proposals, Traffic, loaded, policy, variant
 
 SLOW, FASTER = "SLEEP_US=5000", "SLEEP_US=1000"
 """Both long enough for a busy machine to change little about what one is to the other."""
@@ -69,6 +70,35 @@ def test_a_faster_variant_comes_to_stay(tmp_path: Path) -> None:
     runs = [record.runs for record in read if isinstance(record, Sample)]
     assert runs[0] == (Run(0, None, BASE),)
     assert (Run(0, 0, BASE), Run(1, 16, "small", BASE), Run(17, None, BASE)) in runs, "on trial"
+
+
+def test_the_compiler_starts_once_ahead_of_the_decision(tmp_path: Path) -> None:
+    made = traffic(tmp_path)
+    made.run(lambda: bool(made.compiler.expected))
+    assert made.compiler.asked == []
+    assert not made.decided("compile")()
+    made.run(made.decided("compile"))
+    assert made.compiler.expected == ["small"]
+
+
+def test_no_compiler_starts_where_no_guard_holds(tmp_path: Path) -> None:
+    layer = loaded(tmp_path, SLOW)
+    never = replace(ALWAYS, when=Comparison("tokens", ">=", 1000.0), window=Window(calls=0))
+    made = Traffic(layer, tmp_path, Proposals(SMALL), Compilers({}), allowed=replace(policy(), triggers=(never,)))
+    for _ in range(200):
+        made.call(4)
+        made.now += 0.2
+        made.controller.tick()
+    assert made.compiler.expected == []
+
+
+def test_no_compiler_starts_for_what_is_not_worth_it(tmp_path: Path) -> None:
+    layer = loaded(tmp_path, SLOW)
+    made = Traffic(layer, tmp_path, Proposals(SMALL, gain=1.1), Compilers({}))
+    made.run(made.decided("reject"))
+    made.now += 20
+    made.run(lambda: made.now > 60)
+    assert made.compiler.expected == []
 
 
 def test_a_slower_variant_is_taken_back(tmp_path: Path) -> None:
@@ -181,6 +211,7 @@ def test_little_traffic_compiles_nothing(tmp_path: Path) -> None:
         made.now += 10.0
         made.controller.tick()
     assert made.events("decision")
+    assert made.compiler.expected == []
     assert {record["what"] for record in made.events("decision")} == {"reject"}
     assert "no more than" in str(made.events("decision")[0]["why"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -39,6 +40,29 @@ def test_trips_after_its_window_of_seconds() -> None:
 
 def test_a_window_of_nothing_trips_at_once() -> None:
     assert states(Guard(trigger(Window(seconds=0.0))), [3.0]) == [State.TRIPPED]
+
+
+@pytest.mark.parametrize("window", [Window(calls=30), Window(seconds=3.0)], ids=["calls", "seconds"])
+def test_how_far_ahead_it_trips(window: Window) -> None:
+    """One step is a second and ten calls."""
+    guard = Guard(trigger(window))
+    states(guard, [1.0])
+    assert guard.ahead(10.0) == math.inf, "it does not hold"
+    states(guard, [3.0, 3.0, 3.0])
+    assert guard.ahead(10.0) == pytest.approx(1.0)
+    assert guard.update({"imbalance": 3.0}, 30, 3.0) is State.TRIPPED
+    assert guard.ahead(10.0) == 0.0
+    guard.handled(3.0, fruitless=False)
+    guard.update({"imbalance": 3.0}, 40, 4.0)
+    assert guard.ahead(10.0) == pytest.approx(FIRST_PAUSE - 1.0 + 3.0), "the pause, and the window again"
+    guard.update({"imbalance": 1.0}, 50, 5.0)
+    assert guard.ahead(10.0) == math.inf
+
+
+def test_a_window_of_calls_that_do_not_come_is_never_over() -> None:
+    guard = Guard(trigger(Window(calls=30)))
+    states(guard, [3.0])
+    assert guard.ahead(0.0) == math.inf
 
 
 def test_an_interruption_starts_the_window_again() -> None:

@@ -27,7 +27,11 @@ class Fake(Worker):
     def __init__(self, make: Callable[[Job], None]) -> None:
         super().__init__()
         self.jobs: list[Job] = []
+        self.started = 0
         self._make = make
+
+    def start(self) -> None:
+        self.started += 1
 
     def compile(self, job: Job) -> float:
         self.jobs.append(job)
@@ -60,6 +64,19 @@ def test_the_compiler_is_asked_once(base: Artifact, tmp_path: Path) -> None:
     assert supply.submit(FAST).result().source == "compiler"
     assert len(worker.jobs) == 2
     supply.close()
+
+
+def test_the_compiler_starts_only_for_what_it_must_make(base: Artifact, tmp_path: Path) -> None:
+    worker = Fake(lambda job: specialised(base, job.output, job.specialisation) and None)
+    supply = Supply(base, "generic", worker, Cache(tmp_path / "cache"))
+    supply.submit(FAST).result()
+    supply._expect(FAST)
+    assert worker.started == 0, "it is in the cache"
+    supply._expect(WIDE)
+    assert worker.started == 1
+    supply.close()
+    supply._expect(WIDE)
+    assert worker.started == 1, "nothing is compiled any more"
 
 
 def test_without_a_cache_nothing_stays(base: Artifact) -> None:
