@@ -82,11 +82,14 @@ class Weights(nn.Module):
         index = self._indices[name]
         weight = self._store.weights[index]
         coded = self._store.coded
+        if coded is not None and (index not in coded or not stands_in(self.get(name))):
+            coded = None
         if self._casting and isinstance(value, torch.Tensor):
-            device = value.device if coded is not None and index in coded else self._store.device
+            device = value.device if coded is not None else self._store.device
             value = value.detach().to(device=device, dtype=TORCH_DTYPES[weight.dtype])
-        if coded is not None and index in coded:
+        if coded is not None:
             check_weight(weight, value, value.device if isinstance(value, torch.Tensor) else self._store.device)
+            self._store.check_codes(weight, value)
             coded.give(index, value)
             self._store.missing.pop(weight.name, None)
         elif self._store.device.type != "cpu":

@@ -233,7 +233,15 @@ class Layer(Weights):
         return self
 
     def pack(self) -> Self:
-        """Pack what has changed and let go of the ordinary tensors."""
+        """Pack what has changed and let go of the ordinary tensors; on a CUDA device, of what is packed there."""
+        coded = self._store.coded
+        if coded is not None:
+            for index, (level, table, name) in enumerate(self._places):
+                tensor, weight = level.get(name), self._store.weights[index]
+                if index in coded and not stands_in(tensor):
+                    self._store.check_codes(weight, tensor)
+                    coded.give(index, tensor)
+                    level.__dict__[table][name] = placeholder(weight)
         if self._store.keep and self._store.device.type == "cpu":
             for index, tensor in enumerate(self._tensors()):
                 if self._store.weights[index].name not in self._store.missing:
@@ -245,19 +253,22 @@ class Layer(Weights):
 
     @contextmanager
     def unpacked(self) -> Iterator[Self]:
-        """Ordinary tensors for the body of a `with`, to read and to edit; packed again at its end."""
+        """Ordinary tensors for the body of a `with`, to read and to edit; packed again at its end.
+
+        On a CUDA device codes that are packed there are of no use to calls before that.
+        """
         kept = self._store.keep
         self.unpack()
         try:
             yield self
         finally:
-            if not kept:
+            if not kept or self._store.coded is not None:
                 self.pack()
 
     def _move(self, device: torch.device) -> None:
         """Bring the weights to another device, where they are ordinary tensors.
 
-        Weights that the layer quantises itself are codes there, and placeholders stand for them.
+        On a CUDA device, placeholders stand for weights that are kept there in another form.
 
         Raises DeviceError for a device that there is no code for, or of a layer that adapts; WeightsError where what is
         to be quantised there is not kept; and what opening the device raises (UnsupportedGpu, CudaError).
@@ -274,20 +285,22 @@ class Layer(Weights):
         if device.type == "cuda":
             opened(self._artifact, device.index)
         memory = places(manifest, device)
-        before, coded = store.coded, CodedWeights.of(manifest, memory)
+        before, coded = store.coded, CodedWeights.of(manifest, device, memory)
         for index, tensor in enumerate(self._tensors()):
             kept = coded is not None and before is not None and index in before
             if stands_in(tensor) and store.weights[index].name not in store.missing and not kept:
                 store.require_exact(index)
+            elif coded is not None and index in coded and not stands_in(tensor):
+                store.check_codes(store.weights[index], tensor)
         for index, place in enumerate(memory[: len(store.weights)]):
             level, table, name = self._places[index]
             present = level.get(name)
             given = store.weights[index].name not in store.missing_now()
             if coded is not None and index in coded:
-                if given and before is not None:
+                if given and before is not None and stands_in(present):
                     coded.take(index, before)
                 elif given:
-                    coded.give(index, present)
+                    coded.give(index, store.value(index) if stands_in(present) else present)
                 level.__dict__[table][name] = placeholder(store.weights[index])
                 continue
             value = partial(store.value, index) if stands_in(present) else present.detach

@@ -141,14 +141,10 @@ _CONVERSIONS = (
 )  # fmt: skip
 
 
-def known(name: str) -> bool:
-    """Whether `apply` knows an operation of this name."""
-    return (
-        name in _FLOATS
-        or name in _INTEGERS
-        or name in _CONVERSIONS
-        or name in ("arith.cmpf", "arith.cmpi", "arith.select")
-    )
+_COMPARISONS = {"arith.cmpf": _COMPARE_FLOATS, "arith.cmpi": _COMPARE_INTEGERS}
+
+OPERATIONS = frozenset((*_FLOATS, *_INTEGERS, *_CONVERSIONS, *_COMPARISONS, "arith.select"))
+"""The names that `apply` knows."""
 
 
 def apply(op: Any, operands: Sequence[str]) -> str:
@@ -165,9 +161,8 @@ def apply(op: Any, operands: Sequence[str]) -> str:
     if name in _INTEGERS:
         register_type(operation, operation.results[0].type)
         return _INTEGERS[name](*operands)
-    if name in ("arith.cmpf", "arith.cmpi"):
-        table = _COMPARE_FLOATS if name == "arith.cmpf" else _COMPARE_INTEGERS
-        return table[int(ir.IntegerAttr(operation.attributes["predicate"]).value)](*operands)
+    if name in _COMPARISONS:
+        return _COMPARISONS[name][int(ir.IntegerAttr(operation.attributes["predicate"]).value)](*operands)
     if name == "arith.select":
         return f"{operands[0]} ? {operands[1]} : {operands[2]}"
     if name in _CONVERSIONS:

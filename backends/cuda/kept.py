@@ -1,7 +1,8 @@
-"""What of a layer's parameters is kept on a device: floats as they are, and codes with scales of those it quantises.
+"""What of a layer's parameters is kept on a device: floats as they are, and codes with scales of quantised ones.
 
 Parameters that a layer quantises itself (`moe.quantize`) are there as codes, under the parameters' own numbers; their
-scales come behind all parameters, in the order of these (`moec.artifact.cuda.on_device` says the same of a manifest).
+scales come behind all parameters, in the order of these.  Codes and scales that are given have their own numbers, too
+(`moec.artifact.cuda.on_device` says the same of a manifest).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from moec.backends.base import unsupported
 from moec.backends.cpu.layer import Layer, Tensor
 from moec.backends.cpu.parameters import parts
 from moec.backends.cpu.values import byte_width
+from moec.backends.cuda.matmul.codes import quantised_here
+from moec.dialect.formats import format_of
 from moec.formats import FORMATS
 
 
@@ -35,10 +38,10 @@ class Kept:
 
 def kept(layer: Layer) -> tuple[Kept, ...]:
     """Every tensor, by number.  Raises Unsupported for a parameter that is quantised in several ways."""
-    made = _quantised(layer)
+    made, given = _quantised(layer), _given(layer)
     found, scales = [], []
     for tensor in layer.parameters:
-        dims = tuple(int(tensor.type.get_dim_size(axis)) for axis in range(tensor.type.rank))
+        dims = _dims(tensor)
         element = str(tensor.type.element_type)
         if tensor.name in made:
             type_ = ir.RankedTensorType(made[tensor.name].results[1].type)
@@ -47,8 +50,14 @@ def kept(layer: Layer) -> tuple[Kept, ...]:
             scales.append(Kept(scales_of(tensor.name), str(type_.element_type), shape))
             format = ir.StringAttr(made[tensor.name].attributes["format"]).value
             element, dims = FORMATS[format].element, codes_shape(dims, format)
+        elif tensor.name in given:
+            dims = given[tensor.name]
         found.append(Kept(tensor.name, element, dims))
     return (*found, *scales)
+
+
+def _dims(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(int(tensor.type.get_dim_size(axis)) for axis in range(tensor.type.rank))
 
 
 def numbers(tensors: Sequence[Kept]) -> dict[str, int]:
@@ -66,6 +75,24 @@ def _quantised(layer: Layer) -> dict[str, ir.Operation]:
             if name in found and _how(found[name]) != _how(op):
                 raise unsupported("cuda", op, f"`{name}` is quantised in several ways")
             found[name] = op
+    return found
+
+
+def _given(layer: Layer) -> dict[str, tuple[int, ...]]:
+    """The shapes of codes and scales that are given, by their names."""
+    tensors = {tensor.value: tensor for tensor in layer.parameters}
+    found: dict[str, tuple[int, ...]] = {}
+    for op in (op.operation for op in layer.operations if op.operation.name == "moe.dequantize"):
+        codes, scales = op.operands
+        how = format_of(op.results[0])
+        if how is None or quantised_here(codes):
+            continue
+        owners = [tensors[part.parameter] for part in parts(codes)]
+        found |= {tensor.name: codes_shape(_dims(tensor), how.name) for tensor in owners}
+        for owner, part in zip(owners, parts(scales), strict=True):
+            inner = _dims(owner)[2]
+            group = None if how.groups == 1 else inner // how.groups
+            found[tensors[part.parameter].name] = scales_shape(_dims(owner), group)
     return found
 
 

@@ -101,7 +101,7 @@ class Program:
             self.values.update(zip(op.results, found, strict=True))
         elif op.name in _MEANING:
             self.values[op.results[0]] = _MEANING[op.name](self, op)
-        elif expressions.known(op.name):
+        elif op.name in expressions.OPERATIONS:
             self.values[op.results[0]] = self._elementwise(op)
         else:
             raise unsupported("cuda", op, "a row program cannot compute it")

@@ -9,6 +9,7 @@ import torch
 
 import moec
 from bench.cuda.shapes import Shape
+from bench.cuda.steps.kept import held
 from moec.runtime.cuda.opened import opened
 from moec.runtime.module import Layer
 
@@ -42,8 +43,7 @@ class Compiled:
     def poisoned(self, x: torch.Tensor) -> torch.Tensor:
         """The same through the native interface, with result and workspace full of NaN before the call."""
         entry = opened(self.layer.sha256, x.device.index).run
-        named = dict(self.layer.named_parameters())
-        bound = entry.bound([named[weight.name] for weight in self.layer.manifest.parameters])
+        bound = entry.bound(held(self.layer))
         workspace = torch.full((entry.workspace_bytes(len(x)),), 0xFF, dtype=torch.uint8, device=x.device)
         result = torch.full_like(x, float("nan"))
         entry.launch(bound, workspace, [x, result, *(None for _ in self.layer.manifest.statistics)])

@@ -24,8 +24,8 @@ def fresh_seed() -> int:
 def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
     """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff].
 
-    Where the shape names a format of codes these three are such, and `routed.gate.scale` and so on their scales, f32
-    [E, N].
+    Where the shape is given codes these three are such, and `routed.gate.scale` and so on their scales, f32 [E, N] or
+    bf16 [E, N, K / group].  Where it makes them itself the weights are exactly what codes and scales stand for.
     """
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -45,26 +45,59 @@ def weights(shape: Shape, device: torch.device, seed: int, routing: str = "rando
         "routed.up.weight": normal(shape.experts, shape.ff, shape.d),
         "routed.down.weight": normal(shape.experts, shape.d, shape.ff),
     }
-    return coded(made, shape.codes) if shape.codes else made
+    if shape.codes is None:
+        return made
+    return coded(made, shape) if shape.given else _exact(made, shape)
 
 
-def coded(floats: Mapping[str, torch.Tensor], format: str) -> Mapping[str, torch.Tensor]:
-    """The same weights with those of the experts as codes and scales."""
-    made, how = dict(floats), FORMATS[format]
+def coded(floats: Mapping[str, torch.Tensor], shape: Shape) -> Mapping[str, torch.Tensor]:
+    """The same weights with those of the experts as the codes and scales that the shape has."""
+    made, how = dict(floats), FORMATS[shape.codes or ""]
     for name in [name for name in floats if name.startswith("routed.")]:
-        wide = floats[name].float()
-        scale = wide.abs().amax(-1) / how.divisor
-        codes = (wide / scale.unsqueeze(-1)).clamp(how.lowest, how.highest)
-        made[name] = (codes if how.floats else codes.round()).to(TORCH_DTYPES[how.element])
-        made[name.removesuffix("weight") + "scale"] = scale
+        scale_name = name.removesuffix("weight") + "scale"
+        made[name] = torch.empty_like(floats[name], dtype=TORCH_DTYPES[how.element])
+        scales = []
+        for codes, weights in zip(made[name], floats[name], strict=True):  # by expert, as floats of all take much room
+            wide = _groups(weights.float(), shape)
+            sizes = wide.abs()
+            scale = sizes.amax(-1) / how.divisor if how.divisor else sizes.mean(-1)
+            scale = scale if shape.group is None else scale.bfloat16()
+            quotients = (wide / scale.float().unsqueeze(-1)).clamp(how.lowest, how.highest)
+            codes.copy_((quotients if how.floats else quotients.round()).reshape(codes.shape))
+            scales.append(scale)
+        made[scale_name] = torch.stack(scales)
     return made
+
+
+def _exact(floats: Mapping[str, torch.Tensor], shape: Shape) -> Mapping[str, torch.Tensor]:
+    """Weights that are what quantising makes of them: the codes of `coded`, of which each group has one of the largest,
+    by scales that are powers of two.  The format is one whose scale is made of the largest weight.
+    """
+    made, how = dict(floats), FORMATS[shape.codes or ""]
+    given = coded(floats, shape)
+    for name in [name for name in floats if name.startswith("routed.")]:
+        codes = _groups(given[name].float(), shape).clamp(-how.divisor, how.divisor)
+        codes[..., 0] = how.divisor
+        scale = given[name.removesuffix("weight") + "scale"].float().log2().round().exp2()
+        made[name] = (codes * scale.unsqueeze(-1)).reshape(floats[name].shape).to(floats[name].dtype)
+    return made
+
+
+def _groups(weights: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Weights [.., K] as those of each scale: [.., K / group, group], or the channel as it is."""
+    return weights if shape.group is None else weights.unflatten(-1, (-1, shape.group))
 
 
 def expert_matrix(weights: Mapping[str, torch.Tensor], name: str, expert: int) -> torch.Tensor:
     """float64 [out, in]: what the layer's weight `routed.NAME.weight` of one expert stands for."""
     wide = weights[f"routed.{name}.weight"][expert].double()
-    scale = weights.get(f"routed.{name}.scale")
-    return wide if scale is None else wide * scale[expert].double().unsqueeze(-1)
+    scales = weights.get(f"routed.{name}.scale")
+    if scales is None:
+        return wide
+    scale = scales[expert].double()
+    if scale.dim() == 2:
+        return wide * scale.repeat_interleave(wide.shape[-1] // scale.shape[-1], -1)
+    return wide * scale.unsqueeze(-1)
 
 
 def _bias(shape: Shape, routing: str) -> list[float]:

@@ -35,8 +35,7 @@ def routes() -> Mapping[str, Peer | str]:
 def _coded(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[Shape, Mapping[str, torch.Tensor]]]:
     """The shapes whose experts are codes, and these codes of the same weights."""
     for one in CODED:
-        if one.codes is not None:
-            yield one, data.coded(weights, one.codes)
+        yield one, data.coded(weights, one)
 
 
 def prefill(folder: Path) -> list[Measured]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moec.formats import FORMATS
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -12,8 +14,9 @@ class Shape:
     tokens  of a large batch
     aim     TFLOP/s of the forward pass on an H100 at so many tokens; None: none was set
     trained whether the artifact can train the layer, too
-    codes   the format of codes, with a scale for each channel, in which it is given the experts' weights; such a layer
-            cannot be trained
+    codes   the format in which the experts' weights are kept; such a layer cannot be trained
+    group   inputs that have a scale, in bf16; None: all of a channel, with one in f32
+    given   whether the layer is given codes and scales; else it makes them
     """
 
     name: str
@@ -26,11 +29,15 @@ class Shape:
     trained: bool = False
     dtype: str = "bf16"
     codes: str | None = None
+    group: int | None = None
+    given: bool = True
 
     @property
     def source(self) -> str:
         """The layer as a `.moe` file."""
-        stored = f"{self.codes}(per = channel, x = {self.dtype}, prequantized = true)" if self.codes else self.dtype
+        scales = "per = channel" if self.group is None else f"group = {self.group}"
+        given = ", prequantized = true" if self.given else ""
+        stored = f"{self.codes}({scales}, x = {self.dtype}{given})" if self.codes else self.dtype
         return (
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
@@ -50,8 +57,13 @@ class Shape:
         return 2 * 3 * tokens * self.top_k * self.d * self.ff
 
     def expert_bytes(self, experts: int) -> int:
-        """Bytes of the weights of so many experts."""
-        return (1 if self.codes else 2) * 3 * experts * self.d * self.ff
+        """Bytes of the weights of so many experts, as a device has them: codes packed, and with their scales."""
+        weights = 3 * experts * self.d * self.ff
+        if self.codes is None:
+            return 2 * weights
+        columns = experts * (2 * self.ff + self.d)
+        scales = 4 * columns if self.group is None else 2 * weights // self.group
+        return weights * FORMATS[self.codes].bits // 8 + scales
 
 
 SHAPES = {
@@ -67,6 +79,8 @@ SHAPES = {
 CODED = (
     Shape("E128Int8", 128, 2048, 768, 8, 32768, codes="int8"),
     Shape("E128Fp8", 128, 2048, 768, 8, 32768, codes="fp8_e4m3"),
+    Shape("E128Int4", 128, 2048, 768, 8, 32768, codes="int4", group=32),
+    Shape("E128Ternary", 128, 2048, 768, 8, 32768, codes="ternary"),
 )
 """The first with its experts as codes, measured beside it."""
 
@@ -80,6 +94,10 @@ CHECKED = {
         Shape("Codes", 6, 272, 144, 2, 260, codes="int8"),
         Shape("Floats8", 6, 272, 144, 2, 260, codes="fp8_e4m3"),
         Shape("Floats8Half", 5, 144, 80, 3, 70, dtype="f16", codes="fp8_e4m3"),
+        Shape("Packed4", 6, 288, 160, 2, 260, codes="int4", group=32),
+        Shape("Packed2", 6, 272, 144, 2, 260, codes="ternary"),
+        Shape("Packed2Half", 5, 256, 128, 3, 70, dtype="f16", codes="ternary", group=64),
+        Shape("Quantised4", 6, 288, 160, 2, 260, codes="int4", group=32, given=False),
         *SHAPES.values(),
         *CODED,
     )

@@ -72,18 +72,27 @@ class Cuda:
 def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[Weight]:
     """What a CUDA device holds of a layer's weights, in the order of the numbers in `Stack`.
 
-    Those that the layer quantises itself are codes there, of their format's element type (`codes_shape`).  Their scales
-    (`scales_shape`) come behind all weights in the order of these.
+    Quantised ones are codes there, of their format's element type (`codes_shape`).  The scales (`scales_shape`) of
+    those that the layer quantises itself come behind all weights in the order of these; others are weights themselves.
     """
-    how = quantised.made_while_packing if quantised else {}
-    made = [(one, how[one.name]) for one in weights if one.name in how]
-    codes = {
-        one.name: replace(one, dtype=FORMATS[by.format].element, shape=codes_shape(one.shape, by.format))
-        for one, by in made
-    }
-    return [codes.get(one.name, one) for one in weights] + [
-        replace(one, name=scales_of(one.name), shape=scales_shape(one.shape, by.group), dtype=by.scale)
-        for one, by in made
+    if quantised is None:
+        return list(weights)
+    made = quantised.made_while_packing
+    codes, owners = {**made, **quantised.codes}, quantised.owners
+    shapes = {one.name: one.shape for one in weights}
+    held = []
+    for one in weights:
+        if one.name in codes:
+            by = codes[one.name]
+            held.append(replace(one, dtype=FORMATS[by.format].element, shape=codes_shape(one.shape, by.format)))
+        elif one.name in owners:
+            owner = owners[one.name]
+            held.append(replace(one, shape=scales_shape(shapes[owner], codes[owner].group)))
+        else:
+            held.append(one)
+    return held + [
+        replace(one, name=scales_of(one.name), shape=scales_shape(one.shape, how.group), dtype=how.scale)
+        for one, how in ((one, made[one.name]) for one in weights if one.name in made)
     ]
 
 

@@ -56,6 +56,11 @@ class Quantised:
         """The weights that are given as codes, by name."""
         return {name: one for one in self.stored if one.scales for name in one.weights}
 
+    @property
+    def owners(self) -> Mapping[str, str]:
+        """For scales that are given, by name, the weight whose scales they are."""
+        return {scale: name for one in self.stored for name, scale in zip(one.weights, one.scales, strict=False)}
+
 
 CODES = frozenset(how.element for how in FORMATS.values())
 """Element types of weights that are given as codes."""

@@ -1,70 +1,102 @@
-"""Weights that a layer quantises itself, on a CUDA device: codes and scales, and nothing else of what was given."""
+"""Weights that a CUDA device has in another form than `state_dict`: codes and scales that kernels read.
+
+A layer makes them of weights that it quantises itself, and packs them where they are given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from moec.artifact.manifest import Manifest
 from moec.artifact.quantised import Stored
 from moec.errors import WeightsError
+from moec.formats import FORMATS
 from moec.runtime.cuda.moving import places
-from moec.runtime.cuda.packed import packed_codes, packed_scales
+from moec.runtime.cuda.packed import packed_codes, packed_scales, unpacked_codes, unpacked_scales
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.placeholder import stands_in
 from moec.runtime.quantize import quantize
 
+_Form = tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
+"""What packs a weight, and what takes it back; both of some experts at a time."""
+
 
 class CodedWeights:
-    """Codes and scales of the weights with these numbers; their memory is `tensors`, in the order of `on_device`."""
+    """The weights that placeholders stand for, by number; their memory is `tensors`, in the order of `on_device`.
+
+    _made   how the layer quantises weights
+    _forms  how weights that are given as codes and scales are packed
+    """
 
     def __init__(self, manifest: Manifest, tensors: Sequence[torch.Tensor]) -> None:
         self._manifest = manifest
-        self._how = _quantised(manifest)
-        self._codes = {number: tensors[number] for number in self._how}
-        self._scales = dict(zip(self._how, tensors[len(manifest.parameters) :], strict=True))
+        self._made, self._forms = _quantised(manifest), _packed(manifest)
+        self._held = {number: tensors[number] for number in (*self._made, *self._forms)}
+        self._scales = dict(zip(self._made, tensors[len(manifest.parameters) :], strict=True))
 
     @classmethod
-    def of(cls, manifest: Manifest, tensors: Sequence[torch.Tensor]) -> CodedWeights | None:
-        """None where the layer quantises nothing, or where `tensors` are the weights as they are given."""
-        return cls(manifest, tensors) if len(tensors) > len(manifest.parameters) else None
+    def of(cls, manifest: Manifest, device: torch.device, tensors: Sequence[torch.Tensor]) -> CodedWeights | None:
+        """None where all weights are on `device` as they are given."""
+        there = None if device.type == "cpu" else cls(manifest, tensors)
+        return there if there is not None and there._held else None
 
     def __contains__(self, number: int) -> bool:
-        return number in self._how
+        return number in self._held
 
     def __deepcopy__(self, memo: dict[int, object]) -> CodedWeights:
-        device = next(iter(self._scales.values())).device
+        device = next(iter(self._held.values())).device
         twin = CodedWeights(self._manifest, places(self._manifest, device))
-        for number in self._how:
+        for number in self._held:
             twin.take(number, self)
         return twin
 
     def give(self, number: int, value: torch.Tensor) -> None:
-        """Quantise `value`, on whatever device it is, as packing does: on the CPU, with the same bits."""
-        how = self._how[number]
-        codes, scales = quantize(value.detach().cpu(), how.format, group=how.group, scale=TORCH_DTYPES[how.scale])
-        self._codes[number].copy_(packed_codes(codes, how.format))
+        """Keep `value`, on whatever device it is: packed there, or quantised on the CPU with the bits of packing."""
+        value = value.detach()
+        how = self._made.get(number)
+        if how is None:
+            pack = self._forms[number][0]
+            # one expert at a time, so that what lies between stays small
+            for place, one in zip(self._held[number].split(1), value.split(1), strict=True):
+                place.copy_(pack(one))
+            return
+        codes, scales = quantize(value.cpu(), how.format, group=how.group, scale=TORCH_DTYPES[how.scale])
+        self._held[number].copy_(packed_codes(codes, how.format))
         self._scales[number].copy_(packed_scales(scales))
 
+    def value(self, number: int) -> torch.Tensor:
+        """A new tensor, on the device, with what `give` was given; of weights that are packed only."""
+        weight, held = self._manifest.parameters[number], self._held[number]
+        unpack = self._forms[number][1]
+        made = torch.empty(weight.shape, dtype=TORCH_DTYPES[weight.dtype], device=held.device)
+        for place, one in zip(made.split(1), held.split(1), strict=True):
+            place.copy_(unpack(one))
+        return made
+
     def take(self, number: int, other: CodedWeights) -> None:
-        """The codes and scales that `other` has."""
-        self._codes[number].copy_(other._codes[number])
-        self._scales[number].copy_(other._scales[number])
+        """What `other` holds of a weight."""
+        self._held[number].copy_(other._held[number])
+        if number in self._scales:
+            self._scales[number].copy_(other._scales[number])
 
     def filled(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """All of `on_device`, where `tensors` are the layer's weights.
 
-        Raises WeightsError where a tensor stands in for one that is quantised: nothing would read it.
+        Raises WeightsError where a tensor stands in for a weight that is kept in another form: nothing would read it.
         """
-        for number in self._how:
+        for number in self._held:
             if not stands_in(tensors[number]):
                 name = self._manifest.parameters[number].name
+                how = "quantised" if number in self._made else "packed"
                 raise WeightsError(
-                    f"{name!r} is quantised when it is given, and another tensor cannot stand in for it on a CUDA "
-                    "device. Give it with `layer.load_state_dict(...)`, or write `prequantized = true` in its format."
+                    f"{name!r} is {how} when it is given, and another tensor cannot stand in for it on a CUDA device. "
+                    "Give it with `layer.load_state_dict(...)`, and call the layer after `with layer.unpacked():`, not "
+                    "in it."
                 )
-        weights = [self._codes.get(number, tensor) for number, tensor in enumerate(tensors)]
+        weights = [self._held.get(number, tensor) for number, tensor in enumerate(tensors)]
         return weights + list(self._scales.values())
 
 
@@ -72,3 +104,21 @@ def _quantised(manifest: Manifest) -> dict[int, Stored]:
     """How each weight is kept that the layer quantises, by its number."""
     how = manifest.quantised.made_while_packing if manifest.quantised else {}
     return {number: how[one.name] for number, one in enumerate(manifest.parameters) if one.name in how}
+
+
+def _packed(manifest: Manifest) -> dict[int, _Form]:
+    """How small codes and scales of groups are packed that are given, by their numbers."""
+    if manifest.quantised is None:
+        return {}
+    codes, owners = manifest.quantised.codes, manifest.quantised.owners
+    shapes = {one.name: one.shape for one in manifest.parameters}
+    found: dict[int, _Form] = {}
+    for number, one in enumerate(manifest.parameters):
+        owner = owners.get(one.name, "")
+        if one.name in codes and FORMATS[codes[one.name].format].bits < 8:
+            format = codes[one.name].format
+            back = partial(unpacked_codes, format=format, inner=one.shape[2])
+            found[number] = partial(packed_codes, format=format), back
+        elif owner and codes[owner].group is not None:
+            found[number] = packed_scales, partial(unpacked_scales, columns=shapes[owner][1])
+    return found

@@ -39,7 +39,7 @@ class PackedWeights:
     blank       ordinary tensors that were made without values, by number, each as it was then
     keep        whether the layer keeps ordinary tensors beside the packed ones
     device      where ordinary tensors are; on another than the CPU there are no packed ones
-    coded       on a CUDA device, what the layer has quantised; None where it quantises nothing
+    coded       on a CUDA device, what is kept there in another form than it was given; None where nothing is
     published   what calls run instead of `kernel`; None: nothing else
     mapped      the file in which `buffer` lies; None: none
     statistics  where calls leave what they count; None: nobody asks
@@ -87,7 +87,7 @@ class PackedWeights:
             _OWNERS[self.buffer.data_ptr()] = self
 
     def settle(self, device: torch.device, coded: CodedWeights | None) -> None:
-        """Ordinary tensors are on `device` from now on, and quantised ones `coded`; the packed ones are dropped, and
+        """Ordinary tensors are on `device` from now on, and others in `coded`; the packed ones are dropped, and
         made anew by the next call on the CPU."""
         with self._publishing:
             self.generation += 1
@@ -114,7 +114,7 @@ class PackedWeights:
     def pack(self, index: int, tensor: torch.Tensor) -> None:
         """Write weight `index` into its place from a CPU tensor of the declared shape and dtype (any strides)."""
         check_weight(self.weights[index], tensor)
-        self._check_codes(self.weights[index], tensor)
+        self.check_codes(self.weights[index], tensor)
         self.reserve()
         self._changes()
         try:
@@ -161,6 +161,8 @@ class PackedWeights:
         Raises WeightsError for a weight that was quantised while it was packed: its bits are gone.
         """
         self.require_exact(index)
+        if self.coded is not None and index in self.coded:
+            return self.coded.value(index)
         weight = self.weights[index]
         tensor = empty(weight.shape, TORCH_DTYPES[weight.dtype])
         self.kernel.call("unpack", index, self.buffer, tensor)
@@ -184,7 +186,7 @@ class PackedWeights:
                 "back exactly."
             )
 
-    def _check_codes(self, weight: Weight, tensor: torch.Tensor) -> None:
+    def check_codes(self, weight: Weight, tensor: torch.Tensor) -> None:
         """Raise RangeError for codes that their format does not hold: packing would cut off their upper bits."""
         stored = self._codes.get(weight.name)
         format = None if stored is None else FORMATS[stored.format]

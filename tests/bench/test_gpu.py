@@ -58,7 +58,23 @@ def test_codes_and_scales_are_given_to_the_layer(format: str, tmp_path: Path) ->
     layer = moec.load(moec.compile(tmp_path / "Codes.moe"))
     layer.load_state_dict(dict(weights))
     assert reference.compare(shape, weights, x, layer(x)).ok
-    assert shape.expert_bytes(3) == 3 * 3 * 64 * 32
+    assert shape.expert_bytes(3) == 3 * (3 * 64 * 32 + 4 * (2 * 32 + 64))
+
+
+@pytest.mark.parametrize(("format", "given"), [("int4", True), ("int4", False), ("ternary", True)])
+def test_small_codes_have_scales_of_groups(format: str, given: bool, tmp_path: Path) -> None:
+    shape = Shape("Groups", 4, 64, 32, 2, 21, codes=format, group=32, given=given)
+    (tmp_path / "Groups.moe").write_text(shape.source)
+    weights, x = data.weights(shape, CPU, 5), data.tokens(shape, shape.tokens, CPU, 5)
+    layer = moec.load(moec.compile(tmp_path / "Groups.moe"))
+    layer.load_state_dict(dict(weights))
+    assert reference.compare(shape, weights, x, layer(x)).ok
+    bits = FORMATS[format].bits
+    assert shape.expert_bytes(3) == 3 * 3 * 64 * 32 * (bits / 8 + 2 / 32)
+    for name in ("gate", "up", "down") if not given else ():
+        floats = weights[f"routed.{name}.weight"]
+        codes, scales = moec.quantize(floats, format, group=32)
+        assert torch.equal(codes * scales.float().repeat_interleave(32, -1), floats.float()), name
 
 
 def test_routing_is_steered() -> None:

@@ -21,8 +21,7 @@ _CHUNK = 32
 class Codes:
     """How the weights of a product are kept.
 
-    format  its name
-    packed  whether several codes share a byte (`moec.artifact.cuda`), and scales of groups lie in rows of columns
+    format  its name; small codes share bytes, and scales of groups lie in rows of columns (`moec.artifact.cuda`)
     group   inputs that have a scale; None: all of a channel, by whose scale sums are multiplied in the end
     scale   element type of the scales
     codes   of each weight: tensor<ExNxKx(i8|f8E4M3FN)>
@@ -30,7 +29,6 @@ class Codes:
     """
 
     format: str
-    packed: bool
     group: int | None
     scale: str
     codes: tuple[ir.Value, ...]
@@ -39,7 +37,7 @@ class Codes:
     @property
     def bits(self) -> int:
         """Of a code in the device's memory."""
-        return FORMATS[self.format].bits if self.packed else _BYTE
+        return FORMATS[self.format].bits
 
     @property
     def code_type(self) -> str:
@@ -87,20 +85,14 @@ def codes_of(op: ir.Operation, weights: Sequence[ir.Value]) -> Codes | None:
     if found is None:
         return None
     kept = [weight.owner.operation.operands for weight in weights]
-    packs = {quantised_here(codes) for codes, _ in kept}
-    if len(packs) > 1:
-        raise unsupported("cuda", op, "weights of which some are quantised as they are given, in one product")
-    (packed,) = packs
     group = None
     if found.groups > 1:
         group = ir.RankedTensorType(kept[0][0].type).get_dim_size(2) // found.groups
         text = f"weights as {found.name} with a scale for {group} inputs"
         if group % _CHUNK:
             raise unsupported("cuda", op, text, "write `group = 32`, or `per = channel`")
-        if not packed:
-            raise unsupported("cuda", op, f"{text} that are given as codes", "leave out `prequantized = true`")
     codes, scales = tuple(codes for codes, _ in kept), tuple(scales for _, scales in kept)
-    return Codes(found.name, packed, group, found.scale, codes, scales)
+    return Codes(found.name, group, found.scale, codes, scales)
 
 
 def quantised_here(codes: ir.Value) -> bool:

@@ -87,7 +87,7 @@ class Program:
             case "linalg.generic":
                 made = self._generic(op)
             case _:
-                made = apply(op, [self._value(number) for number in op.operands])
+                made = apply(op, [self._value(number) for number in op.operands], self._values)
         self._known[result] = made
 
     def _rows(self, number: int) -> Tensor:
@@ -168,9 +168,9 @@ class Program:
                 raise NoReference(f"{op.name} of {last.name}")
             term = self._value(terms[0])
             term = term.expand((term.shape[0], *(extents[axis] for axis in sorted(extents))))
-            made = combined(last, term, [axis + 1 for axis in over])
+            made = combined(last, term, [axis + 1 for axis in over], self._values)
             start = self._value(out)
-            made = apply(last, [made, start if start.dim() == made.dim() else start.unsqueeze(0)])
+            made = apply(last, [made, start if start.dim() == made.dim() else start.unsqueeze(0)], self._values)
             return made if target == sorted(target) else made.permute(0, *(1 + sorted(target).index(a) for a in target))
         made = made.expand((made.shape[0], *(extents[axis] for axis in sorted(extents))))
         return made.permute(0, *(axis + 1 for axis in target))

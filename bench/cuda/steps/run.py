@@ -9,7 +9,7 @@ import torch
 
 from bench.cuda.steps.call import Call
 from bench.cuda.steps.check import Finding, check
-from bench.cuda.steps.kept import quantised
+from bench.cuda.steps.kept import held, seen_by_operations
 from bench.cuda.steps.record import Function, functions
 from moec.runtime.cuda.opened import Entry, opened
 from moec.runtime.dtypes import TORCH_DTYPES
@@ -31,9 +31,7 @@ class Kernels:
     ) -> None:
         self.functions: dict[str, Function] = functions(path)
         self._manifest = layer.manifest
-        named, coded = dict(layer.named_parameters()), layer._store.coded
-        weights = [named[weight.name] for weight in layer.manifest.parameters]
-        self._weights = [one.detach() for one in (coded.filled(weights) if coded is not None else weights)]
+        self._weights = held(layer)
         self._device = self._weights[0].device
         self._opened = opened(layer.sha256, self._device.index)
         self._seen = seen
@@ -81,9 +79,7 @@ class Kernels:
             if area.numbers or (area.value is not None and function.values[area.value].dtype in ("i32", "i64")):
                 self._seen(workspace)[place] = _POISONED_NUMBER
         entry.launch(entry.bound(self._weights), workspace, tensors)
-        weights = [self._seen(weight) for weight in self._weights]
-        known = dict(zip(function.parameters, weights, strict=False))
-        known |= quantised(function, self._manifest, weights)
+        known = seen_by_operations(function, self._manifest, [self._seen(weight) for weight in self._weights])
         known |= {
             number: self._seen(tensor)
             for number, tensor in zip(function.given, tensors, strict=True)

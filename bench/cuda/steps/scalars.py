@@ -7,7 +7,8 @@ from functools import reduce
 
 import torch
 
-from bench.cuda.steps.record import Operation
+from bench.cuda.steps.integers import TYPED, wrapped
+from bench.cuda.steps.record import Operation, Value
 
 Tensor = torch.Tensor
 
@@ -26,10 +27,12 @@ def _unsigned(a: Tensor) -> Tensor:
 
 
 _FLOAT: Mapping[int, Callable[[Tensor, Tensor], Tensor]] = {
+    0: lambda a, b: a.isnan() & (a == b),
     1: torch.eq, 2: torch.gt, 3: torch.ge, 4: torch.lt, 5: torch.le,
     6: lambda a, b: (a < b) | (a > b), 7: lambda a, b: ~_unordered(a, b),
     8: lambda a, b: ~((a < b) | (a > b)), 9: lambda a, b: ~(a <= b), 10: lambda a, b: ~(a < b),
     11: lambda a, b: ~(a >= b), 12: lambda a, b: ~(a > b), 13: torch.ne, 14: _unordered,
+    15: lambda a, b: ~(a.isnan() & (a == b)),
 }  # fmt: skip
 """By the numbers of `arith.cmpf`'s predicates."""
 _INTEGER: Mapping[int, Callable[[Tensor, Tensor], Tensor]] = {
@@ -38,20 +41,14 @@ _INTEGER: Mapping[int, Callable[[Tensor, Tensor], Tensor]] = {
     8: lambda a, b: _unsigned(a) > _unsigned(b), 9: lambda a, b: _unsigned(a) >= _unsigned(b),
 }  # fmt: skip
 
-# Where a name ends in `ui` no number is negative.
 SIMPLE: Mapping[str, Callable[..., Tensor]] = {
     "arith.addf": torch.add,
-    "arith.addi": torch.add,
     "arith.andi": torch.bitwise_and,
     "arith.divf": torch.div,
     "arith.divsi": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
-    "arith.divui": torch.floor_divide,
     "arith.extf": lambda a: a,
     "arith.extsi": lambda a: -a.long() if a.dtype == torch.bool else a,
-    "arith.extui": lambda a: a.long(),
     "arith.fptosi": lambda a: a.trunc().long(),
-    "arith.index_cast": lambda a: a,
-    "arith.index_castui": lambda a: a,
     "arith.maximumf": torch.maximum,
     "arith.maxnumf": torch.fmax,
     "arith.maxsi": torch.maximum,
@@ -59,17 +56,13 @@ SIMPLE: Mapping[str, Callable[..., Tensor]] = {
     "arith.minnumf": torch.fmin,
     "arith.minsi": torch.minimum,
     "arith.mulf": torch.mul,
-    "arith.muli": torch.mul,
     "arith.negf": torch.neg,
     "arith.ori": torch.bitwise_or,
     "arith.remsi": torch.fmod,
-    "arith.remui": torch.fmod,
     "arith.select": torch.where,
     "arith.sitofp": lambda a: a.double(),
     "arith.subf": torch.sub,
-    "arith.subi": torch.sub,
     "arith.truncf": lambda a: a,
-    "arith.uitofp": lambda a: a.double(),
     "arith.xori": torch.bitwise_xor,
     "math.absf": torch.abs,
     "math.ceil": torch.ceil,
@@ -98,17 +91,22 @@ _COMBINED: Mapping[str, Callable[[Tensor, list[int]], Tensor]] = {
 }
 
 
-def combined(op: Operation, terms: Tensor, over: list[int]) -> Tensor:
+def combined(op: Operation, terms: Tensor, over: list[int], values: Sequence[Value]) -> Tensor:
     """What an operation gives that combines all terms along some dimensions, one after the other."""
     if op.name in _COMBINED:
-        return _COMBINED[op.name](terms, over)
+        return wrapped(_COMBINED[op.name](terms, over), values[op.results[0]].dtype)
     kept = [axis for axis in range(terms.dim()) if axis not in over]
     first, *others = terms.permute(*over, *kept).flatten(0, len(over) - 1).unbind(0)
-    return reduce(lambda left, right: apply(op, [left, right]), others, first)
+    return reduce(lambda left, right: apply(op, [left, right], values), others, first)
 
 
-def apply(op: Operation, operands: Sequence[Tensor]) -> Tensor:
-    """The result of an operation on elements.  Raises NoReference for one that is not known."""
+def apply(op: Operation, operands: Sequence[Tensor], values: Sequence[Value]) -> Tensor:
+    """The result of an operation on elements.  Raises NoReference for one that is not known.
+
+    values  of the function: they say how wide integers are
+    """
+    if op.name in TYPED:
+        return TYPED[op.name](values[op.operands[0]].dtype, values[op.results[0]].dtype, *operands)
     if op.name in ("arith.cmpf", "arith.cmpi"):
         known = (_FLOAT if op.name == "arith.cmpf" else _INTEGER).get(op.attributes["predicate"])
         if known is not None:

@@ -51,7 +51,6 @@ class Product:
     format: str | None = None
     scale: str = "f32"
     group: int | None = None
-    packed: bool = False
     body: str = "%v = arith.addf %a0, %zero : f32"
 
     @property
@@ -72,14 +71,7 @@ class Product:
             )
             floats = f"tensor<{experts}x{sides}xf32>"
             weights = "".join(f", %c{n}: {codes}, %s{n}: {scales}" for n in range(self.products))
-            if self.packed:
-                weights = "".join(f", %f{n}: {weight}" for n in range(self.products))
-                stored = "".join(
-                    f"""%c{n}, %s{n} = "moe.quantize"(%f{n}) {{format = "{self.format}"}}
-      : ({weight}) -> ({codes}, {scales})\n    """
-                    for n in range(self.products)
-                )
-            stored += "".join(
+            stored = "".join(
                 f"""%m{n} = "moe.dequantize"(%c{n}, %s{n}) {{format = "{self.format}"}}
       : ({codes}, {scales}) -> {floats}\n    """
                 for n in range(self.products)
@@ -128,10 +120,6 @@ class Emitted:
             body = [op.operation for op in function.regions[0].blocks[0].operations]
             (self.op,) = (op for op in body if "matmul" in op.name)
             self.values = list(function.regions[0].blocks[0].arguments)
-            if product.packed:  # kernels are given what is made of the last arguments
-                self.values[-product.products :] = [
-                    value for op in body if op.name == "moe.quantize" for value in op.results
-                ]
             self.scope = k.Scope("t")
             self.kernels = emit(self.op, self.scope, arch)
         headers = dict.fromkeys(header for one in self.kernels for header in one.includes)
@@ -189,8 +177,7 @@ class Emitted:
 
 def _stored(product: Product, codes: torch.Tensor, scales: torch.Tensor) -> list[torch.Tensor]:
     """Codes and scales as kernels find them."""
-    if not product.packed or product.format is None:
-        return [codes, scales]
+    assert product.format is not None
     return [packed_codes(codes, product.format), packed_scales(scales).contiguous()]
 
 

@@ -25,18 +25,18 @@ from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, 
 UP = Product(inner=144, columns=72, experts=5, per_token=2, products=2, format="int8", body=SWIGLU)
 FLOATS = replace(UP, format="fp8_e4m3")
 DOWN_CODES = replace(DOWN, inner=80, format="int8", scale="bf16", body=WEIGHTED)
-PACKED = replace(UP, experts=3, packed=True)
+FEWER = replace(UP, experts=3)
 SMALL = {
-    "int4": replace(PACKED, inner=136, format="int4"),
-    "ternary": replace(PACKED, inner=200, format="ternary"),
-    "int4_32": replace(PACKED, inner=224, columns=75, format="int4", group=32, scale="bf16"),
-    "int4_64_f16": replace(PACKED, inner=192, format="int4", group=64, type="f16", products=1, body=Product.body),
-    "int4_96": replace(PACKED, inner=192, format="int4", group=96),
-    "ternary_128": replace(PACKED, inner=256, format="ternary", group=128),
-    "int8_32": replace(PACKED, inner=96, group=32),
-    "fp8_32": replace(PACKED, inner=96, format="fp8_e4m3", group=32, scale="bf16"),
+    "int4": replace(FEWER, inner=136, format="int4"),
+    "ternary": replace(FEWER, inner=200, format="ternary"),
+    "int4_32": replace(FEWER, inner=224, columns=75, format="int4", group=32, scale="bf16"),
+    "int4_64_f16": replace(FEWER, inner=192, format="int4", group=64, type="f16", products=1, body=Product.body),
+    "int4_96": replace(FEWER, inner=192, format="int4", group=96),
+    "ternary_128": replace(FEWER, inner=256, format="ternary", group=128),
+    "int8_32": replace(FEWER, inner=96, group=32),
+    "fp8_32": replace(FEWER, inner=96, format="fp8_e4m3", group=32, scale="bf16"),
 }
-"""Codes that the layer makes: packed where they are small, and with scales of groups."""
+"""Small codes, which are packed, and those with scales of groups."""
 FEW, MANY = "_few", ""
 
 
@@ -91,7 +91,7 @@ def test_blocks_that_share_an_inner_dimension_of_codes(name: str) -> None:
 @pytest.mark.parametrize("format", ["int4", "ternary"])
 @pytest.mark.parametrize("type_", ["bf16", "f16"])
 def test_every_small_code_is_exact(format: str, type_: str) -> None:
-    product = Product(inner=72, columns=24, experts=None, type=type_, format=format, out="f32", packed=True)
+    product = Product(inner=72, columns=24, experts=None, type=type_, format=format, out="f32")
     given = inputs(product, 72)
     given["x"] = torch.eye(72).to(given["x"].dtype)
     codes = torch.arange(FORMATS[format].lowest, FORMATS[format].highest + 1, dtype=torch.int8)
@@ -102,7 +102,7 @@ def test_every_small_code_is_exact(format: str, type_: str) -> None:
 
 
 def test_a_group_that_is_not_finite_spoils_its_channel() -> None:
-    product = Product(inner=160, columns=16, experts=2, format="int4", out="f32", packed=True, group=32)
+    product = Product(inner=160, columns=16, experts=2, format="int4", out="f32", group=32)
     given = inputs(product, 20)
     given["s0"][:, 5, 4] = float("nan")
     found = emitted(product, None).run(given)
@@ -190,7 +190,7 @@ def test_faults_are_found(right: str, wrong: str) -> None:
     ],
 )
 def test_faults_of_packed_codes_are_found(right: str, wrong: str) -> None:
-    product = Product(inner=64, columns=16, experts=2, format="int4", packed=True, group=32)
+    product = Product(inner=64, columns=16, experts=2, format="int4", group=32)
     given = inputs(product, 40)
     fault = Fault("moec/matmul/codes.cuh", right, wrong)
     faulty = Emitted(product, ARCHITECTURES["sm_80"], lambda op, scope, a: number(FEW, op, scope, a), fault)
@@ -201,10 +201,9 @@ def test_faults_of_packed_codes_are_found(right: str, wrong: str) -> None:
     ("changed", "why"),
     [
         ({"inner": 72}, "rows of 72 elements beside codes: no multiple of 16"),
-        ({"packed": True, "inner": 132, "format": "int4"}, "rows of 132 elements beside codes: no multiple of 8"),
-        ({"packed": True, "group": 16}, "a scale for 16 inputs"),
+        ({"inner": 132, "format": "int4"}, "rows of 132 elements beside codes: no multiple of 8"),
+        ({"group": 16}, "a scale for 16 inputs"),
         ({"group": 48}, "a scale for 48 inputs"),
-        ({"inner": 128, "group": 32}, "a scale for 32 inputs that are given as codes"),
         ({"lhs_type": "f32"}, "quantised weights with rows of f32"),
     ],
 )

@@ -109,7 +109,7 @@ def test_known_layers_keep_enough_on_their_way_with_whole_tiles(name: str) -> No
 
 
 def test_codes_are_cut_smaller_where_fewer_bytes_are_on_their_way() -> None:
-    for bits, product in ((8, {"format": "int8"}), (4, {"format": "int4", "packed": True, "group": 32})):
+    for bits, product in ((8, {"format": "int8"}), (4, {"format": "int4", "group": 32})):
         of = problem(Product(inner=4096, columns=1024, experts=16, **product))
         whole, how = Decode(tiles.few_rows(of), 1), tiles.very_few_rows(of, SM_80)
         assert how.tile.bits == bits

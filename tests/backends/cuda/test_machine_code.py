@@ -30,11 +30,9 @@ PRODUCTS = {
     ),
     "codes_fp8": Product(inner=2048, columns=768, experts=128, per_token=8, products=2, format="fp8_e4m3", body=SWIGLU),
     "codes_fp8_f16": Product(inner=1024, columns=512, experts=8, per_token=2, type="f16", format="fp8_e4m3"),
-    "codes_int4": Product(
-        inner=2048, columns=768, experts=128, per_token=8, products=2, format="int4", packed=True, body=SWIGLU
-    ),
+    "codes_int4": Product(inner=2048, columns=768, experts=128, per_token=8, products=2, format="int4", body=SWIGLU),
     "codes_groups": Product(
-        inner=2048, columns=768, experts=128, per_token=8, products=2, format="int4", packed=True, group=32, body=SWIGLU
+        inner=2048, columns=768, experts=128, per_token=8, products=2, format="int4", group=32, body=SWIGLU
     ),
     "down_groups": Product(
         inner=768,
@@ -43,13 +41,12 @@ PRODUCTS = {
         per_token=8,
         gather=False,
         format="int4",
-        packed=True,
         group=32,
         scale="bf16",
         body=WEIGHTED,
     ),
-    "int8_groups": Product(inner=2048, columns=768, experts=128, products=2, format="int8", packed=True, group=64),
-    "ternary": Product(inner=768, columns=2048, experts=128, per_token=8, type="f16", format="ternary", packed=True),
+    "int8_groups": Product(inner=2048, columns=768, experts=128, products=2, format="int8", group=64),
+    "ternary": Product(inner=768, columns=2048, experts=128, per_token=8, type="f16", format="ternary"),
     "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
     "logits_f16": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="f16", out="f32"),
 }

@@ -9,9 +9,12 @@ import torch
 from torch_mlir import ir
 
 from bench.cuda.steps.call import Call
+from bench.cuda.steps.integers import TYPED
 from bench.cuda.steps.operations import RULES
-from bench.cuda.steps.record import Function, Operation, parsed
+from bench.cuda.steps.record import Function, Operation, Value, parsed
+from bench.cuda.steps.scalars import SIMPLE, apply
 from moec import frontend, oracle, passes
+from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.bundle import bundles
 from moec.backends.cuda.emitters import EMITTERS
@@ -25,6 +28,9 @@ TOKENS = 23
 CASES = {case.call: case for case in ROUTERS}
 BY_PLACES = {"moe.grouped_matmul_combine", "moe.row_values", "moe.slot_values"}
 """Operations whose kernels read where slots are: what they should give is made of that."""
+
+TRUE = {"arith.cmpf": {4, 5, 6, 7, 11, 12, 13, 15}, "arith.cmpi": {1, 2, 3, 6, 7}}
+"""The predicates that hold for 1 and 2."""
 
 Named = dict[str, torch.Tensor]
 
@@ -116,3 +122,45 @@ def test_capacities(order: str) -> None:
 
 def test_every_operation_has_a_reference() -> None:
     assert set(EMITTERS) - set(RULES) == BY_PLACES
+
+
+def test_every_operation_on_elements_has_a_reference() -> None:
+    assert expressions.OPERATIONS - set(SIMPLE) - set(TYPED) == {"arith.cmpf", "arith.cmpi"}
+    for name, count in (("arith.cmpf", 16), ("arith.cmpi", 10)):
+        for predicate in range(count):
+            assert elementwise(name, ("f32", "i1"), 1.0, 2.0, predicate=predicate) == (predicate in TRUE[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "operands", "result"),
+    [
+        ("arith.trunci", ("i32", "i8"), (300,), 44),
+        ("arith.trunci", ("i32", "i8"), (200,), -56),
+        ("arith.trunci", ("i64", "i32"), (2**31,), -(2**31)),
+        ("arith.trunci", ("i32", "i1"), (-2,), 0),
+        ("arith.index_cast", ("index", "i32"), (2**32 + 5,), 5),
+        ("arith.index_castui", ("i32", "index"), (-1,), 2**32 - 1),
+        ("arith.extui", ("i8", "i32"), (-1,), 255),
+        ("arith.extsi", ("i8", "i32"), (-1,), -1),
+        ("arith.uitofp", ("i32", "f32"), (-(2**31),), 2.0**31),
+        ("arith.uitofp", ("i64", "f32"), (-(2**63),), 2.0**63),
+        ("arith.divui", ("i32", "i32"), (-2, 2), 2**31 - 1),
+        ("arith.divui", ("i32", "i32"), (-1, 1), -1),
+        ("arith.remui", ("i32", "i32"), (-1, 10), 5),
+        ("arith.addi", ("i32", "i32"), (2**31 - 1, 1), -(2**31)),
+        ("arith.muli", ("i8", "i8"), (16, 17), 16),
+        ("arith.subi", ("i32", "i32"), (-(2**31), 1), 2**31 - 1),
+    ],
+)
+def test_integers_are_as_wide_as_they_are(
+    name: str, types: tuple[str, str], operands: tuple[int, ...], result: float
+) -> None:
+    assert elementwise(name, types, *operands) == result
+
+
+def elementwise(name: str, types: tuple[str, str], *operands: float, predicate: int = 0) -> float:
+    source, target = (Value(one, None, 0, None) for one in types)
+    count = len(operands)
+    op = Operation(name, tuple(range(count)), (count,), {"predicate": predicate}, ())
+    found = apply(op, [torch.tensor(one) for one in operands], [*[source] * count, target])
+    return found.item()

@@ -33,20 +33,23 @@ _ONE_AT_A_TIME = threading.Lock()  # compilers run side by side, and what the si
 class Simulator:
     """A compiler whose "cubins" are shared libraries that run on the simulator."""
 
+    fault: simulator.Fault | None = None
     name: str = "the simulator"
 
     def compile(self, source: str, arch: Arch) -> bytes:
         with _ONE_AT_A_TIME:
-            return simulator.library(source, tuple(_KERNEL.findall(source)), level="-O0").read_bytes()
+            return simulator.library(source, tuple(_KERNEL.findall(source)), self.fault, "-O0").read_bytes()
 
 
-def compiled(text: str, target: str, folder: Path, training: bool = False) -> Path:
+def compiled(
+    text: str, target: str, folder: Path, training: bool = False, fault: simulator.Fault | None = None
+) -> Path:
     """The artifact of a `.moe` file, or of a module as it is, for a target `cuda:...`."""
     file = folder / ("layer.mlir" if text.lstrip().startswith("module") else "layer.moe")
     file.write_text(text)
     passes = () if file.suffix == ".mlir" else None
     compilation = Compilation(file, target=target, passes=passes, training=training)
-    compilation.__dict__["backend"] = CudaBackend(architectures(target.partition(":")[2]), Simulator())
+    compilation.__dict__["backend"] = CudaBackend(architectures(target.partition(":")[2]), Simulator(fault))
     compilation.write(file.with_suffix(".so"))
     return file.with_suffix(".so")
 

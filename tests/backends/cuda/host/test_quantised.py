@@ -15,7 +15,7 @@ from moec import oracle
 from moec.artifact.container import GRAPH_IR, read
 from moec.cli.app import app
 from moec.dialect import context
-from moec.errors import DtypeError, ShapeError, WeightsError
+from moec.errors import DtypeError, RangeError, ShapeError, WeightsError
 from moec.pipeline import ir_text
 from moec.runtime.module import Layer
 from moec.runtime.placeholder import PackedParameter
@@ -32,8 +32,8 @@ layer Quantised(d = 80, ff = 48) {{
 SMALL = """edition 1
 layer Small(d = 96, ff = 64) {
   router softmax_top(2, renorm = false) : f32
-  experts routed[5] = swiglu(d, ff) : int4(group = 32)
-  shared common[1] = swiglu(d, ff) : ternary(per = channel, scale = bf16)
+  experts routed[5] = swiglu(d, ff) : int4(group = 32, prequantized = true)
+  shared common[1] = swiglu(d, ff) : ternary(per = channel, scale = bf16, prequantized = true)
 }
 """
 TARGET = "cuda:sm_80,sm_90a"
@@ -56,6 +56,12 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The layer is given codes of floats, and rows in f16."""
     text = FILE.format(", x = f16, prequantized = true").replace("int8", "fp8_e4m3")
     return compiled(text, "cuda:sm_80", tmp_path_factory.mktemp("floats"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layer is given small codes, some with scales of groups."""
+    return compiled(SMALL, "cuda:sm_80", tmp_path_factory.mktemp("small"))
 
 
 def values(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
@@ -191,23 +197,74 @@ def test_products_are_checked_by_themselves(given: Path) -> None:
         assert [one for one in products if one.wrong] == []
 
 
-def test_small_codes_are_packed_and_have_scales_of_groups(tmp_path: Path) -> None:
-    path = compiled(SMALL, "cuda:sm_80", tmp_path)
-    weights = values(path)
+def test_small_codes_are_packed_and_have_scales_of_groups(small: Path) -> None:
+    weights = values(small)
     with cuda(80):
-        layer = moec.load(path).to("cuda:0")
+        layer = moec.load(small).to("cuda:0")
         layer.load_state_dict(weights)
         kept = layer._store.coded.filled(layer._tensors())
         sizes = {one.name: tensor.nbytes for one, tensor in zip(layer.manifest.parameters, kept, strict=False)}
         assert sizes["routed.gate.weight"] == 5 * 64 * 128 // 2
         assert sizes["common.down.weight"] == 96 * 64 // 4
-        kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
+        kernels = Kernels(small, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
         for count in (0, 1, 5, 130):
             x = torch.randn(count, 96).bfloat16()
-            check(layer, x, expected(path, weights, x))
+            check(layer, x, expected(small, weights, x))
             findings = kernels.run(x.to("cuda:0"))
             assert [one for one in findings if one.wrong] == []
             assert {"int4", "ternary"} <= {part for one in findings for part in one.kernel.split("_")} or not count
+
+
+def test_packed_codes_are_given_and_come_back_as_they_are(small: Path) -> None:
+    weights = values(small)
+    layer = moec.load(small)
+    layer.load_state_dict(weights)
+    with cuda(80, 80):
+        assert same(layer.to("cuda:0"), weights)  # packed on the CPU already
+        assert isinstance(layer.get_parameter("routed.gate.scale"), PackedParameter)
+        assert not isinstance(layer.get_parameter("common.gate.scale"), PackedParameter)  # of channels: as it is
+        assert same(copy.deepcopy(layer), weights)
+        other = values(small, 4)
+        assert layer.load_state_dict(other).missing_keys == []
+        assert same(layer.to("cuda:1"), other)
+        assert same(layer.cpu(), other)
+        with layer.unpacked():
+            assert same(layer.to("cuda:0"), other)  # packed from ordinary tensors
+        x = torch.randn(4, 96).bfloat16()
+        check(layer, x, expected(small, other, x))
+        empty = moec.load(small).to("cuda:0")
+        with pytest.raises(WeightsError, match=r"no values yet for .*routed\.gate\.weight"):
+            empty(x.to("cuda:0"))
+
+
+def same(layer: Layer, weights: dict[str, torch.Tensor]) -> bool:
+    found = layer.state_dict()
+    return found.keys() == weights.keys() and all(torch.equal(found[name].cpu(), one) for name, one in weights.items())
+
+
+def test_packed_codes_are_edited_where_that_is_seen(small: Path) -> None:
+    weights = values(small)
+    x = torch.randn(3, 96).bfloat16()
+    with cuda(80):
+        layer = moec.load(small).to("cuda:0")
+        layer.load_state_dict(weights)
+        for name in ("routed.gate.weight", "routed.up.scale"):
+            with torch.no_grad(), pytest.raises(WeightsError, match="packed for the kernels"):
+                layer.get_parameter(name).copy_(weights[name])
+        with pytest.raises(RangeError, match="codes from -9 to"):
+            layer.routed.gate.weight = weights["routed.gate.weight"] * 0 - 9
+        given = {"routed.gate.weight": weights["routed.gate.weight"].to("cuda:0")}
+        with pytest.raises(WeightsError, match="is packed when it is given"):
+            torch.func.functional_call(layer, given, (x.to("cuda:0"),))
+        with layer.unpacked(), torch.no_grad():
+            layer.get_parameter("routed.gate.weight").select(0, 2).fill_(7)
+            layer.routed.up.weight = torch.zeros(5, 64, 96, dtype=torch.int8).to("cuda:0") - 8
+            with pytest.raises(WeightsError, match="call the layer after"):
+                layer(x.to("cuda:0"))
+        weights["routed.gate.weight"][2] = 7
+        weights["routed.up.weight"].fill_(-8)
+        assert same(layer, weights)
+        check(layer, x, expected(small, weights, x))
 
 
 def test_inspect_says_which_products_there_are(path: Path) -> None:

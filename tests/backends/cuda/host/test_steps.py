@@ -21,6 +21,7 @@ from moec.backends.cuda.matmul.problem import Problem
 from moec.backends.cuda.matmul.tiles import Decode
 from tests.backends.cuda.host.driver import Driver, compiled
 from tests.backends.cuda.host.tensors import CudaTensor, cuda
+from tests.backends.cuda.simulator import Fault
 
 FILE = """edition 1
 layer Stepped(d = 72, ff = 24) {
@@ -119,10 +120,18 @@ def test_sound_kernels_pass(machine: Machine, routing: str) -> None:
         assert [one for one in findings if one.wrong] == []
 
 
+CODED = {
+    "int8": Shape("Coded", 3, 80, 32, 2, 70, codes="int8"),
+    "fp8_e4m3": Shape("Coded", 3, 80, 32, 2, 70, codes="fp8_e4m3"),
+    "ternary": Shape("Coded", 3, 96, 32, 2, 70, codes="ternary"),
+    "int4": Shape("Coded", 3, 96, 32, 2, 70, codes="int4", group=32, given=False),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["int8", "fp8_e4m3"])
+@pytest.mark.parametrize("format", CODED)
 def test_kernels_of_codes_pass(format: str, tmp_path: Path) -> None:
-    shape = Shape("Coded", 3, 80, 32, 2, 70, codes=format)
+    shape = CODED[format]
     path = compiled(shape.source, "cuda:sm_90a", tmp_path)
     layer = moec.load(path)
     layer.load_state_dict(dict(data.weights(shape, torch.device("cpu"), 3)))
@@ -155,6 +164,22 @@ def test_kernels_of_every_regime_pass(machine: Machine) -> None:
 def test_a_fault_is_named_after_its_kernel(machine: Machine, count: int, training: bool) -> None:
     machine.route("random")
     names_its_faults(machine, count, training)
+
+
+def test_a_fault_of_packed_codes_is_named(tmp_path: Path) -> None:
+    """Two pairs of a word's codes change places: both products that read them are wrong, and nothing else is."""
+    shape = Shape("Packed", 3, 96, 64, 2, 70, codes="int4", group=32)
+    fault = Fault("moec/matmul/codes.cuh", "* 4 + k % 2 * 2 + i;", "* 4 + k % 2 * 2 + (1 - i);")
+    path = compiled(shape.source, "cuda:sm_80", tmp_path, fault=fault)
+    layer = moec.load(path)
+    layer.load_state_dict(dict(data.weights(shape, torch.device("cpu"), 3)))
+    with cuda(80):
+        findings = Kernels(path, layer.to("cuda:0"), seen).run(
+            data.tokens(shape, 7, torch.device("cpu"), 3).to("cuda:0")
+        )
+        products = {one.kernel for one in findings if "_int4_" in one.kernel}
+        assert len(products) == 2
+        assert {one.kernel for one in findings if one.wrong} == products
 
 
 @pytest.mark.slow
