@@ -191,7 +191,7 @@ class PackedWeights:
         stored = self._codes.get(weight.name)
         format = None if stored is None else FORMATS[stored.format]
         if stored is not None and format is not None and not format.floats and tensor.numel():
-            lowest, highest = (int(bound) for bound in tensor.aminmax())
+            lowest, highest = (int(bound.cpu()) for bound in tensor.aminmax())
             if lowest < format.lowest or highest > format.highest:
                 raise RangeError(
                     f"weight {weight.name!r} holds codes from {lowest} to {highest}; {stored.format} has those from "
