@@ -11,24 +11,41 @@ def definition(element: str, columns: int, transposed_a: bool = False, transpose
     element  `bf16` or `f16`
     columns  a multiple of 8 up to 256
     """
-    registers = columns // 2
     a, b = int(transposed_a), int(transposed_b)
-    guard = f"MOEC_WGMMA_{element}_{columns}_{a}{b}".upper()
+    head = f"wgmma<moec::{element}, {columns}, {a}, {b}>", "moec::u64 left"
+    return _definition(element, columns, f"{columns}_{a}{b}", head, ['"l"(left)'], f"{a}, {b}")
+
+
+def definition_from_registers(element: str, columns: int) -> str:
+    """The same of `wgmma_from_registers<ELEMENT, COLUMNS>`."""
+    left = [f'"r"(left[{n}])' for n in range(4)]
+    head = f"wgmma_from_registers<moec::{element}, {columns}>", "const moec::u32 (&left)[4]"
+    return _definition(element, columns, f"{columns}_R", head, left, "0")
+
+
+def _definition(element: str, columns: int, key: str, head: tuple[str, str], left: list[str], transposed: str) -> str:
+    """`head` is the function's name and its first matrix, `left` the operands of this one."""
+    registers = columns // 2
+    name, parameter = head
+    guard = f"MOEC_WGMMA_{element}_{key}".upper()
     instruction = f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{_TYPES[element]}.{_TYPES[element]}"
+    right = registers + len(left)
+    matrix = ", ".join(f"%{n}" for n in range(registers, right))
+    matrix = matrix if len(left) == 1 else f"{{{matrix}}}"
     lines = [
         f"#if defined(__CUDACC__) && !defined({guard})",
         f"#define {guard}",
         "template <>",
-        f"MOEC_DEVICE void moec::wgmma<moec::{element}, {columns}, {a}, {b}>(",
-        f"    float (&d)[{registers}], moec::u64 left, moec::u64 right, bool accumulate) {{",
+        f"MOEC_DEVICE void moec::{name}(",
+        f"    float (&d)[{registers}], {parameter}, moec::u64 right, bool accumulate) {{",
         "  asm volatile(",
         '      "{\\n.reg .pred more;\\n"',
-        f'      "setp.ne.b32 more, %{registers + 2}, 0;\\n"',
+        f'      "setp.ne.b32 more, %{right + 1}, 0;\\n"',
         f'      "{instruction} {{"',
         *(f'      "{_row(registers, first)}"' for first in range(0, registers, 16)),
-        f'      "}}, %{registers}, %{registers + 1}, more, 1, 1, {a}, {b};\\n}}\\n"',
+        f'      "}}, {matrix}, %{right}, more, 1, 1, {transposed};\\n}}\\n"',
         *(f"      {':' if first == 0 else ' '} {_outputs(registers, first)}" for first in range(0, registers, 8)),
-        '      : "l"(left), "l"(right), "r"((int)accumulate)',
+        f'      : {", ".join(left)}, "l"(right), "r"((int)accumulate)',
         '      : "memory");',
         "}",
         "#endif",

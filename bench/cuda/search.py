@@ -65,8 +65,7 @@ def _of_product(of: Problem, arch: Arch, device: str) -> list[list[Measured]]:
         sizes = Sizes.of(of, arch.name)
         return [Measured(device, regime, sizes, *cut) for cut in list(dict.fromkeys(cuts))[:_MOST]]
 
-    chosen = tiles.many_rows(of, arch) if of.codes is None else tiles.many_rows_by_warps(of, arch)
-    many = [(tile.width, 1) for tile in (chosen, *tiles.many_candidates(of, arch))]
+    many = [(tile.size, 1) for tile in (tiles.many_rows(of, arch), *tiles.many_candidates(of, arch))]
     decode = [
         tiles.very_few_rows(of, arch),
         *sorted(tiles.decode_candidates(of), key=lambda one: tiles.decode_seconds(of, one)),

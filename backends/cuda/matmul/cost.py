@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moec.backends.cuda.matmul.problem import Problem
-from moec.backends.cuda.matmul.tile import WarpgroupTile, WarpTile
+from moec.backends.cuda.matmul.tile import CodedWarpgroupTile, WarpgroupTile, WarpTile
 
-Tile = WarpgroupTile | WarpTile
+Tile = CodedWarpgroupTile | WarpgroupTile | WarpTile
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ _FILL = 1500.0
 """Cycles until the first stage of a block has come."""
 _RESULTS = 16.0
 """Elements of the result that an epilogue makes in a cycle."""
+_INSTRUCTIONS = 128.0
+"""That a multiprocessor's threads issue in a cycle."""
+_TURNS = 200.0
+"""Cycles of a step in which one of two warpgroups that decode waits for shared memory and for its products."""
 
 
 def seconds(of: Problem, tile: Tile, device: Device, rows: float) -> float:
@@ -52,8 +56,11 @@ def seconds(of: Problem, tile: Tile, device: Device, rows: float) -> float:
     parts = experts * -(-each // tile.rows) * -(-of.columns // tile.width)
     steps = of.segments * -(-of.inner // tile.depth)
     wide = tile.width * tile.products
-    rate = device.products if isinstance(tile, WarpgroupTile) else device.warp_products
+    rate = device.warp_products if isinstance(tile, WarpTile) else device.products
     step = max(tile.rows * wide * tile.depth / rate, tile.stage_bytes / device.cached)
+    if isinstance(tile, CodedWarpgroupTile):  # each code once for all rows, while wgmma works
+        decoding = wide * tile.depth * tile.decoding / _INSTRUCTIONS
+        step = max(step, decoding, decoding / 2 + _TURNS)
     part = steps * step + tile.rows * tile.width / _RESULTS
     busy = (_FILL + -(-parts // device.multiprocessors) * part) / device.clock
     inner = of.segments * of.inner

@@ -9,9 +9,9 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Buffer, Kernel, Scope
-from moec.backends.cuda.matmul import divided, lanes, measured, router, tiles, warpgroups, warps
+from moec.backends.cuda.matmul import coded, divided, lanes, measured, router, tiles, warpgroups, warps
 from moec.backends.cuda.matmul.problem import Problem, problem
-from moec.backends.cuda.matmul.tile import WarpgroupTile, WarpTile
+from moec.backends.cuda.matmul.tile import CodedWarpgroupTile, WarpgroupTile, WarpTile
 
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
@@ -42,11 +42,22 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
     few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
     found = _of_few(of, few, scope, arch, rows, rows_type, limit, "product")
-    if isinstance(many, WarpgroupTile):
-        last = warpgroups.kernel(of, many, scope, "product", rows, rows_type, (limit, None))
-    else:
-        last = warps.kernel(of, many, 1, scope, "product", rows, rows_type, (limit, None))
+    last = _of_many(of, many, scope, rows, rows_type, limit, "product")
     return (*found, _noted(last, of, arch, measured.MANY))
+
+
+def _of_many(
+    of: Problem, tile: tiles.ManyTile, scope: Scope, rows: Buffer | None, rows_type: str, least: int, name: str
+) -> Kernel:
+    """The kernel for `least` tokens and more."""
+    tokens = (least, None)
+    match tile:
+        case CodedWarpgroupTile():
+            return coded.kernel(of, tile, scope, name, rows, rows_type, tokens)
+        case WarpgroupTile():
+            return warpgroups.kernel(of, tile, scope, name, rows, rows_type, tokens)
+        case WarpTile():
+            return warps.kernel(of, tile, 1, scope, name, rows, rows_type, tokens)
 
 
 def _of_few(
@@ -96,9 +107,9 @@ def _of_codes(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_t
     least = 16 if of.bits == 8 else 8
     if of.inner % least:
         raise unsupported("cuda", of.op, f"rows of {of.inner} elements beside codes: no multiple of {least}")
-    few, many = tiles.few_rows(of), tiles.many_rows_by_warps(of, arch)
+    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
     name = f"product_{of.codes.format}"
     found = _of_few(of, few, scope, arch, rows, rows_type, limit, name)
-    last = warps.kernel(of, many, 1, scope, name, rows, rows_type, (limit, None))
+    last = _of_many(of, many, scope, rows, rows_type, limit, name)
     return (*found, _noted(last, of, arch, measured.MANY))

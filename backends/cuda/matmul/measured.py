@@ -45,7 +45,7 @@ class Sizes:
         return cls(
             arch,
             problem.lhs_type,
-            problem.codes.format if problem.codes is not None else "",
+            _format(problem),
             problem.products,
             problem.counters,
             problem.per_token,
@@ -54,6 +54,13 @@ class Sizes:
             problem.columns,
             problem.transposed,
         )
+
+
+def _format(problem: Problem) -> str:
+    """How weights are kept: `int4`, `int4(group = 32)`, or nothing."""
+    if problem.codes is None:
+        return ""
+    return problem.codes.format + (f"(group = {problem.codes.group})" if problem.codes.group is not None else "")
 
 
 @dataclass(frozen=True)

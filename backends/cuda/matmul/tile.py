@@ -21,8 +21,47 @@ class WarpgroupTile:
     threads = 384
 
     @property
+    def size(self) -> int:
+        """What tells this tile from others of a product."""
+        return self.width
+
+    @property
     def stage_bytes(self) -> int:
         return (self.rows + self.width * self.products) * 128
+
+    def shared_bytes(self, experts: int) -> int:
+        """Of a block: the stages, two barriers for each, and the counters of tiles."""
+        return self.stages * (self.stage_bytes + 16) + 4 * experts
+
+
+@dataclass(frozen=True)
+class CodedWarpgroupTile:
+    """For wgmma (sm_90a) with codes, which are its first operand: `rows` rows by 128 columns of each weight.
+
+    `rows * products` is at most 256, `rows` a multiple of 16.
+
+    bits      of a code
+    decoding  instructions that make a code a float
+    """
+
+    products: int
+    rows: int
+    stages: int
+    bits: int
+    decoding: float
+
+    width = 128
+    depth = 64
+    threads = 384
+
+    @property
+    def size(self) -> int:
+        """What tells this tile from others of a product."""
+        return self.rows
+
+    @property
+    def stage_bytes(self) -> int:
+        return self.rows * 128 + self.products * self.width * 8 * self.bits
 
     def shared_bytes(self, experts: int) -> int:
         """Of a block: the stages, two barriers for each, and the counters of tiles."""
@@ -49,6 +88,11 @@ class WarpTile:
     scale_bytes: int = 0
 
     depth = 64
+
+    @property
+    def size(self) -> int:
+        """What tells this tile from others of a product."""
+        return self.width
 
     @property
     def threads(self) -> int:

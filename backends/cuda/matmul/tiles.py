@@ -11,7 +11,7 @@ from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.matmul import cost, measured
 from moec.backends.cuda.matmul.measured import Measured
 from moec.backends.cuda.matmul.problem import Problem
-from moec.backends.cuda.matmul.tile import WarpgroupTile, WarpTile
+from moec.backends.cuda.matmul.tile import CodedWarpgroupTile, WarpgroupTile, WarpTile
 
 _FEW_ROWS = 16
 _FEW_BYTES = 80 * 1024
@@ -24,6 +24,9 @@ _TYPICAL_ROWS = (256.0, 1024.0, 4096.0)
 _NOTABLE = 0.97
 """A smaller difference of predicted times decides nothing."""
 
+_BYTES, _PACKED = {"i8": 2.5, "f8E4M3FN": 5.0}, 1.5
+"""Instructions that make a code of a byte, or of fewer bits, a float in registers, with what loads it."""
+
 DECODE = 16
 """Calls of at most so many tokens may have kernels of their own."""
 _MULTIPROCESSORS, _MEMORY, _LATENCY = 132, 3.3e12, 1.6e-6
@@ -34,7 +37,7 @@ _LEAST_STEPS = 4
 """Of a block that shares the inner dimension with others."""
 _DECODE_STAGES = 16
 
-AnyTile = TypeVar("AnyTile", WarpgroupTile, WarpTile)
+ManyTile = CodedWarpgroupTile | WarpgroupTile | WarpTile
 Tile = TypeVar("Tile")
 
 
@@ -113,14 +116,29 @@ def _narrower(of: Problem, few: WarpTile) -> list[WarpTile]:
     return found
 
 
-def many_rows(of: Problem, arch: Arch) -> WarpgroupTile | WarpTile:
-    """For many rows an expert: 128 rows by up to 256 columns of all weights together."""
-    return _fastest(of, arch, _of_warpgroups(of)) if arch.wgmma else many_rows_by_warps(of, arch)
+def many_rows(of: Problem, arch: Arch) -> ManyTile:
+    """For many rows an expert: 128 rows by up to 256 columns of all weights together; of codes on `sm_90a` up to 256
+    rows by 128 columns."""
+    return _fastest(of, arch, _of_many(of, arch))
 
 
-def many_rows_by_warps(of: Problem, arch: Arch) -> WarpTile:
-    """The same for `mma.sync`: where there is no wgmma, and for codes, which are no operands of it."""
-    return _fastest(of, arch, _of_warps(of))
+def _of_many(of: Problem, arch: Arch) -> Sequence[ManyTile]:
+    if not arch.wgmma:
+        return _of_warps(of)
+    if of.codes is None:
+        return _of_warpgroups(of)
+    # sums of groups would have to be scaled while wgmma adds to them, and three weights have too many registers
+    return _of_coded_warpgroups(of) if of.codes.group is None and of.products <= 2 else _of_warps(of)
+
+
+def _of_coded_warpgroups(of: Problem) -> list[CodedWarpgroupTile]:
+    decoding = _PACKED if of.bits < 8 else _BYTES[of.type]
+    # of those that are about as fast the last: fewer rows ask the cache for more, more leave more of a tile empty
+    return [
+        CodedWarpgroupTile(of.products, rows, _LEAST_STAGES, of.bits, decoding)
+        for rows in (32, 64, 256, 192, 128)
+        if rows * of.products <= 256
+    ]
 
 
 def _of_warpgroups(of: Problem) -> list[WarpgroupTile]:
@@ -135,7 +153,7 @@ def _of_warps(of: Problem) -> list[WarpTile]:
     return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, of.bits, of.scale_bytes) for width in widths]
 
 
-def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: WarpgroupTile | WarpTile) -> int:
+def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: ManyTile) -> int:
     """The number of tokens from which on `many` is predicted to be the faster one.
 
     Experts have the same number of rows in this comparison; what they have is known on the device only.
@@ -147,28 +165,24 @@ def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: Warpgr
     return 128 * of.experts // of.per_token
 
 
-def many_candidates(of: Problem, arch: Arch) -> list[WarpgroupTile | WarpTile]:
+def many_candidates(of: Problem, arch: Arch) -> list[ManyTile]:
     """Tiles for many rows, with as many stages as fit; those that are predicted to be the fastest come first."""
-    found: list[WarpgroupTile | WarpTile] = []
-    if arch.wgmma and of.codes is None:
-        found += _fitting(of, arch, _of_warpgroups(of))
-    else:
-        found += _fitting(of, arch, _of_warps(of))
+    found = _fitting(of, arch, _of_many(of, arch))
     return sorted(found, key=lambda tile: _typical_seconds(of, arch, tile))
 
 
-def _fastest(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> AnyTile:
+def _fastest(of: Problem, arch: Arch, tiles: Sequence[ManyTile]) -> ManyTile:
     """The tile that was measured, or that with the least predicted time over all typical numbers of rows."""
     fitting = _fitting(of, arch, tiles)
     entry = measured.found(of, arch.name, measured.MANY)
     if entry is not None:
-        return _named(entry, fitting, lambda tile: (tile.width, 1))
+        return _named(entry, fitting, lambda tile: (tile.size, 1))
     times = [_typical_seconds(of, arch, tile) for tile in fitting]
-    # A wider tile asks the cache for less: of tiles that are about as fast, the widest.
+    # A wider tile asks the cache for less: of tiles that are about as fast the last, which is the widest of floats.
     return [tile for tile, time in zip(fitting, times, strict=True) if _NOTABLE * time <= min(times)][-1]
 
 
-def _fitting(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> list[AnyTile]:
+def _fitting(of: Problem, arch: Arch, tiles: Sequence[ManyTile]) -> list[ManyTile]:
     """Those that a block has room for, with as many stages as fit.  Raises Unsupported where there is none."""
     room = arch.shared_bytes - 4 * of.counters
     found = [replace(tile, stages=min(_MOST_STAGES, _stages(tile, room))) for tile in tiles]
@@ -178,7 +192,7 @@ def _fitting(of: Problem, arch: Arch, tiles: Sequence[AnyTile]) -> list[AnyTile]
     return fitting
 
 
-def _typical_seconds(of: Problem, arch: Arch, tile: WarpgroupTile | WarpTile) -> float:
+def _typical_seconds(of: Problem, arch: Arch, tile: ManyTile) -> float:
     device = cost.DEVICES[arch.name]
     return sum(cost.seconds(of, tile, device, rows) / rows for rows in _TYPICAL_ROWS)
 
@@ -191,6 +205,6 @@ def _named(entry: Measured, candidates: Sequence[Tile], name: Callable[[Tile], t
     raise measured.misfit(entry)
 
 
-def _stages(tile: WarpgroupTile | WarpTile, room: int) -> int:
+def _stages(tile: ManyTile, room: int) -> int:
     """How many stages fit into shared memory, each with two barriers."""
     return room // (tile.stage_bytes + 16)

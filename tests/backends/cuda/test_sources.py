@@ -30,6 +30,7 @@ PRODUCTS = {
         ("down", "sm_80"),
         ("codes", "sm_80"),
         ("codes_fp8", "sm_80"),
+        ("codes_fp8", "sm_90a"),
         ("groups", "sm_80"),
         ("logits", "sm_80"),
     ],

@@ -270,4 +270,4 @@ def test_packed_codes_are_edited_where_that_is_seen(small: Path) -> None:
 def test_inspect_says_which_products_there_are(path: Path) -> None:
     shown = " ".join(CliRunner().invoke(app, ["inspect", str(path)], env={"COLUMNS": "200"}).output.split())
     assert "quantised experts on CUDA devices multiply by" in shown
-    assert "mma.sync, on sm_90a too" in shown
+    assert "mma.sync, on sm_90a by wgmma for many rows" in shown

@@ -19,6 +19,13 @@ MOEC_DEVICE void load_matrices_transposed(u32 (&to)[4], const void* row) {
                : "memory");
 }
 
+// The transpose of an 8x8 matrix of 16-bit elements, of which lane 4 l + c has elements 2 c, 2 c + 1 of row l.
+MOEC_DEVICE u32 transpose_matrix(u32 matrix) {
+  u32 r;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(matrix));
+  return r;
+}
+
 // d += a * b, 16x8x16 elements of T, sums f32.  With lane 4 l + c: a holds rows l, l + 8 (words 0, 2 and 1, 3) and
 // columns 2 c.. of k 0..7 (words 0, 1) and 8..15 (words 2, 3); b holds column l, k 2 c.. and 8 + 2 c..; d holds rows l
 // (0, 1) and l + 8 (2, 3), columns 2 c, 2 c + 1.

@@ -1,6 +1,6 @@
-// Matrix products of a warpgroup (128 threads) out of shared memory, on a GPU (sm_90a).
-// `wgmma` is defined in the source for the columns that it needs, as its registers have to be named one by one
-// (backends/cuda/wgmma.py).
+// Matrix products of a warpgroup (128 threads) out of shared memory or registers, on a GPU (sm_90a).
+// `wgmma` and `wgmma_from_registers` are defined in the source for the columns that it needs, as registers have to be
+// named one by one (backends/cuda/wgmma.py).
 #pragma once
 
 namespace moec {
@@ -18,9 +18,24 @@ MOEC_DEVICE u64 matrix_descriptor(const void* at, u32 leading, u32 stride) {
 // of rows 16 w + l (0, 1) and 16 w + l + 8 (2, 3) columns 8 j + 2 c, 8 j + 2 c + 1 in sums[4 j..].
 template <class T, int columns, int transposed_a = 0, int transposed_b = 0>
 MOEC_DEVICE void wgmma(float (&sums)[columns / 2], u64 a, u64 b, bool accumulate);
+// The same with `a` in registers: thread 32 w + 4 l + c has rows 16 w + l (words 0, 2) and 16 w + l + 8 (words 1, 3),
+// elements 2 c, 2 c + 1 of k 0..7 (words 0, 1) and 8..15 (words 2, 3).  They stay as they are until the product was
+// waited for.
+template <class T, int columns>
+MOEC_DEVICE void wgmma_from_registers(float (&sums)[columns / 2], const u32 (&a)[4], u64 b, bool accumulate);
 
 // Before the first product, and whenever registers of a product were touched since: the accumulators are wgmma's now.
 MOEC_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// The same behind the last write of registers that will be matrices: `count` of them.
+template <int count, int words>
+MOEC_DEVICE void wgmma_fence(u32 (&matrices)[count][words]) {
+  MOEC_UNROLL
+  for (int i = 0; i < count; i++) {
+    MOEC_UNROLL
+    for (int w = 0; w < words; w++) asm volatile("" : "+r"(matrices[i][w])::"memory");
+  }
+  wgmma_fence();
+}
 // Ends a group of products.
 MOEC_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most `pending` of the latest groups are under way; `sums` can be read if its products are complete.
@@ -29,6 +44,11 @@ MOEC_DEVICE void wgmma_wait(float (&sums)[count]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
   MOEC_UNROLL
   for (int i = 0; i < count; i++) asm volatile("" : "+f"(sums[i])::"memory");
+}
+template <int pending, int sets, int count>
+MOEC_DEVICE void wgmma_wait(float (&sums)[sets][count]) {
+  MOEC_UNROLL
+  for (int i = 0; i < sets; i++) wgmma_wait<pending>(sums[i]);
 }
 
 }  // namespace moec

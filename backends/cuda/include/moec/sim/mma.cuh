@@ -5,6 +5,7 @@ namespace moec {
 namespace sim {
 
 void load_matrices(u32* to, const void* row, bool transposed, const char* primitive, Where where);
+u32 transpose_matrix(u32 matrix, Where where);
 void multiply(float* d, const u32* a, u32 b0, u32 b1, bool half, Where where);
 
 template <class T>
@@ -19,6 +20,9 @@ inline void load_matrices(u32 (&to)[4], const void* row, sim::Where where = sim:
 }
 inline void load_matrices_transposed(u32 (&to)[4], const void* row, sim::Where where = sim::Where::current()) {
   sim::load_matrices(to, row, true, "load_matrices_transposed", where);
+}
+inline u32 transpose_matrix(u32 matrix, sim::Where where = sim::Where::current()) {
+  return sim::transpose_matrix(matrix, where);
 }
 template <class T>
 void multiply(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, sim::Where where = sim::Where::current()) {

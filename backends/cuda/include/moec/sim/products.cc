@@ -41,6 +41,21 @@ void load_matrices(u32* to, const void* row, bool transposed, const char* primit
   part(meeting);
 }
 
+u32 transpose_matrix(u32 matrix, Where where) {
+  u32 word = matrix;
+  Meeting& meeting = block->warps[warp_index()];
+  if (!meet(meeting, 32, lane_index(), &word, "transpose_matrix", where)) return word;
+  u16 element[8][8];
+  for (int i = 0; i < 32; i++)
+    for (int odd = 0; odd < 2; odd++) element[i % 4 * 2 + odd][i / 4] = (u16)(*(u32*)meeting.given[i] >> 16 * odd);
+  for (int i = 0; i < 32; i++) {
+    const int c = i % 4 * 2;
+    *(u32*)meeting.given[i] = element[i / 4][c] | (u32)element[i / 4][c + 1] << 16;
+  }
+  part(meeting);
+  return word;
+}
+
 void multiply(float* d, const u32* a, u32 b0, u32 b1, bool half, Where where) {
   Fragments mine{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
   Meeting& meeting = block->warps[warp_index()];
@@ -98,14 +113,31 @@ void load(float* to, u64 descriptor, bool transposed, int rows, bool half) {
 int row_of(int thread, int n) { return thread / 32 * 16 + thread % 32 / 4 + (n % 4) / 2 * 8; }
 int column_of(int thread, int n) { return n / 4 * 8 + thread % 4 * 2 + n % 2; }
 
+// A matrix of 64 x 16 that the threads have in registers.
+void load_fragments(float* to, const Product& product) {
+  for (int t = 0; t < 128; t++)
+    for (int n = 0; n < 8; n++) {
+      const int word = n / 2, row = t / 32 * 16 + t % 32 / 4 + word % 2 * 8, k = t % 4 * 2 + word / 2 * 8 + n % 2;
+      to[k * 64 + row] = value((u16)(product.given[t][word] >> 16 * (n % 2)), product.half);
+    }
+}
+
+Sums* sums_of(Warpgroup& group, const Product& product) {
+  for (Sums& one : group.sums)
+    if (one.at[0] == product.sums[0]) return &one;
+  return nullptr;
+}
+
 void execute(Warpgroup& group, const Product& product) {
   const int columns = product.columns;
   std::vector<float> a(16 * 64), b(16 * columns), c(64 * columns);
-  load(a.data(), product.a, product.transposed_a, 64, product.half);
+  if (product.registers) load_fragments(a.data(), product);
+  else load(a.data(), product.a, product.transposed_a, 64, product.half);
   load(b.data(), product.b, product.transposed_b, columns, product.half);
+  Sums& sums = *sums_of(group, product);
   if (product.accumulate)
     for (int t = 0; t < 128; t++)
-      for (int n = 0; n < columns / 2; n++) c[row_of(t, n) * columns + column_of(t, n)] = group.shadow[t][n];
+      for (int n = 0; n < columns / 2; n++) c[row_of(t, n) * columns + column_of(t, n)] = sums.made[t][n];
   for (int r = 0; r < 64; r++)
     for (int k = 0; k < 16; k++) {
       const float left = a[k * 64 + r];
@@ -114,13 +146,14 @@ void execute(Warpgroup& group, const Product& product) {
       for (int n = 0; n < columns; n++) to[n] += left * from[n];
     }
   for (int t = 0; t < 128; t++)
-    for (int n = 0; n < columns / 2; n++) group.shadow[t][n] = c[row_of(t, n) * columns + column_of(t, n)];
+    for (int n = 0; n < columns / 2; n++) sums.made[t][n] = c[row_of(t, n) * columns + column_of(t, n)];
 }
 
-const Product* under_way(const Warpgroup& group) {
+bool under_way(const Warpgroup& group, const Sums& sums) {
   for (const auto& products : group.groups)
-    if (!products.empty()) return &products.front();
-  return nullptr;
+    for (const Product& product : products)
+      if (product.sums[0] == sums.at[0]) return true;
+  return false;
 }
 
 Warpgroup& mine() { return block->warpgroups[self->index / 128]; }
@@ -130,12 +163,24 @@ struct Asked {
   const Knowledge* knows;
 };
 
-}  // namespace
+// Whether registers that are a matrix of `product` were written since the last fence.
+void check_fragments(Warpgroup& group, const Product& product, Where where) {
+  for (const Fenced& one : group.matrices)
+    if (one.at[0] == product.fragment[0])
+      for (int t = 0; t < 128; t++)
+        if (one.at[t] == product.fragment[t] && std::memcmp(one.held[t], product.given[t], 16))
+          fail("wgmma", where, "registers of a matrix were written behind the wgmma_fence");
+  if (std::any_of(group.matrices.begin(), group.matrices.end(),
+                  [&](const Fenced& one) { return one.at[0] == product.fragment[0]; }))
+    return;
+  Fenced& made = group.matrices.emplace_back();
+  std::copy_n(product.fragment, 128, made.at);
+  std::memcpy(made.held, product.given, sizeof made.held);
+}
 
-void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
-           Where where) {
+// One thread asks for a product; the last of the warpgroup starts it.
+void start(Asked& asked, Where where) {
   Warpgroup& group = mine();
-  Asked asked{{a, b, columns, half, accumulate, transposed_a, transposed_b, {sums}}, &self->knows};
   if (!meet(group.meeting, 128, self->index % 128, &asked, "wgmma", where)) return;
   if (!group.fenced) fail("wgmma", where, "no wgmma_fence since registers were last touched");
   Product product = asked.product;
@@ -143,9 +188,11 @@ void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, b
   Knowledge least = *((Asked*)group.meeting.given[0])->knows;
   for (int t = 0; t < 128; t++) {
     const Asked& other = *(Asked*)group.meeting.given[t];
-    if (other.product.a != a || other.product.b != b || other.product.accumulate != accumulate)
+    if (other.product.a != product.a || other.product.b != product.b || other.product.accumulate != product.accumulate)
       fail("wgmma", where, "threads of a warpgroup give different matrices");
     product.sums[t] = other.product.sums[0];
+    product.fragment[t] = other.product.fragment[0];
+    if (product.registers) std::memcpy(product.given[t], product.fragment[t], 16);
     for (size_t i = 0; i < least.seen.size(); i++) {
       least.seen[i] = std::min(least.seen[i], other.knows->seen[i]);
       least.fenced[i] = std::min(least.fenced[i], other.knows->fenced[i]);
@@ -153,20 +200,35 @@ void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, b
   }
   const int agent = block->threads + self->index / 128;
   least.seen[agent] = ++group.clock;
-  check_operand(a, transposed_a, 64, least, agent, group.clock, where);
-  check_operand(b, transposed_b, columns, least, agent, group.clock, where);
-  if (const Product* before = under_way(group)) {
-    if (before->columns != columns || before->sums[0] != product.sums[0])
-      fail("wgmma", where, "the simulator has one set of sums under way at a time");
+  if (product.registers) check_fragments(group, product, where);
+  else check_operand(product.a, product.transposed_a, 64, least, agent, group.clock, where);
+  check_operand(product.b, product.transposed_b, product.columns, least, agent, group.clock, where);
+  if (const Sums* before = sums_of(group, product)) {
+    if (before->columns != product.columns) fail("wgmma", where, "other products work on some of these sums");
   } else {
-    group.shadow.assign(128, {});
+    Sums& sums = group.sums.emplace_back();
+    sums.columns = product.columns;
     for (int t = 0; t < 128; t++) {
-      group.shadow[t].assign(product.sums[t], product.sums[t] + columns / 2);
-      std::fill_n(product.sums[t], columns / 2, UNDER_WAY);
+      sums.at[t] = product.sums[t];
+      sums.made[t].assign(product.sums[t], product.sums[t] + product.columns / 2);
+      std::fill_n(product.sums[t], product.columns / 2, UNDER_WAY);
     }
   }
   group.groups.back().push_back(product);
   part(group.meeting);
+}
+
+}  // namespace
+
+void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
+           Where where) {
+  Asked asked{{a, b, columns, half, accumulate, transposed_a, transposed_b, false, {sums}}, &self->knows};
+  start(asked, where);
+}
+
+void wgmma_from_registers(float* sums, int columns, const u32* a, u64 b, bool accumulate, bool half, Where where) {
+  Asked asked{{0, b, columns, half, accumulate, false, false, true, {sums}, {a}}, &self->knows};
+  start(asked, where);
 }
 
 void wgmma_commit(Where where) {
@@ -181,21 +243,27 @@ void wgmma_commit(Where where) {
 void wgmma_wait(int pending, Where where) {
   Warpgroup& group = mine();
   if (!meet(group.meeting, 128, self->index % 128, &self->knows, "wgmma_wait", where)) return;
-  const Product* any = under_way(group);
-  const Product last = any ? *any : Product{};
   while ((int)group.groups.size() - 1 > pending) {
-    for (const Product& product : group.groups.front()) execute(group, product);
+    for (const Product& product : group.groups.front()) {
+      for (int t = 0; product.registers && t < 128; t++)
+        if (std::memcmp(product.fragment[t], product.given[t], 16))
+          fail("wgmma_wait", where, "registers of a matrix were changed while wgmma worked on it");
+      execute(group, product);
+    }
     group.groups.erase(group.groups.begin());
     const int agent = block->threads + self->index / 128;
     for (int t = 0; t < 128; t++) ((Knowledge*)group.meeting.given[t])->seen[agent] = group.group_clock.front();
     group.group_clock.erase(group.group_clock.begin());
   }
-  if (any && !under_way(group))
+  std::erase_if(group.sums, [&](const Sums& sums) {
+    if (under_way(group, sums)) return false;
     for (int t = 0; t < 128; t++)
-      for (int n = 0; n < last.columns / 2; n++) {
-        if (last.sums[t][n] != UNDER_WAY) fail("wgmma_wait", where, "sums were touched while wgmma worked on them");
-        last.sums[t][n] = group.shadow[t][n];
+      for (int n = 0; n < sums.columns / 2; n++) {
+        if (sums.at[t][n] != UNDER_WAY) fail("wgmma_wait", where, "sums were touched while wgmma worked on them");
+        sums.at[t][n] = sums.made[t][n];
       }
+    return true;
+  });
   group.fenced = false;
   part(group.meeting);
 }
@@ -207,6 +275,8 @@ void wgmma_fence(sim::Where where) {
   Warpgroup& group = mine();
   if (!meet(group.meeting, 128, self->index % 128, nullptr, "wgmma_fence", where)) return;
   group.fenced = true;
+  for (Fenced& one : group.matrices)
+    for (int t = 0; t < 128; t++) std::memcpy(one.held[t], one.at[t], 16);
   part(group.meeting);
 }
 

@@ -97,7 +97,23 @@ struct Product {
   u64 a, b;
   int columns, half;  // half: whether elements are f16 instead of bf16
   bool accumulate, transposed_a, transposed_b;
-  float* sums[128];
+  bool registers = false;       // whether its first matrix is in registers, as `fragment` of each thread
+  float* sums[128] = {};
+  const u32* fragment[128] = {};
+  u32 given[128][4] = {};       // what these held when the product was asked for
+};
+
+// The sums of products under way, by thread.
+struct Sums {
+  int columns = 0;
+  float* at[128] = {};
+  std::vector<float> made[128];
+};
+
+// Registers that were a matrix of products, and what they held at the last fence.
+struct Fenced {
+  const u32* at[128] = {};
+  u32 held[128][4] = {};
 };
 
 struct Warpgroup {
@@ -107,7 +123,8 @@ struct Warpgroup {
   u32 clock = 0;
   bool fenced = false;
   int registers = 0;
-  std::vector<std::vector<float>> shadow;  // of each thread: the sums that products under way have made
+  std::vector<Sums> sums{};
+  std::vector<Fenced> matrices{};
 };
 
 struct BoxCopy {

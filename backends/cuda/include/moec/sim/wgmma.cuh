@@ -1,4 +1,4 @@
-// Matrix products of a warpgroup out of shared memory, on the simulator: they happen when they are waited for.
+// Matrix products of a warpgroup, on the simulator: they happen when they are waited for.
 #pragma once
 
 namespace moec {
@@ -6,6 +6,7 @@ namespace sim {
 
 void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
            Where where);
+void wgmma_from_registers(float* sums, int columns, const u32* a, u64 b, bool accumulate, bool half, Where where);
 void wgmma_commit(Where where);
 void wgmma_wait(int pending, Where where);
 
@@ -17,13 +18,22 @@ inline u64 matrix_descriptor(const void* at, u32 leading, u32 stride) {
 }
 void wgmma_fence(sim::Where where = sim::Where::current());
 inline void wgmma_commit(sim::Where where = sim::Where::current()) { sim::wgmma_commit(where); }
-template <int pending, int count>
-void wgmma_wait(float (&)[count], sim::Where where = sim::Where::current()) {
+template <int count, int words>
+void wgmma_fence(u32 (&)[count][words], sim::Where where = sim::Where::current()) {
+  wgmma_fence(where);
+}
+template <int pending, class Sums>
+void wgmma_wait(Sums&, sim::Where where = sim::Where::current()) {
   sim::wgmma_wait(pending, where);
 }
 template <class T, int columns, int transposed_a = 0, int transposed_b = 0>
 void wgmma(float (&sums)[columns / 2], u64 a, u64 b, bool accumulate, sim::Where where = sim::Where::current()) {
   sim::wgmma(sums, columns, a, b, accumulate, sim::is_half<T>, transposed_a, transposed_b, where);
+}
+template <class T, int columns>
+void wgmma_from_registers(float (&sums)[columns / 2], const u32 (&a)[4], u64 b, bool accumulate,
+                          sim::Where where = sim::Where::current()) {
+  sim::wgmma_from_registers(sums, columns, a, b, accumulate, sim::is_half<T>, where);
 }
 
 }  // namespace moec

@@ -1,0 +1,262 @@
+// A grouped matmul of warpgroups (sm_90a) with weights that are codes: the transposed product, whose first operand is
+// decoded in registers.
+//
+// Three warpgroups: the first brings rows and codes into a ring of stages by cp.async; the others have 64 columns of each
+// weight and multiply them by all rows of the part.  A thread holds the sums of the same element of all weights.
+#pragma once
+#include "moec/matmul/codes.cuh"
+#include "moec/matmul/work.cuh"
+
+namespace moec {
+
+// Scales are those of channels.
+template <class T_, class Code, class Scale, int inner_, int columns_, int products_, int rows_, int stages_>
+struct CodedWarpgroupTile {
+  using T = T_;
+  using Weight = Coded<Code, Scale>;
+  static constexpr int inner = inner_, columns = columns_, products = products_, rows = rows_, stages = stages_;
+  static constexpr int width = 128, depth = 64, lag = stages - 2, steps = (inner + depth - 1) / depth;
+  static constexpr int chunks = 2;  // of a stage, 32 elements along k each
+  static constexpr int lhs_bytes = rows * 128, code_bytes = width * Weight::units * 16;
+  static constexpr int stage_bytes = lhs_bytes + products * code_bytes;
+  static_assert(inner % (Weight::packed ? 8 : 16) == 0 && rows % 16 == 0 && rows * products <= 256 && stages >= 3);
+};
+
+// The column, of 16, that a warp of a warpgroup has at place `line` of 16: results are stored by lanes that have what was
+// at places 2 c, 2 c + 1, 8 + 2 c and 9 + 2 c, and these are neighbours.
+MOEC_DEVICE int column_at(int line) {
+  return (line & ~15) | (line & 6) << 1 | (line >> 2 & 2) | (line & 1);
+}
+
+// Starts copying the codes of a stage; 128 threads share them.  Lines lie in the order of `column_at`.
+template <class Tile>
+MOEC_DEVICE void bring_codes(u8* to, const typename Tile::Weight* weights, const Part& part, int step) {
+  using Weight = typename Tile::Weight;
+  constexpr int units = Weight::units, lines = 128 / units;
+  constexpr int pitch = Weight::packed ? (Tile::inner + 63) / 64 * units * 16 : Tile::inner;
+  const int unit = thread_index() % units, at = step * units * 16 + unit * 16;
+  MOEC_UNROLL
+  for (int p = 0; p < Tile::products; p++) {
+    MOEC_UNROLL
+    for (int i = 0; i < Tile::width / lines; i++) {
+      const int line = thread_index() / units + i * lines, column = part.column + column_at(line);
+      const bool real = column < Tile::columns && at < pitch;
+      const i64 from = ((i64)part.expert * Tile::columns + column) * pitch + at;
+      copy_async(to + p * Tile::code_bytes + place_of_codes<units>(line, unit), weights[p].codes + (real ? from : 0),
+                 real ? 16 : 0);
+    }
+  }
+}
+
+// Brings the stages of all parts of this block.  128 threads.
+template <class Tile, class W>
+MOEC_DEVICE void bring_coded_parts(const W& work, const typename Tile::T* lhs, const typename Tile::Weight* weights,
+                                   u8* stages, Barrier* full, Barrier* empty) {
+  constexpr int each = Tile::rows / 16;
+  const int thread = thread_index(), unit = thread & 7;
+  const int parts = work.parts();
+  int step = 0;
+  for (int number = block_index(); number < parts; number += grid_blocks()) {
+    const Part part = work.part(number);
+    int source[each];
+    MOEC_UNROLL
+    for (int i = 0; i < each; i++) {
+      const int row = (thread >> 3) + i * 16;
+      source[i] = row < part.count ? work.plan.source(part.first + row) : -1;
+    }
+    for (int k = 0; k < Tile::steps; k++, step++) {
+      const int slot = step % Tile::stages, at = k * Tile::depth + unit * 8;
+      u8* const stage = stages + slot * Tile::stage_bytes;
+      barrier_wait(empty + slot, (step / Tile::stages & 1) ^ 1);
+      MOEC_UNROLL
+      for (int i = 0; i < each; i++) {
+        const bool real = at < Tile::inner && source[i] >= 0;
+        copy_async(stage + swizzled((thread >> 3) + i * 16, unit), lhs + (real ? (i64)source[i] * Tile::inner + at : 0),
+                   real ? 16 : 0);
+      }
+      bring_codes<Tile>(stage + Tile::lhs_bytes, weights, part, k);
+      copies_commit();
+      if (step >= Tile::lag) {
+        copies_wait<Tile::lag>();
+        fence_async_proxy();
+        barrier_arrive(full + (step - Tile::lag) % Tile::stages);
+      }
+    }
+  }
+  copies_wait<0>();
+  fence_async_proxy();
+  for (int late = step < Tile::lag ? 0 : step - Tile::lag; late < step; late++) barrier_arrive(full + late % Tile::stages);
+}
+
+// The 64 lines of a warpgroup, `chunk` of a stage, as this thread's part of two operands of products.
+template <class Tile>
+MOEC_DEVICE void decode_lines(const u8* lines, int chunk, u32 (&to)[2][4]) {
+  using Code = typename Tile::Weight::Code;
+  constexpr int units = Tile::Weight::units;
+  const int place = thread_index() / 32 % 4 * 16 + (lane_index() >> 2), pair = lane_index() & 3;
+  MOEC_UNROLL
+  for (int half = 0; half < 2; half++) {
+    const int line = place + half * 8;
+    if constexpr (Tile::Weight::packed) {
+      constexpr int halves = 2 / units;  // of a stage, whose codes a word has
+      constexpr u32 mask = ((1u << Code::bits) - 1) * 0x10001u;
+      const Quad four = load_shared(lines + place_of_codes<units>(line, chunk / halves));
+      const int shift = Code::bits * (pair + chunk % halves * 4);
+      MOEC_UNROLL
+      for (int i = 0; i < 4; i++)
+        to[i / 2][i % 2 * 2 + half] = small_numbers<typename Tile::T>(four.word[i] >> shift & mask, Code::bias);
+    } else {
+      MOEC_UNROLL
+      for (int n = 0; n < 2; n++) {
+        const Shared<u16> at =
+            shared_array<u16>((void*)(lines + place_of_codes<units>(line, chunk * 2 + n) + pair * 2));
+        const u32 low = at[0], high = at[4];
+        u32 two[2];
+        decode<typename Tile::T, Code>(low | high << 16, two);
+        to[n][half] = two[0];
+        to[n][2 + half] = two[1];
+      }
+    }
+  }
+}
+
+// Results of this warp's 16 columns and all rows of a part.
+template <class Tile, class P, class Epilogue>
+MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typename Tile::Weight* weights,
+                              const Part& part, int group, const float (&sums)[Tile::products][Tile::rows / 2]) {
+  using Out = typename Epilogue::Out;
+  constexpr int results = Epilogue::results;
+  const int lane = lane_index(), line = lane >> 2, inside = lane & 3;
+  const int first = part.column + group * 64 + thread_index() / 32 % 4 * 16;
+  float scale[Tile::products][2];
+  int column[2];
+  MOEC_UNROLL
+  for (int half = 0; half < 2; half++) {
+    const int at = first + column_at(line + half * 8);
+    column[half] = at < Tile::columns ? at : Tile::columns - 1;
+    MOEC_UNROLL
+    for (int p = 0; p < Tile::products; p++)
+      scale[p][half] = load(weights[p].scales + (i64)part.expert * Tile::columns + column[half]);
+  }
+  MOEC_UNROLL
+  for (int block = 0; block < Tile::rows / 8; block++) {
+    if (block * 8 >= part.count) continue;
+    float value[2][2][results];
+    MOEC_UNROLL
+    for (int odd = 0; odd < 2; odd++) {
+      const int row = block * 8 + inside * 2 + odd;
+      const int at = part.first + (row < part.count ? row : 0);
+      const typename Epilogue::Row given = epilogue.row(at, part.expert, plan.slot(at));
+      MOEC_UNROLL
+      for (int half = 0; half < 2; half++) {
+        float scaled[Tile::products];
+        MOEC_UNROLL
+        for (int p = 0; p < Tile::products; p++) scaled[p] = sums[p][block * 4 + half * 2 + odd] * scale[p][half];
+        epilogue.value(given, column[half], scaled, value[half][odd]);
+      }
+    }
+    MOEC_UNROLL
+    for (int n = 0; n < results; n++) {
+      if constexpr (sizeof(Out) == 2) {
+        u32 word[2];
+        MOEC_UNROLL
+        for (int half = 0; half < 2; half++)
+          word[half] = transpose_matrix(pack<Out>(value[half][0][n], value[half][1][n]));
+        const int row = block * 8 + line, at = first + inside * 4;
+        Out* const to = epilogue.to(n) + (i64)(part.first + row) * Tile::columns + at;
+        if constexpr (Tile::columns % 4 == 0) {
+          if (row < part.count && at < Tile::columns) *(u64*)to = word[0] | (u64)word[1] << 32;
+        } else {
+          MOEC_UNROLL
+          for (int i = 0; i < 4; i++)
+            if (row < part.count && at + i < Tile::columns) to[i] = Out{(u16)(word[i / 2] >> i % 2 * 16)};
+        }
+      } else {
+        MOEC_UNROLL
+        for (int i = 0; i < 4; i++) {
+          const int row = block * 8 + inside * 2 + i % 2, at = first + column_at(line + i / 2 * 8);
+          if (row < part.count && at < Tile::columns)
+            store(epilogue.to(n) + (i64)(part.first + row) * Tile::columns + at, value[i / 2][i % 2][n]);
+        }
+      }
+    }
+  }
+}
+
+// The products of warpgroup `group` of two, and what becomes of them.
+template <class Tile, class W, class Epilogue>
+MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename Tile::Weight* weights,
+                                      const Epilogue& epilogue, u8* stages, Barrier* full, Barrier* empty) {
+  const int parts = work.parts();
+  float sums[Tile::products][Tile::rows / 2];
+  // While wgmma works on one chunk the next one is decoded.
+  u32 matrices[Tile::chunks][Tile::products * 2][4];
+  int step = 0;
+  for (int number = block_index(); number < parts; number += grid_blocks()) {
+    const Part part = work.part(number);
+    for (int k = 0; k < Tile::steps; k++, step++) {
+      const int slot = step % Tile::stages;
+      const u8* const stage = stages + slot * Tile::stage_bytes;
+      const u8* const lines = stage + Tile::lhs_bytes + group * (Tile::code_bytes / 2);
+      barrier_wait(full + slot, step / Tile::stages & 1);
+      MOEC_UNROLL
+      for (int chunk = 0; chunk < Tile::chunks; chunk++) {
+        MOEC_UNROLL
+        for (int p = 0; p < Tile::products; p++) {
+          u32 two[2][4];
+          decode_lines<Tile>(lines + p * Tile::code_bytes, chunk, two);
+          MOEC_UNROLL
+          for (int i = 0; i < 8; i++) matrices[chunk][p * 2 + i / 4][i % 4] = two[i / 4][i % 4];
+        }
+        wgmma_fence(matrices[chunk]);
+        MOEC_UNROLL
+        for (int n = 0; n < 2; n++) {
+          const u64 rows = matrix_descriptor(stage + (chunk * 2 + n) * 32, 16, 1024);
+          MOEC_UNROLL
+          for (int p = 0; p < Tile::products; p++)
+            wgmma_from_registers<typename Tile::T, Tile::rows>(sums[p], matrices[chunk][p * 2 + n], rows,
+                                                               (k | chunk | n) != 0);
+        }
+        wgmma_commit();
+        wgmma_wait<1>(sums);
+        if (chunk == 0 && k > 0) {
+          sync_warp();
+          if (lane_index() == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+        }
+      }
+    }
+    wgmma_wait<0>(sums);
+    sync_warp();
+    if (lane_index() == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    emit_columns<Tile>(epilogue, work.plan, weights, part, group, sums);
+  }
+}
+
+// The whole kernel: 384 threads, stages * (stage_bytes + 16) + 4 * experts bytes of shared memory.
+template <class Tile, class P, class Epilogue>
+MOEC_DEVICE void multiply_codes_by_warpgroups(u8* shared, const typename Tile::T* lhs, const P& plan,
+                                              const typename Tile::Weight (&weights)[Tile::products],
+                                              const Epilogue& epilogue) {
+  Barrier* const full = (Barrier*)(shared + Tile::stages * Tile::stage_bytes);
+  Barrier* const empty = full + Tile::stages;
+  const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(empty + Tile::stages)};
+  const int thread = thread_index();
+  if (thread == 0) {
+    for (int i = 0; i < Tile::stages; i++) {
+      barrier_init(full + i, 128);
+      barrier_init(empty + i, 8);  // the warps that multiply
+    }
+    fence_barrier_init();
+  }
+  if (warp_index() == 1) work.count();
+  sync_block();
+  if (thread < 128) {
+    lower_registers<88>();
+    bring_coded_parts<Tile>(work, lhs, weights, shared, full, empty);
+  } else {
+    raise_registers<208>();
+    multiply_coded_parts<Tile>(work, thread / 128 - 1, weights, epilogue, shared, full, empty);
+  }
+}
+
+}  // namespace moec
