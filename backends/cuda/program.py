@@ -18,17 +18,21 @@ from moec.backends.cuda.kept import Kept, of_layer
 from moec.backends.cuda.kernel import Buffer, BufferPointer, Kernel, Scope, TensorMap, TensorPointer
 from moec.backends.cuda.stacks import Stack, is_weight, stack_of
 
-FOLDED = ("arith.constant", "tensor.empty", "tensor.concat", *RESHAPES, "moe.quantize", "moe.dequantize")
+FOLDED = (
+    "arith.constant",
+    "tensor.empty",
+    "tensor.concat",
+    "tensor.extract_slice",
+    *RESHAPES,
+    "moe.quantize",
+    "moe.dequantize",
+)
 """Operations without kernels: on constants and parameters alone, or of shapes."""
 
 _UNKNOWN = {
     "moe.quantize_rows": (
         "rows are not quantised on CUDA devices",
         "leave out `approx rows as int8`, or compile the layer for `cpu`",
-    ),
-    "tensor.extract_slice": (
-        "some experts of a group are stored in another way than the others, as quantised ones",
-        "give all experts of the group one format, or compile the layer for `cpu`",
     ),
 }
 
@@ -132,7 +136,7 @@ class _Placing:
         self.places: dict[ir.Value | Buffer, Place] = {}
         self.areas: list[Area] = []
         self.stacks: list[Stack] = []
-        self.numbers, self.scales = of_layer(layer, tensors)
+        self.numbers = of_layer(layer, tensors)
 
     def made(self) -> Program:
         for number, tensor in enumerate((*self.layer.inputs, *self.layer.outputs)):
@@ -174,7 +178,7 @@ class _Placing:
         if value in self.places:
             return
         if is_weight(value):
-            stack = stack_of(value, self.numbers, self.scales)
+            stack = stack_of(value, self.numbers)
             if stack not in self.stacks:
                 self.stacks.append(stack)
             self.places[value] = Weight(self.stacks.index(stack))

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch_mlir import ir
 
 from moec.backends.base import unsupported
-from moec.backends.cpu.parameters import elements, is_parameter, parts
+from moec.backends.cpu.parameters import is_parameter
+from moec.backends.cuda.shares import Experts, shares
 
 ALIGN = 16
 """Of every stack, and of parameters of longer ones that are read alone, in bytes."""
@@ -26,21 +27,25 @@ def is_weight(value: ir.Value) -> bool:
     return is_parameter(value if made is None else made.operands[0])
 
 
-def stack_of(value: ir.Value, numbers: Mapping[ir.Value, int], scales: Mapping[ir.Value, int]) -> Stack:
-    """The parameters, or their codes or scales, of `value`; `numbers` are those of the function's parameters, `scales`
-    those of the scales of quantised ones.
+def stack_of(value: ir.Value, numbers: Mapping[tuple[ir.Value, Experts, str], int]) -> Stack:
+    """The numbers of the tensors that `value` consists of: by parameter, experts and form (`kept.of_layer`).
 
-    Raises Unsupported unless each is whole, and for one that is read both as it is and quantised.
+    Raises Unsupported where one is not kept so: for some experts that are not all that are kept alike, and for a
+    parameter that is read both as it is and quantised.
     """
-    made = _quantize(value)
-    found = parts(value if made is None else made.operands[0])
-    for part in found:
-        if part.source or part.count != elements(ir.RankedTensorType(part.parameter.type)):
-            raise unsupported("cuda", _owner(value), "only whole parameters can be stacked, not slices of them")
-        if made is None and part.parameter in scales:
+    made, stack = _quantize(value), []
+    form = "floats" if made is None else "codes" if value == made.results[0] else "scales"
+    for share in shares(value if made is None else made.operands[0]):
+        number = numbers.get((share.parameter, share.experts, form))
+        if number is None and (share.parameter, share.experts, "codes") in numbers:
             raise unsupported("cuda", _owner(value), "a parameter is read both quantised and as it is")
-    of = scales if made is not None and value == made.results[1] else numbers
-    return tuple(of[part.parameter] for part in found)
+        if number is None:
+            fix = "give all experts of the group one format, or compile the layer for `cpu`"
+            raise unsupported(
+                "cuda", _owner(value), "some experts of a parameter are read in another way than others", fix
+            )
+        stack.append(number)
+    return tuple(stack)
 
 
 def _quantize(value: ir.Value) -> ir.Operation | None:

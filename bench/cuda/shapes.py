@@ -17,6 +17,7 @@ class Shape:
     codes   the format in which the experts' weights are kept; such a layer cannot be trained
     group   inputs that have a scale, in bf16; None: all of a channel, with one in f32
     given   whether the layer is given codes and scales; else it makes them
+    some    how many experts, the first ones, are kept in that format, of codes that the layer makes; None: all
     """
 
     name: str
@@ -31,20 +32,22 @@ class Shape:
     codes: str | None = None
     group: int | None = None
     given: bool = True
+    some: int | None = None
 
     @property
     def source(self) -> str:
         """The layer as a `.moe` file."""
         scales = "per = channel" if self.group is None else f"group = {self.group}"
         given = ", prequantized = true" if self.given else ""
-        stored = f"{self.codes}({scales}, x = {self.dtype}{given})" if self.codes else self.dtype
+        stored = f"{self.codes}({scales}, x = {self.dtype}{given})" if self.codes and not self.some else self.dtype
+        last = f"  quantize experts(routed, 0..{self.some - 1}) as {self.codes}({scales})\n" if self.some else ""
         return (
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
             f"  router softmax_top({self.top_k}, renorm = false) : f32\n"
             f"  experts routed[{self.experts}] = swiglu(d, ff) : {stored}\n"
             "  tokens dropless\n"
-            "}\n"
+            f"{last}}}\n"
         )
 
     @property
@@ -57,7 +60,10 @@ class Shape:
         return 2 * 3 * tokens * self.top_k * self.d * self.ff
 
     def expert_bytes(self, experts: int) -> int:
-        """Bytes of the weights of so many experts, as a device has them: codes packed, and with their scales."""
+        """Bytes of the weights of so many experts, as a device has them: codes packed, and with their scales.
+
+        Of a layer whose experts are all alike.
+        """
         weights = 3 * experts * self.d * self.ff
         if self.codes is None:
             return 2 * weights
@@ -98,6 +104,7 @@ CHECKED = {
         Shape("Packed2", 6, 272, 144, 2, 260, codes="ternary"),
         Shape("Packed2Half", 5, 256, 128, 3, 70, dtype="f16", codes="ternary", group=64),
         Shape("Quantised4", 6, 288, 160, 2, 260, codes="int4", group=32, given=False),
+        Shape("SomeQuantised", 6, 288, 160, 2, 260, codes="int4", group=32, given=False, some=2),
         *SHAPES.values(),
         *CODED,
     )

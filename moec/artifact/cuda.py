@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moec.artifact.fields import Fields, InvalidManifest
-from moec.artifact.quantised import Quantised
+from moec.artifact.quantised import Quantised, Stored
 from moec.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -72,28 +72,43 @@ class Cuda:
 def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[Weight]:
     """What a CUDA device holds of a layer's weights, in the order of the numbers in `Stack`.
 
-    Quantised ones are codes there, of their format's element type (`codes_shape`).  The scales (`scales_shape`) of
-    those that the layer quantises itself come behind all weights in the order of these; others are weights themselves.
+    Quantised ones are codes there, of their format's element type (`codes_shape`); scales (`scales_shape`) that are
+    given are weights themselves.  Where the layer quantises some experts only, the weight is the `others`.  Behind all
+    weights come, in the order of these, the codes of some experts and the scales that the layer makes: pairs in the
+    order of their first experts.
     """
     if quantised is None:
         return list(weights)
     made = quantised.made_while_packing
-    codes, owners = {**made, **quantised.codes}, quantised.owners
+    codes, owners = quantised.codes, quantised.owners
     shapes = {one.name: one.shape for one in weights}
-    held = []
+    held, behind = [], []
     for one in weights:
-        if one.name in codes:
-            by = codes[one.name]
-            held.append(replace(one, dtype=FORMATS[by.format].element, shape=codes_shape(one.shape, by.format)))
+        hows = made.get(one.name, ())
+        whole = hows[0] if hows and hows[0].experts is None else codes.get(one.name)
+        if whole is not None:
+            held.append(replace(one, dtype=FORMATS[whole.format].element, shape=codes_shape(one.shape, whole.format)))
+        elif hows:
+            held.append(replace(one, shape=(len(others(one.shape[0], hows)), *one.shape[1:])))
         elif one.name in owners:
             owner = owners[one.name]
             held.append(replace(one, shape=scales_shape(shapes[owner], codes[owner].group)))
         else:
             held.append(one)
-    return held + [
-        replace(one, name=scales_of(one.name), shape=scales_shape(one.shape, how.group), dtype=how.scale)
-        for one, how in ((one, made[one.name]) for one in weights if one.name in made)
-    ]
+        for how in hows:
+            part = one.shape if how.experts is None else (len(how.experts), *one.shape[1:])
+            if how.experts is not None:
+                shape = codes_shape(part, how.format)
+                behind.append(replace(one, name=codes_of(one.name), dtype=FORMATS[how.format].element, shape=shape))
+            shape = scales_shape(part, how.group)
+            behind.append(replace(one, name=scales_of(one.name), dtype=how.scale, shape=shape))
+    return held + behind
+
+
+def others(experts: int, hows: Sequence[Stored]) -> tuple[int, ...]:
+    """The experts that none of `hows` quantises."""
+    taken = {number for how in hows for number in (range(experts) if how.experts is None else how.experts)}
+    return tuple(number for number in range(experts) if number not in taken)
 
 
 def codes_shape(shape: tuple[int, ...], format: str) -> tuple[int, ...]:
@@ -115,6 +130,11 @@ def scales_shape(shape: tuple[int, ...], group: int | None) -> tuple[int, ...]:
     if group is None:
         return (experts, columns)
     return (experts, inner // group, -(-columns // _SCALES_TOGETHER) * _SCALES_TOGETHER)
+
+
+def codes_of(name: str) -> str:
+    """How the codes of some experts of a weight are called in messages."""
+    return f"codes of {name}"
 
 
 def scales_of(name: str) -> str:

@@ -47,9 +47,14 @@ class Quantised:
     stored: tuple[Stored, ...]
 
     @property
-    def made_while_packing(self) -> Mapping[str, Stored]:
-        """The weights that the layer quantises itself, by name: less is kept of them than was given."""
-        return {name: one for one in self.stored if not one.scales for name in one.weights}
+    def made_while_packing(self) -> Mapping[str, tuple[Stored, ...]]:
+        """The weights that the layer quantises itself, by name, in the order of their first experts: less is kept of
+        them than was given."""
+        found: dict[str, tuple[Stored, ...]] = {}
+        for one in sorted((one for one in self.stored if not one.scales), key=lambda one: one.experts or ()):
+            for name in one.weights:
+                found[name] = (*found.get(name, ()), one)
+        return found
 
     @property
     def codes(self) -> Mapping[str, Stored]:

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from moec.artifact.cuda import others
 from moec.artifact.manifest import Manifest
 from moec.artifact.quantised import Stored
 from moec.errors import WeightsError
@@ -27,15 +28,21 @@ _Form = tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], t
 class CodedWeights:
     """The weights that placeholders stand for, by number; their memory is `tensors`, in the order of `on_device`.
 
-    _made   how the layer quantises weights
-    _forms  how weights that are given as codes and scales are packed
+    _made    how the layer quantises weights, or some of their experts
+    _forms   how weights that are given as codes and scales are packed
+    _held    codes, packed weights, or the experts that are not quantised
+    _behind  codes of some experts (None: `_held` has those of all) and scales, for each entry of `_made`
     """
 
     def __init__(self, manifest: Manifest, tensors: Sequence[torch.Tensor]) -> None:
         self._manifest = manifest
         self._made, self._forms = _quantised(manifest), _packed(manifest)
         self._held = {number: tensors[number] for number in (*self._made, *self._forms)}
-        self._scales = dict(zip(self._made, tensors[len(manifest.parameters) :], strict=True))
+        behind = iter(tensors[len(manifest.parameters) :])
+        self._behind = {
+            number: [(None if how.experts is None else next(behind), next(behind)) for how in hows]
+            for number, hows in self._made.items()
+        }
 
     @classmethod
     def of(cls, manifest: Manifest, device: torch.device, tensors: Sequence[torch.Tensor]) -> CodedWeights | None:
@@ -55,17 +62,20 @@ class CodedWeights:
 
     def give(self, number: int, value: torch.Tensor) -> None:
         """Keep `value`, on whatever device it is: packed there, or quantised on the CPU with the bits of packing."""
-        value = value.detach()
-        how = self._made.get(number)
-        if how is None:
+        value, held, hows = value.detach(), self._held[number], self._made.get(number)
+        if hows is None:
             pack = self._forms[number][0]
             # one expert at a time, so that what lies between stays small
-            for place, one in zip(self._held[number].split(1), value.split(1), strict=True):
+            for place, one in zip(held.split(1), value.split(1), strict=True):
                 place.copy_(pack(one))
             return
-        codes, scales = quantize(value.cpu(), how.format, group=how.group, scale=TORCH_DTYPES[how.scale])
-        self._held[number].copy_(packed_codes(codes, how.format))
-        self._scales[number].copy_(packed_scales(scales))
+        for how, (some, scales_place) in zip(hows, self._behind[number], strict=True):
+            part = value if how.experts is None else _experts(value, how.experts)
+            codes, scales = quantize(part.cpu(), how.format, group=how.group, scale=TORCH_DTYPES[how.scale])
+            (held if some is None else some).copy_(packed_codes(codes, how.format))
+            scales_place.copy_(packed_scales(scales))
+        if hows[0].experts is not None:
+            held.copy_(_experts(value, others(len(value), hows)))
 
     def value(self, number: int) -> torch.Tensor:
         """A new tensor, on the device, with what `give` was given; of weights that are packed only."""
@@ -78,9 +88,15 @@ class CodedWeights:
 
     def take(self, number: int, other: CodedWeights) -> None:
         """What `other` holds of a weight."""
-        self._held[number].copy_(other._held[number])
-        if number in self._scales:
-            self._scales[number].copy_(other._scales[number])
+        for place, one in zip(self._all(number), other._all(number), strict=True):
+            place.copy_(one)
+
+    def _all(self, number: int) -> list[torch.Tensor]:
+        return [self._held[number], *self._extra(number)]
+
+    def _extra(self, number: int) -> list[torch.Tensor]:
+        """What stands behind all weights, in order."""
+        return [one for pair in self._behind.get(number, ()) for one in pair if one is not None]
 
     def filled(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """All of `on_device`, where `tensors` are the layer's weights.
@@ -97,10 +113,14 @@ class CodedWeights:
                     "in it."
                 )
         weights = [self._held.get(number, tensor) for number, tensor in enumerate(tensors)]
-        return weights + list(self._scales.values())
+        return weights + [one for number in self._made for one in self._extra(number)]
 
 
-def _quantised(manifest: Manifest) -> dict[int, Stored]:
+def _experts(value: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    return value.index_select(0, torch.tensor(numbers, dtype=torch.int64, device=value.device))
+
+
+def _quantised(manifest: Manifest) -> dict[int, tuple[Stored, ...]]:
     """How each weight is kept that the layer quantises, by its number."""
     how = manifest.quantised.made_while_packing if manifest.quantised else {}
     return {number: how[one.name] for number, one in enumerate(manifest.parameters) if one.name in how}

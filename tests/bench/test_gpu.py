@@ -61,9 +61,12 @@ def test_codes_and_scales_are_given_to_the_layer(format: str, tmp_path: Path) ->
     assert shape.expert_bytes(3) == 3 * (3 * 64 * 32 + 4 * (2 * 32 + 64))
 
 
-@pytest.mark.parametrize(("format", "given"), [("int4", True), ("int4", False), ("ternary", True)])
-def test_small_codes_have_scales_of_groups(format: str, given: bool, tmp_path: Path) -> None:
-    shape = Shape("Groups", 4, 64, 32, 2, 21, codes=format, group=32, given=given)
+@pytest.mark.parametrize(
+    ("format", "given", "some"),
+    [("int4", True, None), ("int4", False, None), ("int4", False, 2), ("ternary", True, None)],
+)
+def test_small_codes_have_scales_of_groups(format: str, given: bool, some: int | None, tmp_path: Path) -> None:
+    shape = Shape("Groups", 4, 64, 32, 2, 21, codes=format, group=32, given=given, some=some)
     (tmp_path / "Groups.moe").write_text(shape.source)
     weights, x = data.weights(shape, CPU, 5), data.tokens(shape, shape.tokens, CPU, 5)
     layer = moec.load(moec.compile(tmp_path / "Groups.moe"))

@@ -8,6 +8,7 @@ import torch
 
 from bench.cuda.steps.record import Function
 from bench.cuda.steps.scalars import NoReference, Tensor
+from moec.artifact.cuda import others
 from moec.artifact.manifest import Manifest
 from moec.runtime.cuda.packed import unpacked_codes, unpacked_scales
 from moec.runtime.module import Layer
@@ -21,7 +22,8 @@ def held(layer: Layer) -> list[Tensor]:
 
 
 def seen_by_operations(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
-    """The weights, by the values that they are: codes [E, N, K] and scales, of the layer's own making [E, N, G].
+    """The weights, by the values that they are: codes [E, N, K] and scales, of the layer's own making [E, N, G]; some
+    experts of floats.
 
     tensors  all of `moec.artifact.cuda.on_device`
     """
@@ -46,30 +48,58 @@ def _given(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) ->
 
 def _made(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
     """Codes and scales that the layer made of the weights that it quantises itself."""
-    how = manifest.quantised.made_while_packing if manifest.quantised else {}
-    names = [weight.name for weight in manifest.parameters]
-    scales_of = dict(zip((name for name in names if name in how), tensors[len(names) :], strict=True))
-    numbers = {value: number for number, value in enumerate(function.parameters)}
+    coded = _by_expert(function, manifest, tensors)
     found: dict[int, Tensor] = {}
     for op in function.operations:
-        if op.name != "moe.quantize":
-            continue
-        codes, scales = [], []
-        for value in _parts(function, op.operands[0]):
-            number = numbers[value]
-            _, columns, inner = manifest.parameters[number].shape
-            codes.append(unpacked_codes(tensors[number], how[names[number]].format, inner))
-            one = unpacked_scales(scales_of[names[number]], columns)
-            scales.append(one if one.dim() == 3 else one.unsqueeze(2))
-        found[op.results[0]], found[op.results[1]] = torch.cat(codes), torch.cat(scales)
+        if op.name == "moe.quantize":
+            parts = [coded[one] for one in _parts(function, op.operands[0])]
+            found[op.results[0]], found[op.results[1]] = (torch.stack(one) for one in zip(*parts, strict=True))
+    return found | _others(function, manifest, tensors)
+
+
+def _by_expert(
+    function: Function, manifest: Manifest, tensors: Sequence[Tensor]
+) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+    """Codes [N, K] and scales [N, G] by parameter and number of the expert."""
+    made = manifest.quantised.made_while_packing if manifest.quantised else {}
+    behind = iter(tensors[len(manifest.parameters) :])
+    found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    for value, weight, own in zip(function.parameters, manifest.parameters, tensors, strict=False):
+        count, columns, inner = weight.shape if weight.name in made else (0, 0, 0)
+        for how in made.get(weight.name, ()):
+            codes = unpacked_codes(own if how.experts is None else next(behind), how.format, inner)
+            scales = unpacked_scales(next(behind), columns)
+            experts = range(count) if how.experts is None else how.experts
+            for place, expert in enumerate(experts):
+                found[value, expert] = codes[place], scales[place].reshape(columns, -1)
     return found
 
 
-def _parts(function: Function, value: int) -> list[int]:
-    """The parameters that a value puts behind each other on their first axis."""
-    maker = function.makers.get(value)
+def _others(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Some experts of a parameter, of those that are floats."""
+    made = manifest.quantised.made_while_packing if manifest.quantised else {}
+    numbers = {value: number for number, value in enumerate(function.parameters)}
+    found: dict[int, Tensor] = {}
+    for op in function.operations:
+        if op.name != "tensor.extract_slice" or op.operands[0] not in numbers:
+            continue
+        number = numbers[op.operands[0]]
+        weight = manifest.parameters[number]
+        floats = others(weight.shape[0], made.get(weight.name, ()))
+        wanted = [expert for _, expert in _parts(function, op.results[0])]
+        if set(wanted) <= set(floats):
+            found[op.results[0]] = torch.stack([tensors[number][floats.index(expert)] for expert in wanted])
+    return found
+
+
+def _parts(function: Function, value: int) -> list[tuple[int, int]]:
+    """The experts of parameters that a value puts behind each other on their first axis."""
+    maker, shape = function.makers.get(value), function.values[value].shape or ()
     if maker is None:
-        return [value]
+        return [(value, expert) for expert in range(shape[0])]
+    if maker.name == "tensor.extract_slice" and not any(maker.attributes["static_offsets"][1:]):
+        first = maker.attributes["static_offsets"][0]
+        return _parts(function, maker.operands[0])[first : first + shape[0]]
     if maker.name != "tensor.concat" or maker.attributes["dim"] != 0:
         raise NoReference(f"{maker.name} that is quantised")
     return [part for operand in maker.operands for part in _parts(function, operand)]

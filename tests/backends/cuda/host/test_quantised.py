@@ -36,6 +36,15 @@ layer Small(d = 96, ff = 64) {
   shared common[1] = swiglu(d, ff) : ternary(per = channel, scale = bf16, prequantized = true)
 }
 """
+MIXED = """edition 1
+layer Mixed(d = 96, ff = 64) {
+  router softmax_top(2) : f32
+  experts routed[6] = swiglu(d, ff) : bf16
+  shared common = swiglu(d, ff) : bf16
+  quantize experts(routed, 1..2, 5) as int4(group = 32)
+  quantize experts(routed, 0) as ternary
+}
+"""
 TARGET = "cuda:sm_80,sm_90a"
 
 
@@ -265,6 +274,27 @@ def test_packed_codes_are_edited_where_that_is_seen(small: Path) -> None:
         weights["routed.up.weight"].fill_(-8)
         assert same(layer, weights)
         check(layer, x, expected(small, weights, x))
+
+
+def test_some_experts_are_quantised(tmp_path: Path) -> None:
+    path = compiled(MIXED, "cuda:sm_80", tmp_path)
+    weights = values(path)
+    with cuda(80, 80):
+        layer = moec.load(path).to("cuda:0")
+        layer.load_state_dict(weights)
+        gate = layer._store.coded.filled(layer._tensors())[1].cpu()
+        assert torch.equal(gate, weights["routed.gate.weight"][3:5])
+        kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
+        x = torch.randn(40, 96).bfloat16()
+        findings = kernels.run(x.to("cuda:0"))
+        assert [one for one in findings if one.wrong] == []
+        assert {"int4", "ternary"} <= {part for one in findings for part in one.kernel.split("_")}
+        want = expected(path, weights, x)
+        check(layer, x, want)
+        y = copy.deepcopy(layer)(x.to("cuda:0")).cpu()
+        assert torch.equal(layer.to("cuda:1")(x.to("cuda:1")).cpu(), y)
+        with pytest.raises(WeightsError, match="was quantised while it was packed"):
+            layer.state_dict()
 
 
 def test_inspect_says_which_products_there_are(path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What of a layer lies on a device: the compiler and the manifest say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moec.artifact.cuda import on_device
+from moec.artifact.manifest import Weight
+from moec.backends.base import Unsupported
+from moec.backends.cpu.layer import prepare
+from moec.backends.cuda.arch import ARCHITECTURES
+from moec.backends.cuda.bundle import bundles
+from moec.backends.cuda.kept import kept
+from moec.pipeline import Compilation
+from moec.pipeline.describe_quantised import quantised
+
+FILE = """edition 1
+layer Kept(d = 96, ff = 64) {{
+  router softmax_top(2) : f32
+  experts routed[8] = {} : {}
+  shared common = {} : {}
+  {}
+}}
+"""
+INT4 = "int4(group = 32{})"
+MIXED = "quantize experts(routed, 1..2, 5) as int4(group = 32)\n  quantize experts(routed, 0, 7) as ternary"
+
+
+def compilation(
+    folder: Path, stored: str, shared: str = "bf16", more: str = "", body: str = "swiglu(d, ff)"
+) -> Compilation:
+    (folder / "layer.moe").write_text(FILE.format(body, stored, body, shared, more))
+    return Compilation(folder / "layer.moe", target="cuda:sm_80")
+
+
+CASES = {
+    "floats": ("bf16", "bf16", ""),
+    "made": (INT4.format(""), "ternary", ""),
+    "given": (INT4.format(", prequantized = true"), "int8(per = channel, prequantized = true)", ""),
+    "given alike": (INT4.format(", prequantized = true"), INT4.format(", prequantized = true"), ""),
+    "some": ("bf16", "bf16", MIXED),
+    "some of each": ("int8", "int8", MIXED),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_manifest_says_the_same(case: str, tmp_path: Path) -> None:
+    module = compilation(tmp_path, *CASES[case]).kernels
+    with module.context:
+        _copy, (layer, *_) = prepare(module)
+        found = [(one.name, one.dims, one.element) for one in kept(layer)]
+        how = quantised(layer.function)
+        types = [(one, one.type) for one in layer.parameters]
+        weights = [
+            Weight(one.name, tuple(type_.get_dim_size(axis) for axis in range(type_.rank)), str(type_.element_type), "")
+            for one, type_ in types
+        ]
+    assert [(one.name, one.shape, one.dtype) for one in on_device(weights, how)] == found
+    if case == "some":
+        assert found[1] == ("routed.gate.weight", (3, 64, 96), "bf16")
+    if case == "some of each":
+        assert found[1] == ("routed.gate.weight", (0, 64, 96), "bf16")
+        pairs = [(dims, element) for name, dims, element in found if name.endswith("of routed.gate.weight")]
+        assert pairs == [
+            ((2, 64, 32), "i8"), ((2, 64), "f32"), ((3, 64, 64), "i8"), ((3, 3, 64), "bf16"), ((3, 64, 96), "i8"),
+            ((3, 64), "f32"),
+        ]  # fmt: skip
+
+
+def test_biases_of_some_experts_are_refused(tmp_path: Path) -> None:
+    module = compilation(tmp_path, "bf16", "bf16", MIXED, "mlp_gelu(d, ff, bias = true)").kernels
+    with module.context, pytest.raises(Unsupported, match="some experts of a parameter are read in another way"):
+        bundles(module, [ARCHITECTURES["sm_80"]])
