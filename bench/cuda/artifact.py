@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,14 +17,23 @@ from moec.runtime.module import Layer
 TARGET = "cuda:sm_80,sm_90a,sm_100a"
 
 
-def compile_all(shapes: Iterable[Shape], folder: Path) -> None:
+def compile_all(shapes: Iterable[Shape], folder: Path, target: str = TARGET) -> None:
     """An artifact for each shape, `NAME.so`.  Needs moec's compiler and a CUDA compiler."""
     folder.mkdir(parents=True, exist_ok=True)
     for shape in shapes:
         source = folder / f"{shape.name}.moe"
         source.write_text(shape.source)
         print(f"compiling {shape.name}", flush=True)
-        moec.compile(source, folder / f"{shape.name}.so", target=TARGET, training=shape.trained)
+        moec.compile(source, folder / f"{shape.name}.so", target=target, training=shape.trained)
+
+
+def digest(folder: Path, shapes: Iterable[Shape]) -> str:
+    """Of the artifacts of shapes: what is found holds for these alone."""
+    made = hashlib.sha256()
+    for shape in shapes:
+        path = folder / f"{shape.name}.so"
+        made.update(path.read_bytes() if path.exists() else b"")
+    return made.hexdigest()[:16]
 
 
 class Compiled:

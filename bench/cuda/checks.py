@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from bench.cuda import data, uses
 from bench.cuda.artifact import Compiled
 from bench.cuda.reference import compare
-from bench.cuda.shapes import CHECKED, Shape
+from bench.cuda.results import Found
+from bench.cuda.shapes import Shape
 from bench.cuda.steps.run import Kernels
 
 _COUNTS = (0, 1, 2, 17, 64)
@@ -17,92 +19,78 @@ _MOST = 16400
 """A little more tokens than the last kernel for many begins with."""
 
 
-def check_all(folder: Path, small: bool) -> int:
-    """Checks every shape, or only those that are small; prints a line for each, and gives how many are wrong."""
-    wrong = 0
-    for shape in CHECKED.values():
-        if small and shape.large:
-            continue
-        for routing in data.ROUTINGS:
-            wrong += not _check(folder, shape, routing)
-            wrong += not _check_kernels(folder, shape, routing)
-        wrong += not _check_uses(folder, shape)
-    return wrong
-
-
-def _check(folder: Path, shape: Shape, routing: str) -> bool:
-    seed = data.fresh_seed()
-    device = torch.device("cuda", torch.cuda.current_device())
+def layer(folder: Path, shape: Shape, routing: str) -> Iterator[Found]:
+    """The whole layer, with results and workspace poisoned, from no token to a large batch."""
+    seed, device = data.fresh_seed(), data.device()
     weights = data.weights(shape, device, seed, routing)
-    layer = Compiled(folder, shape, weights)
-    sound, worst, compared = True, 0.0, 0
+    compiled = Compiled(folder, shape, weights)
+    worst, compared = 0.0, 0
     for count in (*_COUNTS, shape.tokens):
         x = data.tokens(shape, count, device, seed)
-        result = layer.poisoned(x)
+        result = compiled.poisoned(x)
         outcome = compare(shape, weights, x, result)
         # The same call through the module, and again, gives the same bits.
-        same = torch.equal(result, layer(x)) and torch.equal(result, layer.poisoned(x))
-        sound = sound and outcome.ok and same
+        same = torch.equal(result, compiled(x)) and torch.equal(result, compiled.poisoned(x))
         worst, compared = max(worst, outcome.worst), compared + outcome.tokens
         if not (outcome.ok and same):
-            print(f"  WRONG at T={count}: {outcome}, same bits again: {same}")
-    graph_ok = _captured(layer, data.tokens(shape, 17, device, seed + 7))
-    verdict = "ok" if sound and graph_ok else "WRONG"
-    text = f"worst relative error {worst:.1e} of {compared} tokens, in a CUDA graph: {'ok' if graph_ok else 'WRONG'}"
-    print(f"{verdict:6} {shape.name:8} {routing:8} seed {seed:10}  {text}", flush=True)
-    return sound and graph_ok
+            text = f"{shape.name} {routing} seed {seed}: T={count}: {outcome}, same bits again: {same}"
+            yield Found(f"WRONG  layer {text}", sound=False)
+    text = f"worst relative error {worst:.1e} of {compared} tokens"
+    yield Found(f"done   layer {shape.name:8} {routing:8} seed {seed:10}  {text}")
 
 
-def _check_kernels(folder: Path, shape: Shape, routing: str) -> bool:
+def kernels(folder: Path, shape: Shape, routing: str) -> Iterator[Found]:
     """Every kernel by itself, on calls of which each regime of tokens has some."""
-    seed = data.fresh_seed()
-    device = torch.device("cuda", torch.cuda.current_device())
+    seed, device = data.fresh_seed(), data.device()
     compiled = Compiled(folder, shape, data.weights(shape, device, seed, routing))
-    kernels = Kernels(compiled.path, compiled.layer)
-    sound, checked = True, set[str]()
-    counts = {*kernels.regimes(_MOST), *_COUNTS, min(shape.tokens, _MOST)}
+    checked = Kernels(compiled.path, compiled.layer)
+    seen = set[str]()
+    counts = {*checked.regimes(_MOST), *_COUNTS, min(shape.tokens, _MOST)}
     for count in sorted(counts):
         x = data.tokens(shape, count, device, seed)
-        findings = kernels.run(x)
+        findings = checked.run(x)
         if shape.trained and count <= shape.tokens:
-            findings += kernels.step(x, data.tokens(shape, count, device, seed + 9))
-        checked |= {one.kernel for one in findings}
+            findings += checked.step(x, data.tokens(shape, count, device, seed + 9))
+        seen |= {one.kernel for one in findings}
         for one in findings:
             if one.wrong:
-                sound = False
-                print(
-                    f"  WRONG at T={count}: {one.kernel} writes `{one.what}` {one.note}, off by {one.worst:.1f} times "
-                    "what is allowed"
-                )
-    left = {name for function in kernels.functions for name in kernels.names(function)} - checked
-    text = f"{len(checked)} kernels one by one, T up to {max(counts)}"
+                text = f"{shape.name} {routing} seed {seed}: T={count}: {one.kernel} writes `{one.what}` {one.note}"
+                yield Found(f"WRONG  {text}, off by {one.worst:.1f} times what is allowed", sound=False)
+    left = {name for function in checked.functions for name in checked.names(function)} - seen
+    text = f"{len(seen)} kernels one by one, T up to {max(counts)}"
     text += f"; not launched: {', '.join(sorted(left))}" if left else ""
-    print(f"{'ok' if sound else 'WRONG':6} {shape.name:8} {routing:8} seed {seed:10}  {text}", flush=True)
-    return sound
+    yield Found(f"done   kernels {shape.name:8} {routing:8} seed {seed:10}  {text}")
 
 
-def _check_uses(folder: Path, shape: Shape) -> bool:
+def captured(folder: Path, shape: Shape) -> Iterator[Found]:
+    """Whether replays of a captured call follow what is written into its input."""
+    seed, device = data.fresh_seed(), data.device()
+    compiled = Compiled(folder, shape, data.weights(shape, device, seed))
+    for count in (1, 17, shape.tokens):
+        x = data.tokens(shape, count, device, seed)
+        held = torch.zeros_like(x)
+        compiled(held)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = compiled(held)
+        held.copy_(x)
+        graph.replay()
+        same = torch.equal(y, compiled(x))
+        yield Found(f"{_verdict(same)} {shape.name:8} in a CUDA graph, T={count}", same)
+
+
+def used(folder: Path, shape: Shape) -> Iterator[Found]:
     """What PyTorch does with a layer: gradients, and compiling it."""
-    seed = data.fresh_seed()
-    device = torch.device("cuda", torch.cuda.current_device())
+    seed, device = data.fresh_seed(), data.device()
     weights = data.weights(shape, device, seed)
     compiled = Compiled(folder, shape, weights)
     x = data.tokens(shape, 33, device, seed)
-    found = {"torch.compile": uses.compiled(compiled.layer, x)}
     if shape.trained:
-        found["loss.backward()"] = uses.gradients(compiled.layer, shape, weights, x)
-    for name, why in found.items():
-        print(f"{'WRONG' if why else 'ok':6} {shape.name:8} {name} {why}", flush=True)
-    return not any(found.values())
+        why = uses.gradients(compiled.layer, shape, weights, x)
+        yield Found(f"{_verdict(not why)} {shape.name:8} loss.backward() {why}", not why)
+    why = uses.compiled(compiled.layer, x)
+    yield Found(f"{_verdict(not why)} {shape.name:8} torch.compile {why}", not why)
 
 
-def _captured(layer: Compiled, x: torch.Tensor) -> bool:
-    """Whether replays of a captured call follow what is written into its input."""
-    held = torch.zeros_like(x)
-    layer(held)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        y = layer(held)
-    held.copy_(x)
-    graph.replay()
-    return torch.equal(y, layer(x))
+def _verdict(sound: bool) -> str:
+    return "ok    " if sound else "WRONG "

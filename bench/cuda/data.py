@@ -21,6 +21,11 @@ def fresh_seed() -> int:
     return secrets.randbits(32)
 
 
+def device() -> torch.device:
+    """The GPU."""
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
     """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff].
 

@@ -20,6 +20,16 @@ def route(shape: Shape, weights: Weights, x: torch.Tensor) -> tuple[torch.Tensor
     return chosen, share
 
 
+def sort(chosen: torch.Tensor, experts: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The slots sorted by expert, and i32 [E], the end of each expert's.
+
+    Without torch.bincount, which waits for the device, so that no CUDA graph can hold it.
+    """
+    sorted_experts, order = chosen.flatten().sort(stable=True)
+    every = torch.arange(experts, device=chosen.device)
+    return order, torch.searchsorted(sorted_experts, every, right=True, out_int32=True)
+
+
 def loop(shape: Shape, weights: Weights, x: torch.Tensor) -> torch.Tensor:
     """One expert after the other, each on its tokens: what models without kernels of their own do."""
     chosen, share = route(shape, weights, x)
@@ -38,9 +48,7 @@ def loop(shape: Shape, weights: Weights, x: torch.Tensor) -> torch.Tensor:
 def grouped_mm(shape: Shape, weights: Weights, x: torch.Tensor) -> torch.Tensor:
     """Rows sorted by expert, torch._grouped_mm, and the way back."""
     chosen, share = route(shape, weights, x)
-    flat = chosen.flatten()
-    order = flat.argsort(stable=True)
-    ends = torch.bincount(flat, minlength=shape.experts).cumsum(0).int()
+    order, ends = sort(chosen, shape.experts)
     rows = x[order // shape.top_k]
     gate = torch._grouped_mm(rows, weights["routed.gate.weight"].transpose(1, 2), offs=ends)
     up = torch._grouped_mm(rows, weights["routed.up.weight"].transpose(1, 2), offs=ends)

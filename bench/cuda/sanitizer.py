@@ -6,11 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.cuda.results import Found
+
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+SECONDS = 300.0
+"""Of one tool, under which kernels take ten to a hundred times as long."""
 _FOUND_SOMETHING = 86
+_SHOWN = 4000
 
 
 def find() -> str | None:
@@ -21,23 +27,28 @@ def find() -> str | None:
     return str(candidate) if os.access(candidate, os.X_OK) else None
 
 
-def run(program: str, script: str, arguments: Sequence[str]) -> int:
-    """Runs a script under every tool; how many found something."""
-    failed = 0
+def run(tool: str, folder: Path, tasks: Sequence[str]) -> Iterator[Found]:
+    """Does tasks under a tool, and says whether it found something."""
+    program = find()
+    if program is None:
+        yield Found(f"compute-sanitizer is not installed: {tool} not run")
+        return
     # torch's caching allocator would hide what lies outside of a tensor.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    for tool in TOOLS:
-        command = [
-            program,
-            f"--tool={tool}",
-            f"--error-exitcode={_FOUND_SOMETHING}",
-            sys.executable,
-            script,
-            *arguments,
-        ]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        print(f"compute-sanitizer {tool}: {'nothing found' if done.returncode == 0 else 'FOUND SOMETHING'}", flush=True)
-        if done.returncode:
-            print((done.stdout + done.stderr)[-4000:])
-            failed += 1
-    return failed
+    with tempfile.TemporaryDirectory() as scratch:
+        worker = [sys.executable, "-m", "bench.cuda.worker", str(folder), f"{scratch}/results", tool, *tasks]
+        done = subprocess.run(
+            [*command(program, tool), *worker], env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode == 0:
+        yield Found(f"ok     compute-sanitizer {tool}: nothing found")
+        return
+    what = "FOUND SOMETHING" if done.returncode == _FOUND_SOMETHING else f"exit status {done.returncode}"
+    yield Found(f"WRONG  compute-sanitizer {tool}: {what}\n{(done.stdout + done.stderr)[-_SHOWN:]}", sound=False)
+
+
+def command(program: str, tool: str) -> list[str]:
+    """Its command line in front of a program's."""
+    # PyTorch asks for functions that a driver may lack and looks at the answer itself.
+    quiet = ["--report-api-errors=no"] if tool == "memcheck" else []
+    return [program, f"--tool={tool}", *quiet, f"--error-exitcode={_FOUND_SOMETHING}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +30,9 @@ _DECODED = (1, 4, 16)
 _PRODUCTS = ("moe.grouped_matmul", "moe.grouped_matmul_combine")
 
 
-def search(shapes: Iterable[Shape], arch: Arch, device: str, seconds: Seconds) -> list[Measured]:
-    """The fastest tile of every product of the layers in every regime, one product after the other."""
+def search(shapes: Iterable[Shape], arch: Arch, device: str, seconds: Seconds) -> Iterator[list[Measured]]:
+    """The fastest tile of every product of the layers in every regime, one product after the other; all so far each
+    time."""
     kept: list[Measured] = []
     for shape in shapes:
         candidates = _candidates(shape, arch, device)
@@ -45,7 +46,7 @@ def search(shapes: Iterable[Shape], arch: Arch, device: str, seconds: Seconds) -
             sizes = f"[{best.sizes.columns}, {best.sizes.inner}]"
             print(f"{shape.name} {best.regime} {sizes}: {cut}, {now:.1f} µs, by the model {was:.1f}", flush=True)
             kept.append(best)
-    return kept
+            yield list(kept)
 
 
 def _candidates(shape: Shape, arch: Arch, device: str) -> list[list[Measured]]:

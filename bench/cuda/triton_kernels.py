@@ -6,14 +6,12 @@ the down-projection weights its rows before it stores them.  Written for these m
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _tile(program: Any, tile_ends: Any, offsets: Any, experts: Any, column_tiles: Any, BLOCK_M: tl.constexpr) -> Any:
+def _tile(program, tile_ends, offsets, experts, column_tiles, BLOCK_M: tl.constexpr):
     """The expert, first row, last row and column tile of a program; the expert is `experts` where there is none."""
     tile = program // column_tiles
     low = 0
@@ -37,10 +35,10 @@ def _tile(program: Any, tile_ends: Any, offsets: Any, experts: Any, column_tiles
 
 @triton.jit
 def up_kernel(
-    x: Any, gate: Any, up: Any, hidden: Any, order: Any, tile_ends: Any, offsets: Any, experts: Any,
+    x, gate, up, hidden, order, tile_ends, offsets, experts,
     D: tl.constexpr, FF: tl.constexpr, TOP_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """hidden[r, n] = silu(x[token r] . gate[e, n]) * (x[token r] . up[e, n]), rows sorted by expert."""
     columns: tl.constexpr = (FF + BLOCK_N - 1) // BLOCK_N
     expert, first, last, column = _tile(tl.program_id(0), tile_ends, offsets, experts, columns, BLOCK_M)
@@ -67,10 +65,10 @@ def up_kernel(
 
 @triton.jit
 def down_kernel(
-    hidden: Any, down: Any, share: Any, rows_out: Any, order: Any, tile_ends: Any, offsets: Any, experts: Any,
+    hidden, down, share, rows_out, order, tile_ends, offsets, experts,
     D: tl.constexpr, FF: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """rows_out[slot of r, n] = share[slot of r] * hidden[r] . down[e, n]."""
     columns: tl.constexpr = (D + BLOCK_N - 1) // BLOCK_N
     expert, first, last, column = _tile(tl.program_id(0), tile_ends, offsets, experts, columns, BLOCK_M)
@@ -94,7 +92,7 @@ def down_kernel(
 
 
 @triton.jit
-def combine_kernel(rows: Any, y: Any, D: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def combine_kernel(rows, y, D: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr):
     """y[t, n] = the sum over slots of rows[t * TOP_K + slot, n]."""
     token = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from triton.runtime.errors import OutOfResources
 
-from bench.cuda.peers import route
+from bench.cuda.peers import route, sort
 from bench.cuda.shapes import Shape
 from bench.cuda.timing import median_seconds
 from bench.cuda.triton_kernels import combine_kernel, down_kernel, up_kernel
@@ -47,12 +47,11 @@ def layer(shape: Shape, weights: Weights, x: torch.Tensor) -> torch.Tensor:
 def run(shape: Shape, weights: Weights, x: torch.Tensor, up_tile: Tile, down_tile: Tile) -> torch.Tensor:
     """The layer with given tiles, of equal height."""
     chosen, share = route(shape, weights, x)
-    flat = chosen.flatten()
-    order = flat.argsort(stable=True).int()
-    counts = torch.bincount(flat, minlength=shape.experts)
-    offsets = torch.zeros(shape.experts + 1, dtype=torch.int32, device=x.device)
-    offsets[1:] = counts.cumsum(0)
-    rows = len(flat)
+    order, group_ends = sort(chosen, shape.experts)
+    order = order.int()
+    offsets = torch.nn.functional.pad(group_ends, (1, 0))
+    counts = offsets.diff()
+    rows = len(order)
     hidden = torch.empty((rows, shape.ff), dtype=x.dtype, device=x.device)
     out = torch.empty((rows, shape.d), dtype=x.dtype, device=x.device)
     y = torch.empty_like(x)

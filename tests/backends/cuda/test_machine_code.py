@@ -86,7 +86,7 @@ def check(text: str, kernels: int, arch: str, instructions: tuple[str | re.Patte
     assert done.returncode == 0, done.stderr
     spilled = re.findall(r"(\d+) bytes spill stores", done.stderr)
     assert spilled == ["0"] * kernels, done.stderr
-    assert "serialized" not in done.stderr, done.stderr
+    assert not re.search("serialized|setmaxnreg", done.stderr), done.stderr  # such products wait; it is ignored
     ptx = (folder / "kernels.ptx").read_text()
     for instruction in instructions:
         assert re.search(instruction, ptx)

@@ -101,7 +101,7 @@ def test_a_search_keeps_what_is_fastest(tmp_path: Path) -> None:
         wanted = 40 if regime == MANY else 16
         return 1e-3 * sum(1 + abs(one.width - wanted) + one.splits for one in entries)
 
-    found = search.search([SHAPE], H100, "a stand-in", seconds)
+    *_, found = search.search([SHAPE], H100, "a stand-in", seconds)
     assert [one.regime for one in found] == [MANY, DECODE] * 2
     assert {one.sizes.products for one in found} == {1, 2}
     assert max(count for _, count in asked) == 4
