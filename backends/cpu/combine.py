@@ -14,7 +14,7 @@ from typing import Any
 
 from torch_mlir import ir
 
-from moec.backends.cpu import elementwise, tiling, waves
+from moec.backends.cpu import elementwise, swapped, tiling, waves
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, LINE, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import Operands, grouped
@@ -126,6 +126,7 @@ class _Combine:
                 count = first + (end_row - first) * (chunk.index + 1) // chunks - row
                 held.store(b.index(-1))
                 rows = operands.rows(call, row, count, held)
+                transposed = operands.transposed(call, rows)
                 then = behind.pick(b, chunk.index.equals(chunks - 1), again)
                 with b.for_(begin, end, width) as panel:
                     at = self.panels(expert, panel.index, end, width)
@@ -143,10 +144,13 @@ class _Combine:
                     def add(block: Block, row: Value = row) -> None:
                         self.add(row + block.first, block)
 
-                    panel_product(
-                        call, self.weights, rows, at, following, scratch,
-                        look_ahead=next_rows if operands.copied is None else None, before=before, after=add,
-                    )  # fmt: skip
+                    def expanded(rows: Rows = rows, at: At = at, following: At = following) -> None:
+                        panel_product(
+                            call, self.weights, rows, at, following, scratch,
+                            look_ahead=next_rows if operands.copied is None else None, before=before, after=add,
+                        )  # fmt: skip
+
+                    swapped.either(call, transposed, at, following, expanded, before=before, after=add)
 
     def together(self, rows: Value) -> Value:
         """How many panels are multiplied together by an expert's rows."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch_mlir import ir
 
-from moec.backends.cpu import elementwise, tiling
+from moec.backends.cpu import elementwise, swapped, tiling
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import Call, Frame, Phase, Storage
 from moec.backends.cpu.operands import Operands, dense, grouped
@@ -69,6 +69,7 @@ def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], coun
 
         behind = panels(ahead, ahead.first_panel).pick(b, more, panels(task, task.first_panel))
         rows = operands.rows(call, task.first_row, task.rows, held)
+        transposed = operands.transposed(call, rows)
         with b.for_(task.first_panel, task.end_panel, panels_together(b, weights, task.rows)) as panel:
             at = panels(task, panel.index)
             then = panel.index + at.panels
@@ -77,7 +78,10 @@ def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], coun
             def after(block: Block) -> None:
                 _epilogue(call, op, operands, outs, task, block)
 
-            panel_product(call, weights, rows, at, following, scratch, after=after)
+            def expanded(at: At = at, following: At = following, after: Callable[[Block], None] = after) -> None:
+                panel_product(call, weights, rows, at, following, scratch, after=after)
+
+            swapped.either(call, transposed, at, following, expanded, after=after)
         task.become(ahead)
         return [more]
 

@@ -18,8 +18,11 @@ from moec.backends.cpu.joined import Joined, beside, join, joined_layouts, whole
 from moec.backends.cpu.layout import FLOATS, Arithmetic, Panels
 from moec.backends.cpu.lhs import copy_row, lies_ready
 from moec.backends.cpu.plain import Columns, plain
+from moec.backends.cpu.plain import Rows as Held
 from moec.backends.cpu.product import Block, Rows, Weights, expanded_bytes
 from moec.backends.cpu.sources import InPlace, Multiplied, Packed
+from moec.backends.cpu.swapped import Swapped, Transposed, most_vectors, transposed
+from moec.backends.cpu.swapped import memory as swapped_memory
 from moec.backends.cpu.values import Pointer, Value
 from moec.dialect.formats import FORMATS, format_of
 
@@ -55,6 +58,7 @@ class Operands:
     """The word of the threads' buffers for copied rows; None: rows are multiplied where they lie."""
     stride: int
     chunk: int
+    swapped: Swapped | None
 
     @property
     def rows_per_token(self) -> int:
@@ -153,6 +157,10 @@ class Operands:
                     to = to + layout.row_bytes
         return Rows(buffer, self.stride, count)
 
+    def transposed(self, call: Call, rows: Rows) -> Transposed | None:
+        """A chunk of rows for the product with swapped operands; None where there is none."""
+        return None if self.swapped is None else transposed(call, self.swapped, rows)
+
 
 def dense(op: Any, frame: Frame) -> Operands:
     """The operands of a `moe.matmul`."""
@@ -236,8 +244,12 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     expanded = None
     if not isinstance(source, InPlace):
         expanded = frame.workspace(Size(per_thread=expanded_bytes(source)))
+    swapped = None
+    most = most_vectors(layout, source, frame.variant.registers) if plan is not None else 0
+    if isinstance(source, Held) and most:
+        swapped = Swapped(layout, source, most, frame.workspace(swapped_memory(layout, most)))
     name = f"{frame.name}{name}_{stride}"
-    return Operands(name, layout, source, expanded, tuple(lhs), parts, plan, copied, stride, chunk)
+    return Operands(name, layout, source, expanded, tuple(lhs), parts, plan, copied, stride, chunk, swapped)
 
 
 def _rows_size(chunk: int, stride: int, rows_per_token: int) -> Size:

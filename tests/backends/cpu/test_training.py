@@ -69,6 +69,17 @@ def test_forward_has_the_bits_of_inference() -> None:
         assert torch.equal(forward["y"], inference["y"])
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_forward_has_them_for_any_number_of_rows(dtype: str) -> None:
+    """Some numbers are multiplied with swapped operands, others by expanded weights."""
+    layer = Trained(Sizes(64, 32, 2, 1, dtype), VARIANTS[:1])
+    given = layer.sizes.given(220)
+    for tokens in range(20, 220, 11):
+        some = {name: t[:tokens] if name in ("x", "d.y", "d.probability", "d.z") else t for name, t in given.items()}
+        forward = layer.call("forward", some, tokens, threads=2)
+        assert torch.equal(forward["y"], layer.run(some, some)["y"]), tokens
+
+
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     layer = trained(LONG, "bf16")
     given = layer.sizes.given(300)
