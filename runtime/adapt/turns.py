@@ -19,13 +19,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_WAITING = 0.05
-"""Seconds in a second that others wait, all their threads together, from which on they count as waiting.  Less than
-what a thread waits that shares its processor with short turns: they do not end because they are short."""
+_WAITING = 0.2
+"""Seconds in a second that others wait, all their threads together, from which on turns become short.  A call that
+waits for a third process now and then is no reason."""
+_SERVED = 0.08
+"""Below which they end to be short: less than what a thread waits that shares its processor with them."""
 _IDLE = 0.005
 """Seconds in a second that a program must run or wait for a processor to be worth stopping."""
-_LOOKS = 0.05
-"""Seconds between two looks while turns are short."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,13 +38,14 @@ class Turn(NamedTuple):
 
 SHORT = Turn(0.001, 0.009)
 """Ends before the system looks who is next (every 4 ms at 250 ticks a second), so that a call waits for no longer."""
-WHOLE = Turn(0.03, 0.0)
+WHOLE = Turn(0.05, 0.0)
 
 
-def turn(wanted: float, waited: float, passed: float) -> Turn:
+def turn(now: Turn, wanted: float, waited: float, passed: float) -> Turn:
     """What suits a program that `wanted` a processor, and others who `waited` for one, for so many of the seconds
     that have `passed`."""
-    return SHORT if wanted > _IDLE * passed and waited > _WAITING * passed else WHOLE
+    enough = _SERVED if now is SHORT else _WAITING
+    return SHORT if wanted > _IDLE * passed and waited > enough * passed else WHOLE
 
 
 class Times(NamedTuple):
@@ -128,8 +129,8 @@ def _share(child: int, others: Threads) -> int:
         if ended:
             return status
         passed = time.monotonic() - looked
-        if passed >= (_LOOKS if now.rest else now.run):
-            now = turn(sum(own.look()), others.look().waited, passed)
+        if passed >= WHOLE.run:
+            now = turn(now, sum(own.look()), others.look().waited, passed)
             looked = time.monotonic()
 
 

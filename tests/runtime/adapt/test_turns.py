@@ -31,15 +31,22 @@ COMPUTING = "while True: pass"
         (0.01, 0.09, 0.1, SHORT),
         (0.0, 0.0, 0.0, WHOLE),
     ],
-    ids=["nobody waits", "two wait", "one shares with turns", "nothing to do", "hardly", "a short look", "no time"],
+    ids=["nobody waits", "two wait", "one waits", "nothing to do", "hardly", "a short look", "no time"],
 )
-def test_turns_are_short_where_others_wait(wanted: float, waited: float, passed: float, suits: turns.Turn) -> None:
-    assert turn(wanted, waited, passed) is suits
+@pytest.mark.parametrize("now", [SHORT, WHOLE], ids=["short", "whole"])
+def test_turns_are_short_where_others_wait(
+    now: turns.Turn, wanted: float, waited: float, passed: float, suits: turns.Turn
+) -> None:
+    assert turn(now, wanted, waited, passed) is suits
+
+
+def test_turns_do_not_become_short_because_of_a_third() -> None:
+    assert turn(WHOLE, 1.0, 0.15, 1.0) is WHOLE
 
 
 def test_short_turns_do_not_end_because_they_are_short() -> None:
     share = SHORT.run / (SHORT.run + SHORT.rest)
-    assert turn(share, share, 1.0) is SHORT, "a thread that shares its processor waits for as long as they run"
+    assert turn(SHORT, share, share, 1.0) is SHORT, "a thread that shares its processor waits for as long as they run"
 
 
 def test_what_threads_did_is_counted_since_the_last_look() -> None:
