@@ -19,10 +19,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from moec.runtime.adapt.background import LOWEST
+
 _WAITING = 0.2
 """Seconds in a second that others wait, all their threads together, from which on turns become short.  A call that
 waits for a third process now and then is no reason."""
-_SERVED = 0.08
+_SERVED = 0.04
 """Below which they end to be short: less than what a thread waits that shares its processor with them."""
 _IDLE = 0.005
 """Seconds in a second that a program must run or wait for a processor to be worth stopping."""
@@ -36,8 +38,8 @@ class Turn(NamedTuple):
     rest: float
 
 
-SHORT = Turn(0.001, 0.009)
-"""Ends before the system looks who is next (every 4 ms at 250 ticks a second), so that a call waits for no longer."""
+SHORT = Turn(0.0005, 0.0095)
+"""Ends before the system looks who is next (every 4 ms at 250 ticks a second): a wait becomes longer by its length."""
 WHOLE = Turn(0.05, 0.0)
 
 
@@ -61,6 +63,11 @@ class Threads:
     def __init__(self, pid: int) -> None:
         self._tasks = f"/proc/{pid}/task"
         self._seen = self._read()
+
+    @property
+    def known(self) -> bool:
+        """Whether the system told anything at the last look."""
+        return bool(self._seen)
 
     def look(self) -> Times:
         """All of them together; those that have just begun count from the next look on.  Nothing of a process that is
@@ -91,13 +98,15 @@ def _first(path: str) -> bytes:
 
 def main(arguments: Sequence[str]) -> None:
     _be(os.SCHED_BATCH)
-    beside, program = int(arguments[0]), arguments[1:]
+    others, program = Threads(int(arguments[0])), arguments[1:]
+    if not others.known:
+        os.nice(LOWEST)  # the next best
     parent, child = os.getpid(), os.fork()
     if child == 0:
         _become(program, parent)
     for end in (0, 1):  # whoever writes to the program, or reads from it, is to see that it has ended
         os.close(end)
-    _end_as(_share(child, Threads(beside)))
+    _end_as(_share(child, others))
 
 
 def _become(program: Sequence[str], parent: int) -> None:
