@@ -16,7 +16,6 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from moec.runtime.adapt.background import LOWEST
@@ -96,7 +95,7 @@ def _first(path: str) -> bytes:
         os.close(file)
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     _be(os.SCHED_BATCH)
     others, program = Threads(int(arguments[0])), arguments[1:]
     if not others.known:
@@ -109,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     _end_as(_share(child, others))
 
 
-def _become(program: Sequence[str], parent: int) -> None:
+def _become(program: list[str], parent: int) -> None:
     """In the child."""
     with contextlib.suppress(OSError, AttributeError):
         # Who is stopped when nobody is left to let it go on would stay so.
