@@ -1,4 +1,4 @@
-"""Matmuls of codes for wgmma, with scales of channels: the kernel of `moec/matmul/coded_warpgroups.cuh`."""
+"""Matmuls of codes for wgmma: the kernel of `moec/matmul/coded_warpgroups.cuh`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ def kernel(
     tokens: tuple[int, int | None],
 ) -> Kernel:
     """The kernel of a product whose rows are bf16 or f16, and whose weights are codes.  Raises Unsupported."""
-    if problem.codes is None or problem.codes.group is not None:
-        raise unsupported("cuda", problem.op, "a product by wgmma of weights that are no codes, or have groups")
+    if problem.codes is None:
+        raise unsupported("cuda", problem.op, "weights that are no codes, multiplied as such")
     name = scope.name(wish)
     after = epilogue(problem, scope, wish, rows, rows_type)
     lhs, given, plan_values = problem.operands()
     parameters, weight_arguments, values = problem.codes.parameters()
     memory = expressions.MEMORY[problem.lhs_type]
+    group = problem.codes.group or 0
+    sizes = (group, problem.inner, problem.columns, tile.products, tile.rows, tile.stages)
     arguments: tuple[Argument, ...] = (*given, *weight_arguments, *after.arguments, Tokens())
     source = _TEMPLATE.format(
         wgmma=wgmma.definition_from_registers(problem.lhs_type, tile.rows),
@@ -44,7 +46,7 @@ def kernel(
         name=name,
         parameters=", ".join((*lhs, *parameters, *after.parameters, "int tokens")),
         types=f"{memory}, {problem.codes.code_type}, {problem.codes.scale_type}",
-        sizes=f"{problem.inner}, {problem.columns}, {tile.products}, {tile.rows}, {tile.stages}",
+        sizes=", ".join(map(str, sizes)),
         weight=problem.codes.weight_type,
         weights=values,
         plan=problem.plan_type,

@@ -59,10 +59,14 @@ class Codes:
     @property
     def scale_bytes(self) -> int:
         """Of the scales that belong to 64 inputs of a column and come with their codes."""
+        return self.scale_rows * (2 if self.scale == "bf16" else 4)
+
+    @property
+    def scale_rows(self) -> int:
+        """How many scales of groups belong to 64 inputs of a column."""
         if self.group is None:
             return 0
-        width = 2 if self.scale == "bf16" else 4
-        return width * (1 if self.group % 64 == 0 else 2)
+        return 1 if self.group % 64 == 0 else 2
 
     def parameters(self) -> tuple[list[str], list[Argument], str]:
         """A kernel's parameters for all weights, their arguments, and the values of an array of `weight_type`."""

@@ -60,7 +60,10 @@ def seconds(of: Problem, tile: Tile, device: Device, rows: float) -> float:
     step = max(tile.rows * wide * tile.depth / rate, tile.stage_bytes / device.cached)
     if isinstance(tile, CodedWarpgroupTile):  # each code once for all rows, while wgmma works
         decoding = wide * tile.depth * tile.decoding / _INSTRUCTIONS
-        step = max(step, decoding, decoding / 2 + _TURNS)
+        scaling = tile.scale_rows * tile.rows * wide / _INSTRUCTIONS
+        # sums of groups are scaled between the products of one warpgroup, while the other's go on
+        alone = (tile.rows * wide * tile.depth / rate + scaling if scaling else decoding) / 2
+        step = max(step, decoding + scaling, alone + _TURNS)
     part = steps * step + tile.rows * tile.width / _RESULTS
     busy = (_FILL + -(-parts // device.multiprocessors) * part) / device.clock
     inner = of.segments * of.inner

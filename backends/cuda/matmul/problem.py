@@ -65,6 +65,11 @@ class Problem:
         return 0 if self.codes is None else self.codes.scale_bytes
 
     @property
+    def scale_rows(self) -> int:
+        """How many scales that are."""
+        return 0 if self.codes is None else self.codes.scale_rows
+
+    @property
     def plan_type(self) -> str:
         """The C++ type of its plan."""
         experts = self.experts if self.offsets is not None else 0

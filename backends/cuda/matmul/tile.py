@@ -38,10 +38,12 @@ class WarpgroupTile:
 class CodedWarpgroupTile:
     """For wgmma (sm_90a) with codes, which are its first operand: `rows` rows by 128 columns of each weight.
 
-    `rows * products` is at most 256, `rows` a multiple of 16.
+    `rows * products` is at most 256, with scales of groups 128; `rows` a multiple of 16.
 
-    bits      of a code
-    decoding  instructions that make a code a float
+    bits         of a code
+    decoding     instructions that make a code a float
+    scale_bytes  of scales of groups that come with the codes of a column, for each stage
+    scale_rows   how many scales of groups that are
     """
 
     products: int
@@ -49,6 +51,8 @@ class CodedWarpgroupTile:
     stages: int
     bits: int
     decoding: float
+    scale_bytes: int = 0
+    scale_rows: int = 0
 
     width = 128
     depth = 64
@@ -61,7 +65,8 @@ class CodedWarpgroupTile:
 
     @property
     def stage_bytes(self) -> int:
-        return self.rows * 128 + self.products * self.width * 8 * self.bits
+        size = self.rows * 128 + self.products * self.width * (8 * self.bits + self.scale_bytes)
+        return -(-size // 1024) * 1024
 
     def shared_bytes(self, experts: int) -> int:
         """Of a block: the stages, two barriers for each, and the counters of tiles."""

@@ -127,17 +127,17 @@ def _of_many(of: Problem, arch: Arch) -> Sequence[ManyTile]:
         return _of_warps(of)
     if of.codes is None:
         return _of_warpgroups(of)
-    # sums of groups would have to be scaled while wgmma adds to them, and three weights have too many registers
-    return _of_coded_warpgroups(of) if of.codes.group is None and of.products <= 2 else _of_warps(of)
+    return _of_coded_warpgroups(of) if of.products <= 2 else _of_warps(of)  # three weights have too many registers
 
 
 def _of_coded_warpgroups(of: Problem) -> list[CodedWarpgroupTile]:
     decoding = _PACKED if of.bits < 8 else _BYTES[of.type]
     # of those that are about as fast the last: fewer rows ask the cache for more, more leave more of a tile empty
+    most = 128 if of.scale_rows else 256  # scales of groups ask for sums of their own
     return [
-        CodedWarpgroupTile(of.products, rows, _LEAST_STAGES, of.bits, decoding)
+        CodedWarpgroupTile(of.products, rows, _LEAST_STAGES, of.bits, decoding, of.scale_bytes, of.scale_rows)
         for rows in (32, 64, 256, 192, 128)
-        if rows * of.products <= 256
+        if rows * of.products <= most
     ]
 
 

@@ -41,6 +41,17 @@ def test_gathered_rows_and_two_weights(name: str) -> None:
         assert error(made.run(given, seed=tokens), swiglu(product, given)) < TOLERANCE[product.type], (tokens, routing)
 
 
+@pytest.mark.parametrize("name", ["int4_32", "int4_64_f16", "int4_96", "ternary_128", "fp8_32"])
+def test_scales_of_groups(name: str) -> None:
+    product = SMALL[name]
+    made = emitted(product, MANY, "sm_90a")
+    assert "moec::CodedWarpgroupTile<" in made.source
+    for tokens, routing in [(0, "even"), (1, "even"), (90, "dropped"), (100, "one")]:
+        given = inputs(product, tokens, routing, seed=tokens)
+        wanted = swiglu(product, given) if product.products == 2 else sums(product, given)[0]
+        assert error(made.run(given, seed=tokens), wanted) < TOLERANCE[product.type], (tokens, routing)
+
+
 @pytest.mark.parametrize("rows", [32, 256])
 def test_tiles_that_are_measured_to_be_the_fastest(rows: int) -> None:
     def kernel(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
@@ -85,26 +96,18 @@ def test_a_code_that_is_no_number_spoils_its_channel() -> None:
 
 
 HEADER = "moec/matmul/coded_warpgroups.cuh"
-DECODING = """        MOEC_UNROLL
-        for (int p = 0; p < Tile::products; p++) {
-          u32 two[2][4];
-          decode_lines<Tile>(lines + p * Tile::code_bytes, chunk, two);
-          MOEC_UNROLL
-          for (int i = 0; i < 8; i++) matrices[chunk][p * 2 + i / 4][i % 4] = two[i / 4][i % 4];
-        }
-"""
-FENCE = "        wgmma_fence(matrices[chunk]);\n"
+FENCE = "        wgmma_fence(matrices[half]);\n"
 FAULTS = {
     "registers of a matrix written while wgmma reads them": (
-        ("        wgmma_wait<1>(sums);\n", "        wgmma_wait<2>(sums);\n"),
+        ("if constexpr (!Tile::grouped) wgmma_wait<1>(sums);", "if constexpr (!Tile::grouped) wgmma_wait<2>(sums);"),
         "registers of a matrix were changed while wgmma worked on it",
     ),
     "no fence behind decoded registers": (
         (FENCE, ""),
         "no wgmma_fence since registers were last touched",
     ),
-    "a fence in front of decoding": (
-        (DECODING + FENCE, FENCE + DECODING),
+    "registers of a matrix written behind the fence": (
+        (FENCE, FENCE + "        matrices[half][0][0] ^= 1;\n"),
         "registers of a matrix were written behind the wgmma_fence",
     ),
     "copies are not waited for": (("copies_wait<Tile::lag>();\n        fence", "fence"), "is still being copied"),
@@ -118,7 +121,7 @@ FAULTS = {
     ),
     "the wrong phase of empty stages": (("(step / Tile::stages & 1) ^ 1);", "step / Tile::stages & 1);"), "deadlock"),
     "columns in another order than results": (("line & 6) << 1", "line & 6) << 0"), None),
-    "rows of another chunk": (("(chunk * 2 + n) * 32", "n * 32"), None),
+    "rows of another chunk": (("(half * 2 + n) * 32", "n * 32"), None),
     "the other half's codes": (("= place + half * 8;", "= place + 8 - half * 8;"), None),
 }
 
@@ -136,13 +139,47 @@ def test_a_planted_fault_is_found(name: str) -> None:
         made.run(given)
 
 
-def test_channels_take_wgmma_and_groups_do_not() -> None:
+GROUPS = {
+    "registers written while wgmma adds to a group of 64": (
+        ("else if (!fresh) wgmma_wait<1>(some);", ""),
+        "registers of a matrix were changed while wgmma worked on it",
+    ),
+    "sums scaled while wgmma adds to them": (
+        ("            wgmma_wait<0>(some);\n            add", "            add"),
+        "registers of a matrix were changed while wgmma worked on it",
+    ),
+    "sums of a group that begin with those of another": (("!fresh || n != 0", "true"), None),
+    "the scales of another group": (("(stage, group, half, scale)", "(stage, group, 0, scale)"), None),
+    "the scales of other columns": (("n / 2 % 2], sums[p][n])", "n % 2], sums[p][n])"), None),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_fault_with_scales_of_groups_is_found(name: str) -> None:
+    (right, wrong), found = GROUPS[name]
+    group = 64 if "64" in name else 32
+    product = Product(inner=192, columns=24, experts=2, format="int4", group=group, out="f32")
+    given = inputs(product, 100)
+    given["s0"] *= torch.rand(given["s0"].shape, generator=torch.Generator().manual_seed(1)) * 4
+    wide = given["s0"].double().repeat_interleave(group, -1)
+    given["m0"] = given["c0"].double() * wide
+    made = Emitted(product, H100, lambda op, scope, a: number(MANY, op, scope, a), Fault(HEADER, right, wrong))
+    if found is None:
+        assert error(made.run(given), sums(product, given)[0]) > 0.02
+        return
+    with pytest.raises(SimulatorError, match=found):
+        made.run(given)
+
+
+def test_one_and_two_weights_of_codes_take_wgmma() -> None:
     wide = Product(inner=2048, columns=768, experts=128, per_token=8, products=2, format="int8")
     tile = tiles.many_rows(problem(wide), H100)
     assert isinstance(tile, CodedWarpgroupTile)
     assert (tile.rows, tile.stages) == (128, 7)
     groups = replace(wide, format="int4", group=32)
-    assert isinstance(tiles.many_rows(problem(groups), H100), WarpTile)
+    by_groups = tiles.many_rows(problem(groups), H100)
+    assert isinstance(by_groups, CodedWarpgroupTile)
+    assert (by_groups.rows, by_groups.scale_rows) == (64, 2)
     assert isinstance(tiles.many_rows(problem(replace(wide, products=3)), H100), WarpTile)
     assert isinstance(tiles.many_rows(problem(wide), ARCHITECTURES["sm_100a"]), WarpTile)
 

@@ -52,7 +52,10 @@ PRODUCTS = {
 }
 WGMMA = ("up", "down", "divided", "transposed", "f16")
 FROM_REGISTERS = re.compile(r"wgmma\.mma_async[^;]*\}, *\{%r\d+, %r\d+, %r\d+, %r\d+\}, %rd\d+,")
-CODED = ("codes", "down_codes", "codes_fp8", "codes_fp8_f16", "codes_int4", "ternary")
+CODED = (
+    "codes", "down_codes", "codes_fp8", "codes_fp8_f16", "codes_int4", "codes_groups", "down_groups", "int8_groups",
+    "ternary",
+)  # fmt: skip
 
 
 def _instructions(name: str, arch: str) -> tuple[str | re.Pattern[str], ...]:

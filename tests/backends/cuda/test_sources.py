@@ -32,6 +32,7 @@ PRODUCTS = {
         ("codes_fp8", "sm_80"),
         ("codes_fp8", "sm_90a"),
         ("groups", "sm_80"),
+        ("groups", "sm_90a"),
         ("logits", "sm_80"),
     ],
 )

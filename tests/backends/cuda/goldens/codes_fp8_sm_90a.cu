@@ -75,7 +75,7 @@ struct t_product_fp8_e4m3_epilogue {
 
 MOEC_KERNEL(384, 1) t_product_fp8_e4m3(const moec::f16* lhs0, const int* offsets, const int* slots, const moec::e4m3* codes0, const moec::bf16* scales0, moec::f16* out0, int tokens) {
   MOEC_SHARED(shared);
-  using Tile = moec::CodedWarpgroupTile<moec::f16, moec::e4m3, moec::bf16, 64, 16, 1, 32, 8>;
+  using Tile = moec::CodedWarpgroupTile<moec::f16, moec::e4m3, moec::bf16, 0, 64, 16, 1, 32, 8>;
   const moec::Coded<moec::e4m3, moec::bf16> weights[] = {{codes0, scales0}};
   moec::multiply_codes_by_warpgroups<Tile>(shared, lhs0, moec::Plan<3, 1, true>{offsets, slots, tokens}, weights, t_product_fp8_e4m3_epilogue{out0});
 }

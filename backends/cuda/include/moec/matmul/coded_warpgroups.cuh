@@ -9,17 +9,24 @@
 
 namespace moec {
 
-// Scales are those of channels.
-template <class T_, class Code, class Scale, int inner_, int columns_, int products_, int rows_, int stages_>
+// A stage has rows, codes, and the scales of groups of `group` inputs in rows for `chunk` inputs (group 0: scales are
+// those of channels).
+template <class T_, class Code, class Scale, int group_, int inner_, int columns_, int products_, int rows_, int stages_>
 struct CodedWarpgroupTile {
   using T = T_;
   using Weight = Coded<Code, Scale>;
   static constexpr int inner = inner_, columns = columns_, products = products_, rows = rows_, stages = stages_;
   static constexpr int width = 128, depth = 64, lag = stages - 2, steps = (inner + depth - 1) / depth;
-  static constexpr int chunks = 2;  // of a stage, 32 elements along k each
+  static constexpr int threads = 128;  // that copy
+  static constexpr bool grouped = group_ != 0;
+  static constexpr int group = grouped ? group_ : inner, groups = inner / group;
+  static constexpr int chunk = group % 64 == 0 ? 64 : 32, scale_rows = grouped ? depth / chunk : 0;
   static constexpr int lhs_bytes = rows * 128, code_bytes = width * Weight::units * 16;
-  static constexpr int stage_bytes = lhs_bytes + products * code_bytes;
-  static_assert(inner % (Weight::packed ? 8 : 16) == 0 && rows % 16 == 0 && rows * products <= 256 && stages >= 3);
+  static constexpr int scale_bytes = scale_rows * width * (int)sizeof(Scale);
+  static constexpr int stage_bytes = (lhs_bytes + products * (code_bytes + scale_bytes) + 1023) / 1024 * 1024;
+  static_assert(inner % (Weight::packed ? 8 : 16) == 0 && rows % 16 == 0 && stages >= 3);
+  static_assert(rows * products <= (grouped ? 128 : 256));
+  static_assert(!grouped || (group % 32 == 0 && inner % group == 0));
 };
 
 // The column, of 16, that a warp of a warpgroup has at place `line` of 16: results are stored by lanes that have what was
@@ -75,6 +82,8 @@ MOEC_DEVICE void bring_coded_parts(const W& work, const typename Tile::T* lhs, c
                    real ? 16 : 0);
       }
       bring_codes<Tile>(stage + Tile::lhs_bytes, weights, part, k);
+      if constexpr (Tile::grouped)
+        copy_scales<Tile>(stage + Tile::lhs_bytes + Tile::products * Tile::code_bytes, weights, part, k);
       copies_commit();
       if (step >= Tile::lag) {
         copies_wait<Tile::lag>();
@@ -128,7 +137,7 @@ MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typ
   constexpr int results = Epilogue::results;
   const int lane = lane_index(), line = lane >> 2, inside = lane & 3;
   const int first = part.column + group * 64 + thread_index() / 32 % 4 * 16;
-  float scale[Tile::products][2];
+  float scale[Tile::products][2];  // of channels
   int column[2];
   MOEC_UNROLL
   for (int half = 0; half < 2; half++) {
@@ -136,7 +145,7 @@ MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typ
     column[half] = at < Tile::columns ? at : Tile::columns - 1;
     MOEC_UNROLL
     for (int p = 0; p < Tile::products; p++)
-      scale[p][half] = load(weights[p].scales + (i64)part.expert * Tile::columns + column[half]);
+      scale[p][half] = Tile::grouped ? 1.0f : load(weights[p].scales + (i64)part.expert * Tile::columns + column[half]);
   }
   MOEC_UNROLL
   for (int block = 0; block < Tile::rows / 8; block++) {
@@ -151,7 +160,10 @@ MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typ
       for (int half = 0; half < 2; half++) {
         float scaled[Tile::products];
         MOEC_UNROLL
-        for (int p = 0; p < Tile::products; p++) scaled[p] = sums[p][block * 4 + half * 2 + odd] * scale[p][half];
+        for (int p = 0; p < Tile::products; p++) {
+          const float sum = sums[p][block * 4 + half * 2 + odd];
+          scaled[p] = Tile::grouped ? sum : sum * scale[p][half];
+        }
         epilogue.value(given, column[half], scaled, value[half][odd]);
       }
     }
@@ -183,49 +195,106 @@ MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typ
   }
 }
 
+// The scales of this thread's two columns, of row `row` of a stage.
+template <class Tile>
+MOEC_DEVICE void load_column_scales(const u8* stage, int group, int row, float (&to)[Tile::products][2]) {
+  using Scale = typename Tile::Weight::Scale;
+  const int first = group * 64 + thread_index() / 32 % 4 * 16;
+  MOEC_UNROLL
+  for (int p = 0; p < Tile::products; p++) {
+    MOEC_UNROLL
+    for (int half = 0; half < 2; half++) {
+      const int place = (p * Tile::scale_rows + row) * Tile::width + first + column_at((lane_index() >> 2) + half * 8);
+      const u8* const at = stage + Tile::lhs_bytes + Tile::products * Tile::code_bytes + place * sizeof(Scale);
+      if constexpr (sizeof(Scale) == 4) to[p][half] = shared_array<float>((void*)at)[0];
+      else to[p][half] = to_float(Scale{(u16)shared_array<u16>((void*)at)[0]});
+    }
+  }
+}
+
+template <class Tile>
+using ColumnSums = float[Tile::products][Tile::rows / 2];
+
+// Sums of codes of some inputs, times their scales, become sums of weights.
+template <class Tile>
+MOEC_DEVICE void add_scaled(const ColumnSums<Tile>& some, const float (&scale)[Tile::products][2],
+                            ColumnSums<Tile>& sums) {
+  MOEC_UNROLL
+  for (int p = 0; p < Tile::products; p++) {
+    MOEC_UNROLL
+    for (int n = 0; n < Tile::rows / 2; n++) sums[p][n] = fmaf(some[p][n], scale[p][n / 2 % 2], sums[p][n]);
+  }
+}
+
 // The products of warpgroup `group` of two, and what becomes of them.
 template <class Tile, class W, class Epilogue>
 MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename Tile::Weight* weights,
                                       const Epilogue& epilogue, u8* stages, Barrier* full, Barrier* empty) {
   const int parts = work.parts();
-  float sums[Tile::products][Tile::rows / 2];
-  // While wgmma works on one chunk the next one is decoded.
-  u32 matrices[Tile::chunks][Tile::products * 2][4];
+  ColumnSums<Tile> sums;
+  // While wgmma works on 32 elements along k the next ones are decoded.
+  u32 matrices[2][Tile::products * 2][4];
   int step = 0;
   for (int number = block_index(); number < parts; number += grid_blocks()) {
     const Part part = work.part(number);
+    // With scales of groups: what is being made, and the scales of that.
+    [[maybe_unused]] ColumnSums<Tile> some;
+    [[maybe_unused]] float scale[Tile::products][2];
+    if constexpr (Tile::grouped) {
+      MOEC_UNROLL
+      for (int n = 0; n < Tile::products * Tile::rows / 2; n++) sums[n / (Tile::rows / 2)][n % (Tile::rows / 2)] = 0.0f;
+    }
     for (int k = 0; k < Tile::steps; k++, step++) {
       const int slot = step % Tile::stages;
       const u8* const stage = stages + slot * Tile::stage_bytes;
       const u8* const lines = stage + Tile::lhs_bytes + group * (Tile::code_bytes / 2);
       barrier_wait(full + slot, step / Tile::stages & 1);
       MOEC_UNROLL
-      for (int chunk = 0; chunk < Tile::chunks; chunk++) {
+      for (int half = 0; half < 2; half++) {
+        const bool fresh = Tile::grouped && half % (Tile::chunk / 32) == 0;
         MOEC_UNROLL
         for (int p = 0; p < Tile::products; p++) {
           u32 two[2][4];
-          decode_lines<Tile>(lines + p * Tile::code_bytes, chunk, two);
+          decode_lines<Tile>(lines + p * Tile::code_bytes, half, two);
           MOEC_UNROLL
-          for (int i = 0; i < 8; i++) matrices[chunk][p * 2 + i / 4][i % 4] = two[i / 4][i % 4];
+          for (int i = 0; i < 8; i++) matrices[half][p * 2 + i / 4][i % 4] = two[i / 4][i % 4];
         }
-        wgmma_fence(matrices[chunk]);
+        if constexpr (Tile::grouped) {
+          if (fresh && (half > 0 || k > 0)) {
+            wgmma_wait<0>(some);
+            add_scaled<Tile>(some, scale, sums);
+          }
+          if (fresh) load_column_scales<Tile>(stage, group, half, scale);
+        }
+        wgmma_fence(matrices[half]);
         MOEC_UNROLL
         for (int n = 0; n < 2; n++) {
-          const u64 rows = matrix_descriptor(stage + (chunk * 2 + n) * 32, 16, 1024);
+          const u64 rows = matrix_descriptor(stage + (half * 2 + n) * 32, 16, 1024);
           MOEC_UNROLL
-          for (int p = 0; p < Tile::products; p++)
-            wgmma_from_registers<typename Tile::T, Tile::rows>(sums[p], matrices[chunk][p * 2 + n], rows,
-                                                               (k | chunk | n) != 0);
+          for (int p = 0; p < Tile::products; p++) {
+            const u32(&matrix)[4] = matrices[half][p * 2 + n];
+            if constexpr (Tile::grouped)
+              wgmma_from_registers<typename Tile::T, Tile::rows>(some[p], matrix, rows, !fresh || n != 0);
+            else
+              wgmma_from_registers<typename Tile::T, Tile::rows>(sums[p], matrix, rows, (k | half | n) != 0);
+          }
         }
         wgmma_commit();
-        wgmma_wait<1>(sums);
-        if (chunk == 0 && k > 0) {
+        // The other half's matrices are decoded next: wgmma must have read them.
+        if constexpr (!Tile::grouped) wgmma_wait<1>(sums);
+        else if (!fresh) wgmma_wait<1>(some);
+        if (half == 0 && k > 0) {
           sync_warp();
           if (lane_index() == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
         }
       }
     }
-    wgmma_wait<0>(sums);
+    if constexpr (Tile::grouped) {
+      wgmma_wait<0>(some);
+      add_scaled<Tile>(some, scale, sums);
+    } else {
+      wgmma_wait<0>(sums);
+    }
     sync_warp();
     if (lane_index() == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
     emit_columns<Tile>(epilogue, work.plan, weights, part, group, sums);
