@@ -89,6 +89,13 @@ class Driver:
         self._library.fake_fail(b"", 0)
 
     @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """A stream is captured into a graph: what cannot be part of one is refused."""
+        self._library.fake_capture(1)
+        yield
+        self._library.fake_capture(0)
+
+    @contextmanager
     def fault(self, kernel: str, argument: int, words: int) -> Iterator[None]:
         """A kernel that leaves one of the first `words` words behind its argument wrong.
 

@@ -25,6 +25,7 @@ enum Result {
   INVALID_IMAGE = 200,
   INVALID_CONTEXT = 201,
   INVALID_HANDLE = 400,
+  CAPTURE_UNSUPPORTED = 900,
   NOT_FOUND = 500,
   LAUNCH_FAILED = 719,
 };
@@ -54,7 +55,7 @@ struct Device {
 std::vector<Device> devices;
 Context contexts[8] = {{0, 0}, {1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 0}, {6, 0}, {7, 0}};
 thread_local std::vector<Context*> current;
-bool initialised = false;
+bool initialised = false, capturing = false;
 std::string failing, last_error = "unspecified launch failure";
 int failing_with = 0;
 std::atomic<int> launches{0}, loaded{0};
@@ -84,10 +85,17 @@ void plant(void** arguments) {
 // Any module's will do: they are builds of one simulator, in which a map is plain data.
 int (*encode)(void*, const void*, const long long*, const long long*, const long long*, int, int) = nullptr;
 
+// What may be called while a stream is captured: what it records, and what does nothing on the device.
+const char* const CAPTURED[] = {"cuLaunchKernel", "cuMemsetD8Async", "cuCtxGetCurrent", "cuCtxPushCurrent_v2",
+                                "cuCtxPopCurrent_v2", "cuTensorMapEncodeTiled"};
+
 int outcome(const char* function) {
   if (failing == function) return failing_with;
   if (!initialised && std::strcmp(function, "cuInit")) return NOT_INITIALIZED;
-  return SUCCESS;
+  if (!capturing) return SUCCESS;
+  for (const char* allowed : CAPTURED)
+    if (!std::strcmp(function, allowed)) return SUCCESS;
+  return CAPTURE_UNSUPPORTED;
 }
 
 Context* here() { return current.empty() ? nullptr : current.back(); }
@@ -112,6 +120,7 @@ void fake_reset(int count, const int* capabilities, int multiprocessors) {
   for (Context& context : contexts) context.retained = 0;
   initialised = false;
   failing.clear();
+  capturing = false;
   fault = {};
   record.clear();
   launches = 0;
@@ -121,6 +130,8 @@ void fake_fail(const char* function, int result) {
   failing = function;
   failing_with = result;
 }
+// Whether a stream is captured.
+void fake_capture(int on) { capturing = on; }
 void fake_fault(const char* kernel, int argument, int words) { fault = {kernel, argument, words, 0}; }
 int fake_planted() { return fault.planted; }
 // One line for each memset and launch: what, on which stream, how many blocks.
@@ -243,6 +254,7 @@ int cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* address, co
 int cuMemsetD8Async(void* address, unsigned char value, size_t bytes, void* stream) {
   REFUSE(cuMemsetD8Async);
   if (!here()) return INVALID_CONTEXT;
+  if (!bytes) return INVALID_VALUE;  // a node of a graph needs some
   record += "memset stream " + std::to_string((size_t)stream) + "\n";
   std::memset(address, value, bytes);
   return SUCCESS;
@@ -271,6 +283,7 @@ int cuGetErrorString(int result, const char** text) {
     case INVALID_DEVICE: *text = "invalid device ordinal"; break;
     case INVALID_IMAGE: *text = "device kernel image is invalid"; break;
     case INVALID_CONTEXT: *text = "invalid device context"; break;
+    case CAPTURE_UNSUPPORTED: *text = "operation not permitted when stream is capturing"; break;
     case NOT_FOUND: *text = "named symbol not found"; break;
     case LAUNCH_FAILED: *text = last_error.c_str(); break;
     default: *text = nullptr; return INVALID_VALUE;

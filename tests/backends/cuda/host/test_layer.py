@@ -6,6 +6,7 @@ import ctypes.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import moec
 from moec.backends.cuda import emitters
-from moec.errors import AdaptationError, CudaError, DeviceError, DtypeError, GradientError, UnsupportedGpu, WeightsError
+from moec.errors import (
+    AdaptationError,
+    CudaError,
+    CudaOutOfMemory,
+    DeviceError,
+    DtypeError,
+    GradientError,
+    UnsupportedGpu,
+    WeightsError,
+)
+from moec.runtime.cuda import torch_device
+from moec.runtime.cuda.opened import opened
 from moec.runtime.module import Layer
 from tests.backends.cuda.host import toy
 from tests.backends.cuda.host.driver import compiled
@@ -134,6 +146,43 @@ def test_a_driver_that_fails_is_no_end(layer: Layer) -> None:
         with fake.failing("cuLaunchKernel", 719), pytest.raises(CudaError, match="Toy on cuda:0: launching the kernel"):
             layer(x.to("cuda:0"))
         assert layer(x.to("cuda:0")).shape == (4, 3)
+
+
+def test_a_call_can_be_captured(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(4, 8)
+    expected = layer(x)
+    with cuda(90, 90) as fake:
+        layer.to("cuda:0")
+        given, nothing = x.to("cuda:0"), torch.empty(0, 8).to("cuda:0")
+        monkeypatch.setattr(torch_device, "is_capturing", lambda: True)
+        with fake.capturing():
+            torch.testing.assert_close(layer(given).cpu(), expected)  # the first call, at that
+            layer(nothing)
+            with pytest.raises(CudaError, match="cannot be done while a CUDA graph is captured"):
+                opened(layer.sha256, 1)
+
+
+def test_a_lack_of_memory_is_said(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(4, 8)
+    with cuda(90) as fake:
+        with fake.failing("cuModuleLoadData", 2), pytest.raises(CudaOutOfMemory, match="Toy on cuda:0: loading"):
+            layer.to("cuda:0")
+        assert fake.retained(0) == 0
+        layer.to("cuda:0")
+        empty = torch.empty
+
+        def full(*sizes: Any, **more: Any) -> torch.Tensor:
+            if more.get("dtype") is torch.uint8 and torch.device(more["device"]).type == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return empty(*sizes, **more)
+
+        given = x.to("cuda:0")
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "empty", full)
+            with pytest.raises(torch.OutOfMemoryError) as error:
+                layer(given)
+        assert any("bytes of scratch memory on cuda:0 for 4 tokens" in note for note in error.value.__notes__)
+        assert layer(given).shape == (4, 3)
 
 
 def test_gradients_of_a_layer_for_inference_are_refused(layer: Layer) -> None:
