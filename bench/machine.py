@@ -19,6 +19,8 @@ NICE = -20
 Quiet = Callable[[], AbstractContextManager[None]]
 """Makes the machine quiet, as `quiet` does, for a while."""
 REALTIME = 10  # of 1 to 99: above everything ordinary, below the kernel's own threads
+REALTIME_REST = 0.06
+"""Seconds to sleep in each second: Linux takes back a twentieth (`sched_rt_runtime_us`) of who does not."""
 
 
 def processor() -> str:
@@ -75,7 +77,7 @@ def quiet(priority: str = "normal", lock: Path | None = None) -> Iterator[None]:
     """Run the body with all threads of this process at `priority`, alone among the processes that share `lock`.
 
     "raised" is the best niceness, "realtime" the first-in-first-out class: others wait until this process does. Under
-    realtime Linux takes a twentieth of each second back (`sched_rt_runtime_us`), from probes and routes alike.
+    realtime, who does not sleep for REALTIME_REST in a second is stopped for as long, in a probe or in a call.
     PermissionError where this process may not.
     """
     with open(lock or os.devnull, "a") as held:

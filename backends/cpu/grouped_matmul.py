@@ -45,10 +45,17 @@ def _splits(call: Call, operands: Operands) -> Value:
     """
     b, layout = call.b, operands.layout
     rows = call.tokens * operands.rows_per_token
-    tasks = b.minimum(rows, layout.experts) + rows // operands.chunk
-    wanted = (call.threads * tiling.TASKS_PER_THREAD + tasks) // b.maximum(tasks, 1)
-    most = -(-layout.panels // max(1, tiling.TASK_BYTES // layout.panel_bytes))
-    return b.select(call.threads.equals(1), b.index(1), b.minimum(wanted, most))
+    tasks = b.maximum(b.minimum(rows, layout.experts) + rows // operands.chunk, 1)
+
+    def splits(per_thread: int, least_bytes: int) -> Value:
+        most = -(-layout.panels // max(1, least_bytes // layout.panel_bytes))
+        return b.minimum((call.threads * per_thread + tasks) // tasks, most)
+
+    wanted = splits(tiling.TASKS_PER_THREAD, tiling.TASK_BYTES)
+    if operands.source.together == 1:
+        finer = splits(tiling.PAIR_TASKS_PER_THREAD, tiling.PAIR_TASK_BYTES)
+        wanted = b.select(call.threads.equals(2), b.maximum(wanted, finer), wanted)
+    return b.select(call.threads.equals(1), b.index(1), wanted)
 
 
 def _emit(call: Call, op: Any, operands: Operands, outs: Sequence[Storage], counter: int) -> None:

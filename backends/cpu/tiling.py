@@ -51,6 +51,11 @@ TASKS_PER_THREAD = 32
 TASK_BYTES = 64 * 1024
 """Fewest weight bytes of a task, about 2 us of streaming: claiming one costs a hundredth of that."""
 
+PAIR_TASKS_PER_THREAD = 512
+PAIR_TASK_BYTES = 512 * 1024
+"""The same for two threads, each of which claims from an end of its own: tasks of the same rows mostly come to one
+thread, one after the other, so that more tasks copy no more rows."""
+
 WIDE_PANELS = 8
 """Panels of one combining task: each reads all rows once, so few of them are wasteful; the sums of this many panels
 have to stay in the caches, so many are too."""
