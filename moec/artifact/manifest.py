@@ -23,7 +23,7 @@ from moec.artifact.specialisation import Specialisation, read_specialisation
 from moec.errors import ArtifactError, NewerSchema
 from moec.schedule.steps import Schedules
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest form of the manifest that this moec writes and reads."""
 
 ABI = 2

@@ -130,7 +130,7 @@ def test_calls_have_no_codes(where: str) -> None:
         (lambda m: m["statistics"][0].update(row=[]), r"statistics\[0\]\.row must be one number"),
         (lambda m: m["statistics"][1].update(name="chosen"), "statistics: 'chosen' stands there twice"),
         (lambda m: m.pop("statistics"), "statistics is missing"),
-        (lambda m: m.update(abi=1), r"abi 1\); this moec reads schema 2, abi 2"),
+        (lambda m: m.update(abi=1), r"abi 1\); this moec reads schema 3, abi 2"),
     ],
 )
 def test_what_is_wrong_with_variants_and_statistics_is_named(change: Change, says: str) -> None:
@@ -151,7 +151,7 @@ def test_says_how_packed_weights_are_taken_over() -> None:
 
 def test_follows_the_documented_form() -> None:
     data = json.loads(manifest().to_json())
-    assert data["schema"] == 2
+    assert data["schema"] == 3
     assert data["abi"] == 2
     assert data["inputs"] == [
         {"name": "x", "dtype": "bf16", "shape": ["T", 32]},
@@ -200,7 +200,7 @@ def test_what_is_wrong_is_named(change: Change, says: str) -> None:
         Manifest.from_json(json.dumps(data).encode())
 
 
-@pytest.mark.parametrize("change", [{"schema": 3}, {"abi": 3}, {"schema": 9, "layer": "unknown form"}])
+@pytest.mark.parametrize("change", [{"schema": 4}, {"abi": 3}, {"schema": 9, "layer": "unknown form"}])
 def test_newer(change: dict[str, Any]) -> None:
     data = json.loads(manifest().to_json()) | change
     with pytest.raises(NewerSchema, match=r"written by moec 0\.1\.0"):
