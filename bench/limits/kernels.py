@@ -6,7 +6,7 @@ only folds what it loads. They go through the same MLIR and LLVM as moec's kerne
 
 from __future__ import annotations
 
-ACCUMULATORS = 12  # at least latency × throughput of a multiply-add (2 per cycle × 4 to 6); with factors, in 16 registers
+ACCUMULATORS = 12  # enough to hide a multiply-add's latency (2 per cycle × 4 to 6); with factors, in 16 registers
 STREAMS = 4
 LINE = 64  # bytes
 
