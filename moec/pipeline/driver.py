@@ -17,6 +17,7 @@ from moec.artifact import container
 from moec.artifact.cuda import Cuda
 from moec.artifact.elf import is_library
 from moec.artifact.manifest import Manifest, Source, Variant
+from moec.artifact.specialisation import Specialisation
 from moec.backends.base import ProjectBackend
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
@@ -216,6 +217,7 @@ class Compilation:
             return
         _require_writable(output)
         kernels = self.kernels
+        wanted = self._wanted()
         with self.stage("machine code"):
             library = self.backend.compile(kernels)
         texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
@@ -223,11 +225,11 @@ class Compilation:
         texts |= library.texts
         manifest = self.manifest(library.variants, library.cuda)
         ahead: Mapping[str, bytes] = {}
-        if self.variants:
+        if wanted:
             from moec.pipeline.prebuild import prebuild
 
             base = container.Artifact(str(output), "", manifest, library.data, texts)
-            ahead = prebuild(base, lambda one: self.stage(f"variant {one.name}"))
+            ahead = prebuild(base, wanted, lambda one: self.stage(f"variant {one.name}"))
         pieces: Mapping[str, bytes] = {}
         if manifest.parallel is not None:
             from moec.pipeline.pieces import compile_pieces
@@ -238,6 +240,15 @@ class Compilation:
             self.report.remarks.entries.extend(made.remarks.entries)
         with self.stage("artifact"):
             container.write(output, library.data, manifest, texts, ahead, pieces)
+
+    def _wanted(self) -> tuple[Specialisation, ...]:
+        """What to compile ahead beside the layer.  Raises DiagnosticError where that is asked for in vain; asked before
+        seconds go into compiling the layer itself."""
+        if not self.variants:
+            return ()
+        from moec.pipeline.prebuild import worth_compiling
+
+        return worth_compiling(self.manifest(()))
 
     def _piece_stage(self, name: str) -> AbstractContextManager[None]:
         return self.stage(f"piece {name}")

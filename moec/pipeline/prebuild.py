@@ -1,6 +1,6 @@
 """Compiling ahead what a policy allows, so that a layer can follow its load where no compiler is installed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from moec.artifact import container
@@ -33,13 +33,15 @@ def worth_compiling(manifest: Manifest) -> tuple[Specialisation, ...]:
     return found
 
 
-def prebuild(base: Artifact, stage: Callable[[Specialisation], AbstractContextManager[None]]) -> Mapping[str, bytes]:
-    """The artifacts of all of these by their names, compiled from one that need not be written yet.
-
-    Each is compiled within what `stage` gives for it.  Raises DiagnosticError where there is nothing to compile.
-    """
+def prebuild(
+    base: Artifact,
+    wanted: Sequence[Specialisation],
+    stage: Callable[[Specialisation], AbstractContextManager[None]],
+) -> Mapping[str, bytes]:
+    """The artifacts of all that is `wanted` by their names, compiled from one that need not be written yet, each within
+    what `stage` gives for it."""
     made, known = {}, Objects()
-    for specialisation in worth_compiling(base.manifest):
+    for specialisation in wanted:
         with stage(specialisation):
             library, manifest, texts = compiled(base, specialisation, known=known)
             own = {name: text for name, text in texts.items() if not name.startswith("source/")}

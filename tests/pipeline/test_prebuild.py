@@ -15,6 +15,7 @@ from moec.artifact.manifest import Statistic
 from moec.artifact.policy import Policy
 from moec.artifact.traffic import Load, Uniform
 from moec.errors import DiagnosticError
+from moec.pipeline import Compilation
 from moec.pipeline.prebuild import worth_compiling
 from tests.artifact.samples import manifest
 
@@ -77,9 +78,18 @@ def test_what_gives_nothing_is_not_compiled() -> None:
     assert [one.code for one in caught.value.diagnostics] == ["E0612"]
 
 
-def test_without_a_layout_there_is_nothing_to_compile(tmp_path: Path) -> None:
-    path = source(tmp_path, "specialise tokens(1..4)")
-    path.write_text(path.read_text().partition("layout")[0].replace("load Chat", "# load Chat"))
-    with pytest.raises(DiagnosticError, match="no layout says which variants `L` may have"):
-        moec.compile(path, variants=True)
-    assert not path.with_suffix(".so").exists()
+@pytest.mark.parametrize(
+    ("layout", "why"),
+    [(False, "no layout says which variants `L` may have"), (True, "allows nothing that is known ahead")],
+)
+def test_what_is_asked_for_in_vain_is_said_before_anything_is_compiled(tmp_path: Path, layout: bool, why: str) -> None:
+    path = source(tmp_path, "specialise tokens(5..64)")  # for so many rows an expert, the code would be no other
+    if not layout:
+        path.write_text(path.read_text().partition("layout")[0].replace("load Chat", "# load Chat"))
+    stages: list[str] = []
+    made = Compilation(path, variants=True, observe=lambda stage, seconds: stages.append(stage))
+    with pytest.raises(DiagnosticError, match=why):
+        made.write(tmp_path / "l.so")
+    assert "graph" in stages
+    assert "machine code" not in stages
+    assert not (tmp_path / "l.so").exists()
