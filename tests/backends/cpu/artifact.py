@@ -15,6 +15,7 @@ from torch_mlir import ir
 
 from moec.backends.cpu import backend, isa, layer, link
 from moec.dialect import context
+from tests.backends.cpu import native
 
 DTYPES = {
     "f32": torch.float32,
@@ -41,10 +42,10 @@ class Signature:
 
 
 class Artifact:
-    """A compiled layer.  `variant` counts within the variants that it was compiled for."""
+    """A compiled layer.  `variant` counts within the variants that it was compiled for: those of this machine."""
 
     def __init__(self, text: str, variants: Sequence[isa.Variant] | None = None) -> None:
-        self.variants = tuple(variants or isa.host_variants())
+        self.variants = tuple(variants or native.runnable())
         with context(), ir.Location.unknown():
             module = ir.Module.parse(text)
             self.object = backend.compile_object(module, self.variants)

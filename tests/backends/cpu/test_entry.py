@@ -14,6 +14,8 @@ from tests.backends.cpu import native, programs
 from tests.backends.cpu.artifact import Artifact, aligned
 from tests.backends.cpu.test_plan import plan_text
 
+COUNT = len(native.runnable())
+
 
 @pytest.fixture(scope="module")
 def router():
@@ -34,10 +36,11 @@ def call(layer, *, variant=0, threads=1, packed=None, workspace=None, x=X, index
     return index, weight
 
 
-def test_supports_tells_what_this_processor_can_run(router):
-    bits = router.library.supports()
+def test_supports_tells_what_this_processor_can_run():
+    every = isa.host_variants()
+    bits = Artifact(programs.linear_softmax("bf16", 24, 6, 2), every).library.supports()
     runnable = native.runnable()
-    assert bits == sum(1 << n for n, variant in enumerate(isa.host_variants()) if variant in runnable)
+    assert bits == sum(1 << n for n, variant in enumerate(every) if variant in runnable)
 
 
 def test_a_call_that_is_right(router):
@@ -61,7 +64,7 @@ def test_a_call_that_is_right(router):
         ({"index": torch.zeros(4, 2, dtype=torch.int32)}, "ShapeError", "output `index`"),
         ({"index": torch.zeros(5, 2, dtype=torch.int64)}, "DtypeError", "output `index`"),
         ({"weight": torch.zeros(5, 3)}, "ShapeError", "output `weight`"),
-        ({"variant": 4}, "RangeError", "variant must be an integer from 0 to 3"),
+        ({"variant": COUNT}, "RangeError", f"variant must be an integer from 0 to {COUNT - 1}"),
         ({"variant": -1}, "RangeError", "variant"),
         ({"variant": 1.5}, "RangeError", "variant"),
         ({"threads": 0}, "RangeError", "threads must be at least 1"),
@@ -92,7 +95,7 @@ def test_wrong_numbers_of_arguments(router):
 
 
 def test_parameters_come_back_as_they_went_in(router):
-    for variant in range(len(isa.host_variants())):
+    for variant in range(COUNT):
         packed = router.pack({"w0": W}, variant)
         back = torch.empty_like(W)
         router.library.unpack(variant, 0, packed, back)
