@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from moec.backends.cpu import backend, link
+from moec.backends.cpu import backend, isa, link
 from moec.errors import ToolchainError
 from tests.backends.cpu import programs
 from tests.backends.cpu.artifact import Artifact
@@ -20,9 +20,13 @@ LIBC = {"memcpy", "memset", "memmove"}  # what every process has
 WEAK = {"GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"}
 
 
+def compiled() -> Artifact:
+    return Artifact(programs.linear_softmax("f32", 64, 64, 8), isa.host_variants())
+
+
 @pytest.fixture(scope="module")
 def layer():
-    return Artifact(programs.linear_softmax("f32", 64, 64, 8))
+    return compiled()
 
 
 def tool(name, *arguments):
@@ -66,7 +70,7 @@ def test_only_the_entry_points_can_be_seen(layer, tmp_path):
 
 
 def test_the_same_module_gives_the_same_bytes(layer):
-    again = Artifact(programs.linear_softmax("f32", 64, 64, 8))
+    again = compiled()
     assert again.object == layer.object
     for linker in link.linkers():
         assert link.link([again.object], linker) == link.link([layer.object], linker)
