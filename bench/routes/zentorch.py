@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bench.layer import Layer
+from bench.limits.engine import cpu_flags
 from bench.quantise import per_channel
 from bench.routes.surroundings import Surroundings
 from bench.routes.table import Run, Unavailable
@@ -30,6 +31,8 @@ def experts(layer: Layer, format: str) -> Run:
     x_dtype = format
     scales: tuple[torch.Tensor, ...] = ()
     if format == "int8":
+        if "avx512f" not in cpu_flags():
+            raise Unavailable("its kernels for int8 end with status -21 on processors without AVX-512")
         x_dtype = "bf16"
         weights = layer.weights(x_dtype)
         gate_up, gate_up_scale = per_channel(weights["gate_up"])
