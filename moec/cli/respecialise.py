@@ -29,7 +29,8 @@ def serve(jobs: IO[str], answers: IO[str]) -> None:
     """Answer `jobs`, lines of JSON, until they end.
 
     {"id": 1, "artifact": path, "specialisation": {…}, "variant": name or null, "output": path, "objects": path or null}
-    is answered by {"id": 1, "ok": true, "seconds": 0.6} or {"id": 1, "ok": false, "error": "…"}, a line each.
+    is answered by {"id": 1, "ok": true, "seconds": 0.6}, of processor time, or {"id": 1, "ok": false, "error": "…"}, a
+    line each.
     `objects` is a folder for code that later jobs may have in common with this one.  A bug ends the process.
     """
     _warm_up()
@@ -57,10 +58,10 @@ def _answer(line: str, known: dict[str | None, Objects]) -> Mapping[str, Any]:
         folder = job.string("objects") if job.given("objects") else None
         wanted = read_specialisation(job.record("specialisation"))
         job.finish()
-        begin = time.perf_counter()
+        begin = time.process_time()
         objects = known.setdefault(folder, Objects(folder=Path(folder) if folder else None))
         respecialise(path, wanted, output, variant, objects)
-        return {"id": number, "ok": True, "seconds": time.perf_counter() - begin}
+        return {"id": number, "ok": True, "seconds": time.process_time() - begin}
     except (MoecError, InvalidManifest, OSError, ValueError) as error:
         return {"id": number, "ok": False, "error": str(error)}
 

@@ -14,6 +14,7 @@ from moec.errors import AdaptationError
 from moec.runtime.adapt.background import background, lowest
 from moec.runtime.adapt.canary import Canary
 from moec.runtime.adapt.contracts import Compiled, Compiler, Proposal
+from moec.runtime.adapt.gain import Spent
 from moec.runtime.adapt.published import BASE, Build
 from moec.runtime.adapt.recording import Recording
 from moec.runtime.adapt.stage import Stage
@@ -36,25 +37,25 @@ _NOTICEABLE_MS = 0.1
 
 @dataclass(frozen=True)
 class Prepared:
-    """A build with weights, made of those of `generation`."""
+    """A build with weights, made of those of `generation`, and what that and compiling have taken."""
 
     build: Build
     generation: int
     validation: Validation
-    seconds: float
+    spent: Spent
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How it ended: `kept`, or not and why; `blame`: it is the variant's or the compiler's fault.
 
-    seconds  of work in the background, where something was compiled
+    spent    in the background; None: it did not come so far
     """
 
     kept: bool
     why: str
     blame: bool = False
-    seconds: float | None = None
+    spent: Spent | None = None
 
 
 class Attempt:
@@ -79,7 +80,7 @@ class Attempt:
         self._stage, self._compiler, self._report, self._make_room = stage, compiler, report, make_room
         self.name, self._number = stage.announce(self.specialisation)
         self._begin = time.monotonic()
-        self._seconds: float | None = None
+        self._spent: Spent | None = None
         self._compiling: Future[Compiled] | None = compiler.submit(self.specialisation)
         self._recording = Recording()
         self._preparing: Future[Prepared] | None = None
@@ -131,15 +132,12 @@ class Attempt:
             self.abandon()
             return Outcome(False, "no call came whose rows it could be tried on")
         self._report("compiled", {"candidate": self.name, "seconds": compiled.seconds, "from": compiled.source})
-        if compiled.source == "compiler":
-            self._seconds = compiled.seconds
         self._compiling = None
         self._stage.change(lambda published: published.probed(None))
         self._preparing = background(lambda: self._prepare(compiled), f"moec-prepare-{self.name}")
         return None
 
     def _prepare(self, compiled: Compiled) -> Prepared:
-        begin = time.monotonic()
         store, base, manifest = self._stage.store, self._stage.base, compiled.artifact.manifest
         if manifest.base != base.kernel.library.sha256 or not self.specialisation.same_code(manifest.specialisation):
             raise AdaptationError("the artifact is that of another layer, or of another specialisation")
@@ -152,7 +150,8 @@ class Attempt:
             old = self._stage.published.at(self._sizes[-1])
             least = _MUCH_SLOWER / self._work
             validation = validate(base, old, build, self._recording, self.specialisation, self._sizes, least, run)
-        return Prepared(build, generation, validation, time.monotonic() - begin)
+            spent = Spent(compiled.work if compiled.source == "compiler" else None, run(time.thread_time))
+        return Prepared(build, generation, validation, spent)
 
     def _prepared(self, prepared: Prepared, now: float) -> Outcome | None:
         self._preparing = None
@@ -174,8 +173,7 @@ class Attempt:
             raise AdaptationError(found.wrong)
         if found.gain * self._work < _MUCH_SLOWER and found.new_ms - found.old_ms > _NOTICEABLE_MS:
             raise AdaptationError(f"it is slower: {found.new_ms:.3g} ms instead of {found.old_ms:.3g} ms")
-        if self._seconds is not None:
-            self._seconds += prepared.seconds
+        self._spent = prepared.spent
         canary = self._canary = Canary(now, self._asked, self._work)
         first, last = self._range
         new = replace(prepared.build, probe=canary.new)
@@ -184,7 +182,7 @@ class Attempt:
         begin = time.monotonic()
         if not self._stage.change(lambda p: p.on_trial(first, last, new, canary.old), prepared.generation):
             self.abandon()
-            return Outcome(False, "the layer was given other weights meanwhile", seconds=self._seconds)
+            return Outcome(False, "the layer was given other weights meanwhile", spent=self._spent)
         self._report(
             "swap",
             {
@@ -199,7 +197,7 @@ class Attempt:
     def _tried(self, canary: Canary, now: float) -> Outcome | None:
         if self.name not in self._stage.running:
             self.abandon()
-            return Outcome(False, "the layer was given other weights meanwhile", seconds=self._seconds)
+            return Outcome(False, "the layer was given other weights meanwhile", spent=self._spent)
         if now < self._next_look:
             return None
         self._next_look = now + _LOOKS
@@ -210,9 +208,9 @@ class Attempt:
             why = f"measured {verdict.gain:.2f}x over {verdict.calls} calls, {canary.needed:.3g}x are needed"
             self.abandon()
             self._report("rollback", {"from": self.name, "to": BASE, "why": why, "gain": verdict.gain})
-            return Outcome(False, why, blame=True, seconds=self._seconds)
+            return Outcome(False, why, blame=True, spent=self._spent)
         self._stage.keep(self.name, verdict.gain)
-        return Outcome(True, f"measured {verdict.gain:.2f}x over {verdict.calls} calls", seconds=self._seconds)
+        return Outcome(True, f"measured {verdict.gain:.2f}x over {verdict.calls} calls", spent=self._spent)
 
     @property
     def _range(self) -> tuple[int, int | None]:

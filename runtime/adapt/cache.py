@@ -66,6 +66,10 @@ class Cache:
             os.utime(path)
         return artifact
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this key; `get` may still find that it is damaged."""
+        return self._path(name).exists()
+
     @contextmanager
     def adding(self, name: str) -> Iterator[Path]:
         """A path to write a new artifact to; it takes its place at the end, if it was written and nothing failed."""

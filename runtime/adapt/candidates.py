@@ -56,19 +56,20 @@ class Candidates:
         return cls(policy, slots, bits, partial(range_gain, manifest))
 
     def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
-        """Best first; nothing that runs already."""
-        found = [*self._ranges(load), *self._capacities(load), *self._cold(load, running)]
+        """What gains most for its calls first; nothing that runs already."""
+        found = [*self._ranges(), *self._capacities(load), *self._cold(load, running)]
         there = {one.content for one in running}
         fresh = [proposal for proposal in found if proposal.specialisation.content not in there]
         return sorted(fresh, key=lambda proposal: -proposal.gain)
 
-    def _ranges(self, load: Snapshot) -> list[Proposal]:
-        """The range that recent calls lie in."""
-        why = f"recent calls have {load.tokens:.0f} tokens on average"
+    def _ranges(self) -> list[Proposal]:
+        """All whose code would be another: how many calls lie in them, whoever weighs proposals up knows."""
+        ranges = ((one, one.tokens) for one in regimes(self.policy))
+        gains = ((one, tokens, self.gain(tokens[1])) for one, tokens in ranges if tokens is not None)
         return [
-            Proposal(one, self.gain(one.tokens[1]), why)
-            for one in regimes(self.policy)
-            if one.tokens is not None and one.tokens[0] <= round(load.tokens) <= one.tokens[1]
+            Proposal(one, gain, f"calls of {tokens[0]} to {tokens[1]} tokens")
+            for one, tokens, gain in gains
+            if gain > 1
         ]
 
     def _capacities(self, load: Snapshot) -> list[Proposal]:

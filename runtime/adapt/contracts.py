@@ -32,19 +32,21 @@ class Compiled:
     """The artifact of a specialisation, read and verified.
 
     source   "compiler", "cache" or "prebuilt"
-    seconds  what it took to make, or to find
+    seconds  until it was made, or found
+    work     of these the processor's, for making it; 0 where it was found
     """
 
     artifact: Artifact
     source: str
     seconds: float
+    work: float = 0.0
 
 
 class Proposer(Protocol):
     """Knows which variants the policy allows."""
 
     def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
-        """What would suit the load, best first, without what is running (the base apart) and equal to it.
+        """What would suit calls like those of the load, without what is running (the base apart) and equal to it.
 
         Called by the controller's thread alone; pure: it starts nothing.
         """
@@ -56,6 +58,9 @@ class Compiler(Protocol):
     def expect(self, specialisation: Specialisation) -> None:
         """It is likely to be asked for within seconds: whatever it takes time to start for it may start now.  Returns
         at once."""
+
+    def has(self, specialisation: Specialisation) -> bool:
+        """Whether it need not be made.  Returns at once, so it may be wrong where files come and go."""
 
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         """Begin; returns at once.

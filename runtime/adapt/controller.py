@@ -15,7 +15,7 @@ from moec.artifact.policy import Policy, policy_data
 from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.attempt import Attempt, Outcome
 from moec.runtime.adapt.contracts import Compiler, Proposal, Proposer
-from moec.runtime.adapt.gain import Cost, estimate
+from moec.runtime.adapt.gain import Cost, Estimate, estimate
 from moec.runtime.adapt.guards import FIRST_PAUSE, LONGEST_PAUSE, Guard, State
 from moec.runtime.adapt.journal import Journal
 from moec.runtime.adapt.paging import Paging
@@ -70,7 +70,7 @@ class Controller:
         self._cost = Cost()
         self._recent = RecentCalls()
         self._active: set[str] = set()
-        self._rate = self._weighed = 0.0
+        self._rate = 0.0
         self._decided: tuple[str, str | None, Guard | None] | None = None
         now = clock()
         self._looked = -math.inf
@@ -137,26 +137,25 @@ class Controller:
 
     def _consider(self, guard: Guard, load: Snapshot, now: float) -> None:
         """Begin the best variant that is worth it, or say why there is none."""
-        running = self.stage.running
-        proposals = self._proposer.propose(load, tuple(running.values()))
-        decided: tuple[str, str, Proposal | None] = (
-            "keep",
-            "nothing that the policy allows suits this load better",
-            None,
-        )
-        for proposal in proposals:
+        weighed = self._weighed(guard, load)
+        for proposal, found in weighed:
             until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
-            if until > now:
-                decided = "reject", f"it failed before and is left alone for {until - now:.0f} s", proposal
-                continue
-            worth, why = self._worth(guard, proposal)
-            if worth:
-                self._decide("compile", f"{proposal.why}; {why}", proposal, guard)
+            if until <= now and found.worthwhile and self._has_place(proposal):
+                self._decide("compile", f"{proposal.why}; {found.why}", proposal, guard, found)
                 self._begin(guard, proposal)
                 return
-            decided = "reject", why, proposal
-        self._decide(*decided, guard)
-        guard.handled(now, fruitless=not proposals)
+        if not weighed:
+            self._decide("keep", "nothing that the policy allows suits this load better", None, guard)
+        else:
+            proposal, found = weighed[0]
+            until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
+            why = found.why
+            if until > now:
+                why = f"it failed before and is left alone for {until - now:.0f} s"
+            elif found.worthwhile:
+                why = f"there are {len(self.stage.running)} variants, and the least of them saves more"
+            self._decide("reject", why, proposal, guard, found)
+        guard.handled(now, fruitless=not weighed)
 
     def _foresee(self, load: Snapshot, now: float) -> None:
         """Have the compiler start where a decision is near that will be to compile."""
@@ -166,28 +165,32 @@ class Controller:
         for guard, ahead in near.items():
             if guard in self._foreseen:
                 continue
-            for proposal in self._proposer.propose(load, tuple(self.stage.running.values())):
+            for proposal, found in self._weighed(guard, load, ahead):
                 until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
-                if until <= now + ahead and self._worth(guard, proposal, ahead)[0]:
+                if until <= now + ahead and found.worthwhile and self._has_place(proposal):
                     self._foreseen.add(guard)
                     self._compiler.expect(proposal.specialisation)
                     return
 
-    def _worth(self, guard: Guard, proposal: Proposal, ahead: float = 0.0) -> tuple[bool, str]:
-        """Whether to compile it, now or so many seconds ahead, and why or why not."""
-        tokens = proposal.specialisation.tokens
-        share, seconds = self._recent.within(tokens)
-        found = estimate(
-            proposal.gain, guard.trigger.gain, self._rate * share, seconds, guard.lasted + ahead, self._cost.seconds
-        )
-        self._weighed = found.expected_calls
+    def _weighed(self, guard: Guard, load: Snapshot, ahead: float = 0.0) -> list[tuple[Proposal, Estimate]]:
+        """What is proposed, and what it should save, now or so many seconds ahead; what saves most is first."""
+        found = []
+        for proposal in self._proposer.propose(load, tuple(self.stage.running.values())):
+            share, seconds = self._recent.within(proposal.specialisation.tokens)
+            cost = self._cost.seconds(there=self._compiler.has(proposal.specialisation))
+            lasted = guard.lasted + ahead
+            made = estimate(proposal.gain, guard.trigger.gain, self._rate * share, seconds, lasted, cost)
+            found.append((proposal, made))
+        return sorted(found, key=lambda one: -one[1].saved)
+
+    def _has_place(self, proposal: Proposal) -> bool:
+        """Whether there are fewer variants than allowed, or one that saves clearly less."""
         running = self.stage.running
-        if found.worthwhile and len(running) >= self._policy.max_variants:
-            saves = share * seconds * (1 - 1 / proposal.gain)
-            least = min(self._saves(name) for name in running)
-            if saves < _REPLACING * least:
-                return False, f"there are {len(running)} variants, and the least of them saves more"
-        return found.worthwhile, found.why
+        if len(running) < self._policy.max_variants:
+            return True
+        share, seconds = self._recent.within(proposal.specialisation.tokens)
+        saves = share * seconds * (1 - 1 / proposal.gain)
+        return saves >= _REPLACING * min(self._saves(name) for name in running)
 
     def _saves(self, name: str) -> float:
         """The seconds that a variant saves, for each call of the layer."""
@@ -219,15 +222,15 @@ class Controller:
             return
         self.attempt = None
         key = attempt.specialisation.content
-        if outcome.seconds is not None:
-            self._cost.learn(outcome.seconds)
+        if outcome.spent is not None:
+            self._cost.learn(outcome.spent)
         if outcome.kept:
             self._avoided.pop(key, None)
             self._active.add(attempt.name)
             for name in sorted(self._active - set(self.stage.running)):
                 self._active.discard(name)
                 self._report("evicted", {"variant": name, "why": f"{attempt.name} takes all of its calls"})
-            self._decide("keep", outcome.why, None, None, attempt.name)
+            self._decide("keep", outcome.why, None, None, name=attempt.name)
         else:
             self._set_aside(key, outcome, now, attempt.name)
         if self._acting is not None:
@@ -240,7 +243,7 @@ class Controller:
             _, before = self._avoided.get(key, (0.0, self._pause))
             self._avoided[key] = now + 2 * before, min(2 * before, LONGEST_PAUSE)
             _LOG.warning("%s: the variant %s is not used: %s", self._layer, name, outcome.why)
-        self._decide("reject", outcome.why, None, None, name)
+        self._decide("reject", outcome.why, None, None, name=name)
 
     def _make_room(self) -> None:
         """Make room for one more variant: the one that ran least calls recently goes."""
@@ -323,7 +326,13 @@ class Controller:
         )
 
     def _decide(
-        self, what: str, why: str, proposal: Proposal | None, guard: Guard | None, name: str | None = None
+        self,
+        what: str,
+        why: str,
+        proposal: Proposal | None,
+        guard: Guard | None,
+        found: Estimate | None = None,
+        name: str | None = None,
     ) -> None:
         candidate = name or (proposal.specialisation.name if proposal else None)
         decided = what, candidate, guard
@@ -338,8 +347,8 @@ class Controller:
                 "candidate": candidate,
                 "gain": self.stage.gain(candidate) if what == "keep" and candidate else None,
                 "predicted_gain": proposal.gain if proposal else None,
-                "expected_calls": self._weighed if proposal else None,
-                "compile_seconds": self._cost.seconds,
+                "expected_calls": found.expected_calls if found else None,
+                "compile_seconds": found.cost if found else self._cost.seconds(there=False),
                 "guard": guard.trigger.text if guard else None,
             },
         )

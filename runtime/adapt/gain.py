@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 _FIRST_COST = 1.0
+_FIRST_TRIAL = 0.2
 _LEARNING = 0.5
 _MEMORY = 4.0
 """How many times as long as the load has been like this it may be expected to stay so."""
@@ -40,7 +41,7 @@ class Estimate:
         relation = "more" if self.worthwhile else "no more"
         return (
             f"{self.gain:.2f}x over about {self.expected_calls:.0f} calls saves {self.saved:.1f} s, "
-            f"{relation} than the {self.cost:.1f} s that compiling takes"
+            f"{relation} than the {self.cost:.1f} s that it takes"
         )
 
 
@@ -53,7 +54,7 @@ def estimate(
     seconds_per_call  of these calls now
     lasted            for how many seconds the load has been like this: the longer, the longer it will (the
                       expectation where nothing else is known is a multiple of it)
-    cost              seconds of a core for compiling, moving the weights and validating
+    cost              seconds of a processor for compiling, moving the weights and validating
     """
     horizon = min(_MEMORY * max(lasted, 0.0), _HORIZON)
     calls = max(calls_per_second, 0.0) * horizon
@@ -61,11 +62,33 @@ def estimate(
     return Estimate(gain, calls, saved, cost, threshold)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a processor that a variant took in the background.
+
+    making  None: it was there already
+    trying  packing its weights included
+    """
+
+    making: float | None
+    trying: float
+
+
 class Cost:
-    """What compiling a variant takes here, learned from those that were compiled."""
+    """What a variant takes here, learned from those that came.
+
+    Processor time, as what calls save is theirs: where callers leave the compiler little of the processors, a variant
+    comes later, and costs no more.
+    """
 
     def __init__(self) -> None:
-        self.seconds = _FIRST_COST
+        self._making, self._trying = _FIRST_COST, _FIRST_TRIAL
 
-    def learn(self, seconds: float) -> None:
-        self.seconds += _LEARNING * (seconds - self.seconds)
+    def learn(self, spent: Spent) -> None:
+        if spent.making is not None:
+            self._making += _LEARNING * (spent.making - self._making)
+        self._trying += _LEARNING * (spent.trying - self._trying)
+
+    def seconds(self, *, there: bool) -> float:
+        """Of a variant that has to be compiled, or that is there."""
+        return self._trying + (0.0 if there else self._making)

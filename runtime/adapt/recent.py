@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 from moec.runtime.adapt.ring import Batch
 
 _CALLS = 4096
+_FEW = 256
+_SECONDS = 10.0
+"""What was heard longer ago counts only while there are no more than a few others: of short calls few are counted, and
+the last thousands of these are those of minutes."""
 _FAR = 50.0
 """Times the median: what took longer was stopped by the system, and says nothing about the code."""
 
@@ -43,20 +48,26 @@ class _Calls:
 class RecentCalls:
     """Hears of calls that have ended (`LoadStatistics.listen`) and keeps the last few thousand that were counted."""
 
-    def __init__(self, most: int = _CALLS) -> None:
-        self._most = most
+    def __init__(self, most: int = _CALLS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
         self._lock = threading.Lock()
-        self._heard: deque[_Calls] = deque()
+        self._heard: deque[tuple[float, _Calls]] = deque()
         self._kept = 0
         self._new = 0
 
     def heard(self, batch: Batch) -> None:
+        now = self._clock()
         with self._lock:
-            self._heard.append(_Calls(batch.tokens, batch.seconds, batch.variants, batch.weights))
+            self._heard.append((now, _Calls(batch.tokens, batch.seconds, batch.variants, batch.weights)))
             self._kept += len(batch)
             self._new += len(batch)
-            while self._kept - len(self._heard[0]) >= self._most:
-                self._kept -= len(self._heard.popleft())
+            while len(self._heard) > 1:
+                then, oldest = self._heard[0]
+                enough = self._most if now - then <= _SECONDS else min(_FEW, self._most)
+                if self._kept - len(oldest) < enough:
+                    break
+                self._heard.popleft()
+                self._kept -= len(oldest)
 
     def within(self, tokens: tuple[int, int] | None) -> tuple[float, float]:
         """For calls of so many tokens (None: all): their share of all calls, and the mean of their seconds."""
@@ -92,7 +103,7 @@ class RecentCalls:
 
     def _last(self) -> _Calls:
         with self._lock:
-            heard = tuple(self._heard)
+            heard = tuple(calls for _, calls in self._heard)
         none = np.zeros(0, np.int64)
         return _Calls(
             np.concatenate((none, *(one.tokens for one in heard))),

@@ -38,6 +38,11 @@ class Supply:
         """Start the compiler where only that can make it; what goes wrong is told when it is asked for."""
         background(lambda: self._expect(specialisation), "moec-expect")
 
+    def has(self, specialisation: Specialisation) -> bool:
+        """Whether the base holds one of its name, or the cache a file of its key; neither is opened."""
+        kept = self._cache is not None and self._cache.has(self._key(specialisation))
+        return kept or specialisation.name in self._base.variants
+
     def submit(self, specialisation: Specialisation) -> Future[Compiled]:
         """Begin; the future ends with a CompilerError or an ArtifactError where nothing came of it."""
         return background(lambda: self._supply(specialisation), "moec-supply")
@@ -63,11 +68,11 @@ class Supply:
         with self._output(specialisation) as path:
             try:
                 objects = self._cache.objects if self._cache is not None else None
-                self._worker.compile(Job(Path(self._base.path), specialisation, self._variant, path, objects))
+                work = self._worker.compile(Job(Path(self._base.path), specialisation, self._variant, path, objects))
             except CompilerMissing as error:
                 raise CompilerMissing(f"{error}; and the artifact has no prebuilt variant like that") from None
             artifact = self._checked(read(path), specialisation)
-        return Compiled(artifact, "compiler", time.monotonic() - begin)
+        return Compiled(artifact, "compiler", time.monotonic() - begin, work)
 
     def _expect(self, specialisation: Specialisation) -> None:
         there = self._prebuilt(specialisation) or self._cached(specialisation)

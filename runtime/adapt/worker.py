@@ -90,19 +90,19 @@ class Worker:
             self._rest_later()
 
     def compile(self, job: Job) -> float:
-        """Write `job.output`; returns how many seconds it took.
+        """Write `job.output`; returns how many seconds of processor time it took.
 
         Raises CompilerMissing where none is installed, CompilerError when it crashed, took too long or refused; after a
         crash the next job has a new process.
         """
-        begin = time.monotonic()
         with self._lock:
             patience = Patience(self._timeout)
             try:
                 self._ensure(patience)
                 self._number += 1
                 answer = self._ask(_request(self._number, job), patience)
-                if answer.get("id") != self._number:
+                seconds = answer.get("seconds", 0.0)
+                if answer.get("id") != self._number or not isinstance(seconds, float):
                     raise CompilerError(f"the compiler answered {json.dumps(answer)[:200]}")
             except CompilerError:
                 self._kill()
@@ -110,7 +110,7 @@ class Worker:
             self._rest_later()
             if answer.get("ok") is not True:
                 raise CompilerError(str(answer.get("error"))[:_LAST_WORDS])
-            return self._last - begin
+            return seconds
 
     def rest(self) -> None:
         """End a process that has had no job for long."""

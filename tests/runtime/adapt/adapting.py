@@ -67,7 +67,11 @@ class Compilers:
         self.asked: list[str] = []
         self.expected: list[str] = []
         self.rejected: list[str] = []
+        self.there: set[str] = set()
         self.closed = 0
+
+    def has(self, specialisation: Specialisation) -> bool:
+        return specialisation.name in self.there
 
     def expect(self, specialisation: Specialisation) -> None:
         self.expected.append(specialisation.name)

@@ -27,13 +27,15 @@ def load(chosen: list[int], tokens: int, kept: list[int] | None = None) -> Snaps
     return statistics.snapshot()
 
 
-def test_the_range_of_recent_calls() -> None:
-    candidates = Candidates(Policy("L", tokens=((1, 16), (17, 512))), 2, 16)
-    (found,) = candidates.propose(load([2] * E, 8), [])
-    assert found.specialisation.tokens == (1, 16)
-    assert found.specialisation.exact
-    assert candidates.propose(load([2] * E, 8), [found.specialisation]) == []
-    assert candidates.propose(load([1000] * E, 4000), []) == []
+def test_the_ranges_whose_code_would_be_another() -> None:
+    policy = Policy("L", tokens=((1, 4), (5, 16), (17, 512)))
+    candidates = Candidates(policy, 2, 16, gain=lambda most: 1.2 if most <= 16 else 1.0)
+    first, second = candidates.propose(load([1000] * E, 4000), [])
+    assert [one.specialisation.tokens for one in (first, second)] == [(1, 4), (5, 16)]
+    assert first.specialisation.exact
+    assert first.gain == 1.2
+    assert candidates.propose(load([2] * E, 8), [first.specialisation]) == [second]
+    assert Candidates(policy, 2, 16).propose(load([2] * E, 8), []) == []
 
 
 def test_a_capacity_that_keeps_the_choices() -> None:

@@ -216,6 +216,25 @@ def test_little_traffic_compiles_nothing(tmp_path: Path) -> None:
     assert "no more than" in str(made.events("decision")[0]["why"])
 
 
+def test_what_need_not_be_compiled_is_tried_for_less(tmp_path: Path) -> None:
+    """Calls of 0.1 s in all save less than compiling takes, and more than trying does."""
+    for there in (False, True):
+        folder = tmp_path / f"{there}"
+        folder.mkdir()
+        layer = loaded(folder)
+        made = Traffic(layer, folder, Proposals(SMALL), Compilers({"small": variant(layer, folder, SMALL)}))
+        if there:
+            made.compiler.there.add("small")
+        each, calls = int(0.02 * 1e9), 4
+        for _ in range(5):
+            for _ in range(calls):
+                row = layer._store.statistics.take(4)
+                layer._store.statistics.give(row, 4, each)
+            made.now += 1.0
+            made.controller.tick()
+        assert {record["what"] for record in made.events("decision")} == {"compile" if there else "reject"}
+
+
 def two(folder: Path, variants: int) -> Traffic:
     layer = loaded(folder, SLOW)
     answers: dict[str, Artifact | Exception | Future[Compiled]] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec.runtime.adapt.gain import Cost, estimate
+from moec.runtime.adapt.gain import Cost, Spent, estimate
 
 
 def test_much_traffic_is_worth_it_and_little_is_not() -> None:
@@ -43,6 +43,11 @@ def test_it_is_sound(gain: float, rate: float, each: float, lasted: float, cost:
 
 def test_the_cost_is_learned() -> None:
     cost = Cost()
+    assert cost.seconds(there=True) < cost.seconds(there=False)
     for _ in range(20):
-        cost.learn(4.0)
-    assert cost.seconds == pytest.approx(4.0, rel=1e-3)
+        cost.learn(Spent(4.0, 0.5))
+    assert cost.seconds(there=False) == pytest.approx(4.5, rel=1e-3)
+    assert cost.seconds(there=True) == pytest.approx(0.5, rel=1e-3)
+    for _ in range(20):
+        cost.learn(Spent(None, 0.1))
+    assert cost.seconds(there=False) == pytest.approx(4.1, rel=1e-3), "what was there says nothing of compiling"

@@ -59,3 +59,16 @@ def test_a_call_counts_as_often_as_it_stands_for_others() -> None:
     assert recent.within((1, 1)) == (pytest.approx(0.98), pytest.approx(0.001))
     assert recent.sizes(None) == (1, 256)
     assert recent.latency() == {"p50": pytest.approx(1.0), "p99": pytest.approx(100.0)}
+
+
+def test_what_was_long_ago_counts_only_while_little_is_known_since() -> None:
+    now = 0.0
+    recent = RecentCalls(clock=lambda: now)
+    heard(recent, [1] * 1000, [0.001] * 1000)
+    now = 60.0
+    heard(recent, [16] * 100, [0.001] * 100)
+    assert recent.within((16, 16))[0] == pytest.approx(100 / 1100)
+    heard(recent, [16] * 200, [0.001] * 200)
+    assert recent.within((16, 16))[0] == 1.0
+    now = 120.0
+    assert recent.within((16, 16))[0] == 1.0, "where nobody calls, nothing is forgotten"
