@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from bench import machine
-from bench.soak.report import QUANTILES, Report
-from bench.soak.soak import PAUSE, Sizes, Soak
+from bench.soak.layers import FORCED, SERVICE
+from bench.soak.report import QUANTILES, Paired, Report
+from bench.soak.soak import PAUSE, Soak
 
 LARGEST_RATIO = 1.2
 MIB = 2**20
@@ -20,8 +21,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument(
-        "--service", action="store_true", help="compile what the policy finds worth it, as for users, not all the time"
+        "--service",
+        choices=SERVICE,
+        help="compile what the policy of this layer finds worth it, as for users, not all the time",
     )
+    parser.add_argument("--variants", action="store_true", help="compile variants ahead, into the artifact")
     parser.add_argument("--same", action="store_true", help="recompile in no window, to see how much they differ")
     parser.add_argument("--window", type=float, help="seconds of a window; 5 by default, 45 in service")
     parser.add_argument("--callers", type=int, default=4)
@@ -34,22 +38,30 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def show(report: Report) -> None:
-    on, off, ratios, noise = report.latencies("on"), report.latencies("off"), report.ratios(), report.noise()
+    on, off, ratios, paired = report.latencies("on"), report.latencies("off"), report.ratios(), report.paired()
     counts = {state: report.counts(state) for state in ("on", "off")}
     for tokens, ratio in ratios.items():
         print(f"T = {tokens}, {counts['on'][tokens]} calls with recompilation, {counts['off'][tokens]} without:")
-        for i, (quantile, with_it, without, share) in enumerate(
-            zip(QUANTILES, on[tokens], off[tokens], ratio, strict=True)
-        ):
+        rows = zip(QUANTILES, on[tokens], off[tokens], ratio, paired[tokens], strict=True)
+        for quantile, with_it, without, share, pairs in rows:
             verdict = "met" if share <= LARGEST_RATIO else "missed"
-            noisy = f"; two halves of those without differ by {noise[tokens][i]:.2f}" if tokens in noise else ""
-            print(f"  p{100 * quantile:g}: {with_it:.3f} / {without:.3f} ms: {share:.2f} ({verdict}{noisy})")
-    print(f"calls {dict(report.calls)}, faults {len(report.faults)}, most variants {report.variants}")
+            print(f"  p{100 * quantile:g}: {with_it:.3f} / {without:.3f} ms: {share:.2f} ({verdict}{_told(pairs)})")
+    calls = {state: sum(found) for state, found in report.calls.items()}
+    print(f"calls {calls}{_told(report.paired_calls())}, faults {len(report.faults)}, most variants {report.variants}")
     print(f"events {dict(report.events)}, strikes {dict(report.strikes)}")
+    for tokens, ran in sorted(report.ran.items()):
+        print(f"T = {tokens}: variants ran {ran['variants'] / ran.total():.0%} of the calls with recompilation")
+    for one in report.happened:
+        if one.name is not None:
+            print(f"  pair {one.pair}, {one.seconds:.1f} s: {one.what} {one.name}{f': {one.why}' if one.why else ''}")
     resident = [one.resident // MIB for one in report.footprints]
-    print(f"resident MiB {resident}, growth {report.growth()}")
+    print(f"resident MiB {resident}, growth {report.growth() if len(resident) > 2 else None}")
     for fault in report.faults[:20]:
         print(f"fault: {fault}")
+
+
+def _told(pairs: Paired | None) -> str:
+    return "" if pairs is None else f"; pair by pair {pairs.mean:.2f} ± {pairs.error:.2f} of {pairs.pairs}"
 
 
 def main() -> None:
@@ -58,13 +70,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="moec-soak-") as folder:
         soak = Soak(
             Path(folder),
-            Sizes(),
+            SERVICE[options.service] if options.service else FORCED,
             options.callers,
             options.threads,
             options.strike,
             options.pause,
             options.seed,
-            service=options.service,
+            service=options.service is not None,
+            ahead=options.variants,
             recompiling=not options.same,
         )
         window = options.window or (45.0 if options.service else 5.0)
@@ -78,11 +91,14 @@ def main() -> None:
         "options": {name: str(value) for name, value in vars(options).items()},
         "latencies": {state: report.latencies(state) for state in ("on", "off")},
         "ratios": report.ratios(),
-        "noise": report.noise(),
+        "paired": {t: [one and vars(one) for one in pairs] for t, pairs in report.paired().items()},
+        "paired_calls": vars(report.paired_calls()),
         "counts": {state: report.counts(state) for state in ("on", "off")},
         "calls": report.calls,
         "events": report.events,
         "strikes": report.strikes,
+        "happened": [vars(one) for one in report.happened],
+        "ran": report.ran,
         "variants": report.variants,
         "footprints": [vars(one) for one in report.footprints],
         "faults": report.faults,

@@ -40,6 +40,12 @@ class Window:
     calls: int = 0
 
 
+def error(given: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Root of the mean square error over that of what is wanted; NaN where numbers are missing."""
+    want = wanted.float()
+    return float((given.float() - want).norm() / want.norm())
+
+
 def expected(layer: Layer, traffic: Traffic) -> Mapping[Key, torch.Tensor]:
     """What a layer gives for every request."""
     with torch.no_grad():
@@ -53,9 +59,17 @@ def expected(layer: Layer, traffic: Traffic) -> Mapping[Key, torch.Tensor]:
 class Callers:
     """`count` threads that stay for all windows, as those of a server do."""
 
-    def __init__(self, count: int, traffic: Traffic, wanted: Mapping[Key, torch.Tensor], threads: int) -> None:
-        """threads: that each call may use"""
+    def __init__(
+        self,
+        count: int,
+        traffic: Traffic,
+        wanted: Mapping[Key, torch.Tensor],
+        threads: int,
+        largest_error: float = 0.0,
+    ) -> None:
+        """threads: that each call may use; largest_error: of its results, relative; 0: they have the same bits"""
         self._traffic, self._wanted, self._threads = traffic, wanted, threads
+        self._largest_error = largest_error
         self._window: Window | None = None
         self._gate = threading.Barrier(count + 1)
         self._lock = threading.Lock()
@@ -105,13 +119,21 @@ class Callers:
             calls += 1
             if counts:
                 seconds.setdefault(request.tokens, array("d")).append(taken)
-            if not torch.equal(y, self._wanted[request.phase, request.tokens, request.number]):
-                faults.append(f"{_told(request)}: other bits")
+            fault = self._fault(y, self._wanted[request.phase, request.tokens, request.number])
+            if fault is not None:
+                faults.append(f"{_told(request)}: {fault}")
         with self._lock:
             window.calls += calls
             window.faults += faults
             for tokens, found in seconds.items():
                 window.seconds.setdefault(tokens, array("d")).extend(found)
+
+    def _fault(self, y: torch.Tensor, wanted: torch.Tensor) -> str | None:
+        """The same work for every call, whatever runs it, so that windows differ in nothing else."""
+        if not self._largest_error:
+            return None if torch.equal(y, wanted) else "other bits"
+        off = error(y, wanted)
+        return None if off <= self._largest_error else f"off by {off:.2g}"
 
 
 def _told(request: Request) -> str:

@@ -10,12 +10,51 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 QUANTILES = (0.5, 0.99, 0.999)
+_BEYOND = 5
+"""Calls of a window that must lie beyond a quantile for it to be compared with another window's."""
 Seconds = dict[int, "array[float]"]
 """Of calls, by their tokens; eight bytes each, so that what the layer holds stands out of what is noted."""
+
+
+class Finished(Protocol):
+    """A window that is over: its calls, those that counted by tokens, and what was wrong."""
+
+    calls: int
+    seconds: Seconds
+    faults: list[str]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Ratios of windows with recompilation to those without, each pair with the same traffic: `mean` is geometric,
+    `error` its standard error, `pairs` how many there were."""
+
+    mean: float
+    error: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Happened:
+    """One of an adaptation's records.
+
+    pair, seconds  of windows, and after its begin
+    what, why      happened to the variant `name`
+    variants       that ran then beside the layer itself, where that changed
+    """
+
+    pair: int
+    seconds: float
+    what: str
+    name: str | None
+    why: str | None
+    variants: int
 
 
 @dataclass(frozen=True)
@@ -48,54 +87,67 @@ class Footprint:
 class Report:
     """What happened.
 
-    events      the adaptations' records by kind, decisions by what was decided
+    happened    what the adaptations recorded, oldest first
     strikes     at the compiler, by signal
-    seconds     of each call, by whether the layer recompiled and by whether its round of phases was an even one
-    calls       how many there were
+    windows     by whether the layer recompiled, of each window the seconds of its calls
+    calls       how many each of them had
+    ran         by tokens, how many calls with recompilation the layer itself ("base") and its variants ran; estimated
+                from those that are counted
     footprints  behind each window with recompilation
-    variants    the most that ran at a time beside the one that was compiled ahead
     """
 
     faults: list[str] = field(default_factory=list)
-    events: Counter[str] = field(default_factory=Counter)
+    happened: list[Happened] = field(default_factory=list)
     strikes: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, tuple[Seconds, Seconds]] = field(default_factory=lambda: {"on": ({}, {}), "off": ({}, {})})
-    calls: Counter[str] = field(default_factory=Counter)
+    windows: dict[str, list[Seconds]] = field(default_factory=lambda: {"on": [], "off": []})
+    calls: dict[str, list[int]] = field(default_factory=lambda: {"on": [], "off": []})
+    ran: dict[int, Counter[str]] = field(default_factory=dict)
     footprints: list[Footprint] = field(default_factory=list)
-    variants: int = 0
 
-    def add(self, state: str, odd: int, seconds: Seconds) -> None:
-        """The seconds of a window's calls."""
-        for tokens, found in seconds.items():
-            self.seconds[state][odd].setdefault(tokens, array("d")).extend(found)
+    def add(self, state: str, window: Finished) -> None:
+        """A window is over."""
+        self.windows[state].append(window.seconds)
+        self.calls[state].append(window.calls)
+        self.faults += [f"{state}: {fault}" for fault in window.faults]
+
+    @property
+    def events(self) -> Counter[str]:
+        """How often what happened; "stayed" are variants that won their trial."""
+        return Counter("stayed" if one.what == "keep" and one.name is not None else one.what for one in self.happened)
+
+    @property
+    def variants(self) -> int:
+        """The most that ran at a time beside the layer that was compiled ahead."""
+        return max((one.variants for one in self.happened), default=0)
 
     def counts(self, state: str) -> Mapping[int, int]:
         """Calls whose time was taken, by their tokens."""
-        even, odd = self.seconds[state]
-        return {tokens: len(even.get(tokens, ())) + len(odd.get(tokens, ())) for tokens in sorted(even | odd)}
+        return {tokens: len(found) for tokens, found in self._pooled(state).items()}
 
     def latencies(self, state: str) -> Mapping[int, Sequence[float]]:
         """Milliseconds at QUANTILES, by tokens of the call."""
-        even, odd = self.seconds[state]
-        none = array("d")
-        return {tokens: _milliseconds(even.get(tokens, none) + odd.get(tokens, none)) for tokens in sorted(even | odd)}
-
-    def noise(self) -> Mapping[int, Sequence[float]]:
-        """The larger of two latencies without recompilation over the smaller, at QUANTILES, by tokens of the call:
-        those of even and of odd rounds of phases, which differ by nothing."""
-        even, odd = self.seconds["off"]
-        return {
-            tokens: [
-                max(a, b) / min(a, b)
-                for a, b in zip(_milliseconds(even[tokens]), _milliseconds(odd[tokens]), strict=True)
-            ]
-            for tokens in sorted(even.keys() & odd.keys())
-        }
+        return {tokens: (1e3 * np.quantile(found, QUANTILES)).tolist() for tokens, found in self._pooled(state).items()}
 
     def ratios(self) -> Mapping[int, Sequence[float]]:
         """Latency with recompilation over that without, at QUANTILES, by tokens of the call."""
         on, off = self.latencies("on"), self.latencies("off")
         return {t: [a / b for a, b in zip(on[t], off[t], strict=True)] for t in on if t in off}
+
+    def paired(self) -> Mapping[int, Sequence[Paired | None]]:
+        """The same of the two windows of each pair, and how much that varies; None where no pair has enough calls."""
+        found: dict[int, list[Paired | None]] = {}
+        for tokens in self.ratios():
+            both = [
+                (np.asarray(on[tokens]), np.asarray(off[tokens]))
+                for on, off in zip(self.windows["on"], self.windows["off"], strict=True)
+                if tokens in on and tokens in off
+            ]
+            found[tokens] = [_paired(both, quantile) for quantile in QUANTILES]
+        return found
+
+    def paired_calls(self) -> Paired:
+        """How many calls a window with recompilation has, over that without."""
+        return _summary(np.log(self.calls["on"]) - np.log(self.calls["off"]))
 
     def growth(self) -> Footprint:
         """By how much the process holds more at most in the last third of the windows than in the third before it."""
@@ -108,7 +160,18 @@ class Report:
             )
         )
 
+    def _pooled(self, state: str) -> dict[int, NDArray[np.float64]]:
+        windows = self.windows[state]
+        every = sorted({tokens for seconds in windows for tokens in seconds})
+        return {t: np.concatenate([np.asarray(seconds[t]) for seconds in windows if t in seconds]) for t in every}
 
-def _milliseconds(seconds: Sequence[float]) -> list[float]:
-    """At QUANTILES."""
-    return [1e3 * float(q) for q in np.quantile(seconds, QUANTILES)]
+
+def _paired(both: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], quantile: float) -> Paired | None:
+    enough = [pair for pair in both if min(map(len, pair)) * (1 - quantile) >= _BEYOND]
+    logs = [float(np.log(np.quantile(on, quantile) / np.quantile(off, quantile))) for on, off in enough]
+    return _summary(np.array(logs)) if logs else None
+
+
+def _summary(logs: NDArray[np.float64]) -> Paired:
+    error = float(logs.std(ddof=1) / len(logs) ** 0.5) if len(logs) > 1 else float("nan")
+    return Paired(float(np.exp(logs.mean())), error, len(logs))

@@ -1,10 +1,12 @@
 """The soak: windows with recompilation and without take turns, on the same traffic, while the compiler is struck.
 
 Forced, the layer recompiles without need: whatever range of tokens calls lie in is proposed, whether it gains or not.
-So there is a swap, a rollback or a failure all the time, which is what is to be shown to do no harm.  In service it
-does what it does for users: what the policy proposes is compiled if it saves more than it costs, at its own pace.
+So there is a swap, a rollback or a failure all the time, which is what is to be shown to do no harm.  Nothing is kept
+on disk, and each window begins with the layer as it was compiled ahead.
 
-Nothing is kept on disk, and each window begins with the layer as it was compiled ahead.
+In service it does what it does for users: what the policy proposes is compiled if it saves more than it costs, at its
+own pace, and is kept in a cache on disk.  Variants that have won their trial run on in the next window with
+recompilation, whose traffic is another.
 """
 
 from __future__ import annotations
@@ -12,69 +14,51 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import moec
-from bench.drift.traffic import REGIMES, Phase, Router, Traffic, order
+from bench.drift.traffic import Router, Traffic, order
 from bench.soak.callers import Callers, Window, expected
 from bench.soak.chaos import Chaos
-from bench.soak.report import Footprint, Report
+from bench.soak.layers import Soaked
+from bench.soak.report import Footprint, Happened, Report
 from moec.artifact.container import read
 from moec.artifact.manifest import Manifest
 from moec.artifact.policy import Policy
 from moec.artifact.specialisation import Specialisation
 from moec.runtime.adapt.adaptation import Adaptation
+from moec.runtime.adapt.cache import Cache
 from moec.runtime.adapt.candidates import Candidates
 from moec.runtime.adapt.contracts import Compiled, Proposal
 from moec.runtime.adapt.guards import FIRST_PAUSE
 from moec.runtime.adapt.journal import Journal
+from moec.runtime.adapt.ring import Batch
 from moec.runtime.adapt.statistics import Snapshot
 from moec.runtime.adapt.supply import Supply
 from moec.runtime.adapt.worker import Worker
 
-SOURCE = """edition 1
-layer Soaked(d = {d}, ff = {ff}, E = {experts}, dtype = bf16) {{
-  router softmax_top({top_k}) : f32
-  experts routed[E] = swiglu(d, ff) : dtype
-}}
-layout Eager for Soaked {{
-  specialise tokens(1..8, 9..16, 17..512, 513..4096)
-  recompile when tokens >= 1 for 10 calls, gain 1.0, max {most} variants
-}}
-"""
 PAUSE = 0.2
 """Seconds between two considerations by default where it is forced."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Of the layer that is soaked: small enough for wide panels, which need a second packed form of the weights.
-
-    most     variants at a time
-    regimes  tokens of a call
-    """
-
-    d: int = 512
-    ff: int = 256
-    experts: int = 32
-    top_k: int = 4
-    most: int = 2
-    regimes: tuple[int, ...] = REGIMES
-
-
 class Eager:
-    """Proposes the ranges of tokens of a policy as if each made calls twice as fast."""
+    """Proposes the range of tokens in which recent calls lie, as if it made them twice as fast."""
 
     def __init__(self, policy: Policy, manifest: Manifest) -> None:
         self._candidates = replace(Candidates.of(policy, manifest), gain=lambda most: 2.0)
 
     def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
-        return self._candidates.propose(load, running)
+        proposals = self._candidates.propose(load, running)
+        ranges = ((one, one.specialisation.tokens) for one in proposals)
+        return [one for one, tokens in ranges if tokens is not None and tokens[0] <= round(load.tokens) <= tokens[1]]
 
 
 class Warm:
@@ -83,6 +67,9 @@ class Warm:
     def __init__(self, supply: Supply, worker: Worker) -> None:
         self._supply, self._worker = supply, worker
         self._last: Future[Compiled] | None = None
+
+    def has(self, specialisation: Specialisation) -> bool:
+        return self._supply.has(specialisation)
 
     def expect(self, specialisation: Specialisation) -> None:
         self._supply.expect(specialisation)
@@ -108,7 +95,7 @@ class Soak:
     def __init__(
         self,
         folder: Path,
-        sizes: Sizes,
+        soaked: Soaked,
         callers: int = 4,
         threads: int = 1,
         strike: float = 6.0,
@@ -116,14 +103,15 @@ class Soak:
         seed: int = 0,
         *,
         service: bool = False,
+        ahead: bool = False,
         recompiling: bool = True,
     ) -> None:
         """folder: for files; threads: of each call; strike, pause: seconds between two strikes at the compiler, on
-        average, and between two considerations; service: not forced, whatever `pause` is; recompiling: False: in no
-        window, to see by how much they differ anyway"""
+        average, and between two considerations; service: not forced, whatever `pause` is; ahead: the artifact holds
+        variants already; recompiling: False: in no window, to see by how much they differ anyway"""
         source = folder / "soak.moe"
-        source.write_text(SOURCE.format(**vars(sizes)))
-        path = moec.compile(source, folder / "soak.so")
+        source.write_text(soaked.source)
+        path = moec.compile(source, folder / "soak.so", variants=ahead)
         self._folder, self._service, self._recompiles = folder, service, recompiling
         self._pause = FIRST_PAUSE if service else pause
         self._adapting, self._still = (moec.load(path).reset_parameters(seed + 1) for _ in range(2))
@@ -132,19 +120,13 @@ class Soak:
             raise ValueError(f"{path} holds no policy")
         self._policy = policy
         router = moec.load(path, keep_weights=True).reset_parameters(seed + 1).get_parameter("router.logits.weight")
-        often = [tokens**-0.75 for tokens in sizes.regimes]  # large calls are rarer, but take more of the time
-        regimes = tuple(zip(sizes.regimes, often, strict=True))
-        half = len(regimes) // 2
-        phases = [
-            Phase(0.0, 0, regimes),
-            Phase(1.2, 0, regimes),
-            Phase(0.8, sizes.experts // 2, regimes[:half]),
-            Phase(1.6, sizes.experts // 3, regimes[half:]),
-        ]
-        self._traffic = Traffic(Router(router.detach(), sizes.top_k, order(sizes.experts)), phases, torch.bfloat16, 6)
-        self._callers = Callers(callers, self._traffic, expected(self._still, self._traffic), threads)
+        made = Router(router.detach(), soaked.top_k, order(soaked.experts))
+        self._traffic = Traffic(made, soaked.drift(), torch.bfloat16, 6)
+        wanted = expected(self._still, self._traffic)
+        self._callers = Callers(callers, self._traffic, wanted, threads, soaked.largest_error)
         self._worker = worker = Worker(timeout=10.0)  # one that is stopped is to be given up within a window or two
-        self._supply = Supply(read(path), self._adapting.variant, worker, None)
+        cache = Cache(folder / "cache") if service else None
+        self._supply = Supply(read(path), self._adapting.variant, worker, cache)
         self._chaos = Chaos(worker, strike, seed)
         self.report = Report()
 
@@ -157,12 +139,10 @@ class Soak:
                 layer = self._adapting if state == "on" else self._still
                 window = Window(layer, pair % phases, pair, seconds, lead)
                 if state == "on" and self._recompiles:
-                    self._recompiling(window)
+                    self._recompiling(window, pair)
                 else:
                     self._callers.run(window)
-                self.report.faults += [f"{state}: {fault}" for fault in window.faults]
-                self.report.calls[state] += window.calls
-                self.report.add(state, pair // phases % 2, window.seconds)
+                self.report.add(state, window)
         self.report.strikes = self._chaos.strikes
         return self.report
 
@@ -171,12 +151,15 @@ class Soak:
         self._callers.stop()
         self._supply.close()
 
-    def _recompiling(self, window: Window) -> None:
+    def _recompiling(self, window: Window, pair: int) -> None:
         layer, store = self._adapting, self._adapting._store
-        store.publish(None, store.generation)
+        if not self._service:
+            store.publish(None, store.generation)
         proposer = (Candidates.of if self._service else Eager)(self._policy, layer.manifest)
         journal = Journal(self._folder / "journal.jsonl")
         compiler = Warm(self._supply, self._worker)
+        begin = time.time()
+        layer.statistics.listen(self._heard)
         with Adaptation(
             store,
             self._policy,
@@ -189,9 +172,19 @@ class Soak:
             self._chaos.on.set()
             self._callers.run(window)
             self._chaos.on.clear()
-        for record in handle.decisions:
-            kind = record["event"]
-            self.report.events[record["what"] if kind == "decision" else kind] += 1
-            if kind == "swap":
-                self.report.variants = max(self.report.variants, len(record["variants"]) - 1)
+        layer.statistics.ignore(self._heard)
+        self.report.happened += [_happened(record, pair, begin) for record in handle.decisions]
         self.report.footprints.append(Footprint.now())
+
+    def _heard(self, batch: Batch) -> None:
+        """Which calls variants run."""
+        for tokens, weight, variant in zip(batch.tokens, batch.weights, batch.variants, strict=True):
+            ran = self.report.ran.setdefault(int(tokens), Counter())
+            ran["base" if variant == 0 else "variants"] += int(weight)
+
+
+def _happened(record: Mapping[str, Any], pair: int, begin: float) -> Happened:
+    what = record["what"] if record["event"] == "decision" else record["event"]
+    name = record.get("candidate") or record.get("to") or record.get("variant")
+    variants = len(record["variants"]) - 1 if record["event"] == "swap" else 0
+    return Happened(pair, record["time"] - begin, what, name, record.get("why"), variants)

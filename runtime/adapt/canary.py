@@ -12,6 +12,8 @@ import torch
 _COLD = 3
 _KEPT = 256
 _NO_WORSE = 0.95
+_SHORTEST = 1.0
+"""Seconds of a trial: short calls are soon enough of them, while the new build's weights come into the caches."""
 _FEW = 8
 _HOPELESS = 0.5
 """A gain below which a few calls are enough: the others had better not meet it."""
@@ -60,14 +62,15 @@ class Canary:
         self.needed = 1 + (asked - 1) / 2 if work <= 1 else _NO_WORSE
         self._work = work
         self._enough = enough
-        self._until = begin + longest
+        self._from, self._until = begin + _SHORTEST, begin + longest
 
     def verdict(self, now: float) -> Verdict | None:
         """None while it is too early."""
         old, new = self.old.medians(), self.new.medians()
         common = old.keys() & new.keys()
         calls = sum(min(old[length][1], new[length][1]) for length in common)
-        if calls < self._enough and now < self._until and not (calls >= _FEW and self._gain() < _HOPELESS):
+        early = now < self._from or (calls < self._enough and now < self._until)
+        if early and not (calls >= _FEW and self._gain() < _HOPELESS):
             return None
         if not calls:
             return Verdict(1.0, 0, kept=True)  # nobody called; whoever does finds a validated build

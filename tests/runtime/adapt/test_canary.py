@@ -35,6 +35,18 @@ def test_it_waits_for_enough_calls_but_not_for_ever() -> None:
     assert verdict.calls == 7, "the first ones are cold and do not count"
 
 
+def test_short_calls_are_tried_for_a_while() -> None:
+    """The first thousand find the new build's weights in no cache; the last ones decide."""
+    canary = Canary(100.0, asked=1.0)
+    calls(canary.old, 4, 1000, 1000)
+    calls(canary.new, 4, 1500, 1000)
+    assert canary.verdict(100.5) is None
+    calls(canary.new, 4, 900, 1000)
+    verdict = canary.verdict(101.0)
+    assert verdict is not None
+    assert verdict.gain == 1000 / 900
+
+
 def test_what_is_much_slower_is_found_out_early() -> None:
     for new, early in ((2500, True), (1500, False)):
         canary = Canary(0.0, asked=1.0)

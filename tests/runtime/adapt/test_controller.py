@@ -235,13 +235,13 @@ def test_what_need_not_be_compiled_is_tried_for_less(tmp_path: Path) -> None:
         assert {record["what"] for record in made.events("decision")} == {"compile" if there else "reject"}
 
 
-def two(folder: Path, variants: int) -> Traffic:
+def two(folder: Path, variants: int, gain: float = 2.0) -> Traffic:
     layer = loaded(folder, SLOW)
     answers: dict[str, Artifact | Exception | Future[Compiled]] = {
         "small": variant(layer, folder, SMALL, FASTER),
         "large": variant(layer, folder, LARGE, FASTER),
     }
-    return Traffic(layer, folder, Proposals(SMALL, LARGE), Compilers(answers), variants)
+    return Traffic(layer, folder, Proposals(SMALL, LARGE, gain=gain), Compilers(answers), variants)
 
 
 def kept(made: Traffic) -> int:
@@ -274,7 +274,7 @@ def test_no_more_variants_than_allowed(tmp_path: Path) -> None:
 
 
 def test_two_variants_do_not_take_turns(tmp_path: Path) -> None:
-    made = two(tmp_path, variants=1)
+    made = two(tmp_path, variants=1, gain=1.3)
     made.run(lambda: kept(made) == 1, tokens=(4, 20))
     (name,) = running(made)
     for turn in range(600):
