@@ -8,6 +8,9 @@ their rows (gate and up) share panels, vector beside vector, so that an epilogue
 
 A step is one element of the inner dimension, or two where the dot product of bf16 pairs is used.  Columns and steps
 beyond the matrix are zeros.
+
+Weights of bf16 that AVX2 widens are *interleaved*: lane by lane, those of two neighbouring vectors make up words of 32
+bits.  A shift and a mask give both vectors from one load.
 """
 
 from __future__ import annotations
@@ -78,6 +81,11 @@ class Panels:
         return self.operands * self.groups
 
     @property
+    def interleaved(self) -> bool:
+        """Whether the lanes of vectors 2n and 2n + 1 of a step alternate."""
+        return self.arithmetic is Arithmetic.WIDENED and self.lanes == 8 and self.vectors % 2 == 0
+
+    @property
     def elements_per_step(self) -> int:
         return self.arithmetic.elements
 
@@ -93,6 +101,11 @@ class Panels:
     @property
     def vector_bytes(self) -> int:
         return self.lanes * self.elements_per_step * self.element_bytes
+
+    @property
+    def lane_bytes(self) -> int:
+        """Between the lanes of a vector."""
+        return self.elements_per_step * self.element_bytes * (2 if self.interleaved else 1)
 
     @property
     def step_bytes(self) -> int:

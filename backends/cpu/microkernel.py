@@ -14,7 +14,10 @@ time is then that of the longer one instead of the sum, because the requests are
 
 from __future__ import annotations
 
-from moec.backends.cpu import code_kernel
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moec.backends.cpu import code_kernel, tiling
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import LINE
@@ -27,19 +30,28 @@ PACE = 1 << 16
 
 
 def kernel(
-    b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool = False, weights_row: int | None = None
+    b: Builder,
+    layout: Panels,
+    row_stride: int,
+    rows: int,
+    paced: bool = False,
+    weights_row: int | None = None,
+    at_once: int = 1,
 ) -> Function:
     """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride,
     pace, run)`.
 
-    Streams move on by their strides at every step.  Those of a `paced` kernel are runs of 2**run lines, which begin a
-    stride apart; after n steps they are at line n * pace / PACE, rounded down.
+    Streams move on by their strides at every iteration, of `at_once` steps.  If these are several, the weights stream
+    is `tiling.SPREAD` ones, which are as far apart as so many parts of the steps' weights are.  Streams of a `paced`
+    kernel are runs of 2**run lines, which begin a stride apart; after n steps they are at line n * pace / PACE, rounded
+    down.
     Weights are in the order of `Panels`, or, with `weights_row`, of f32, lie as tensor<ExKxN> in rows of so many bytes.
     Accumulators are [row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.  Defines
     the function when it is first asked for.
     """
     name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}{'_paced' if paced else ''}"
     name = f"{name}_in_rows_of_{weights_row}" if weights_row else name
+    name = f"{name}_by_{at_once}" if at_once > 1 else name
     arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
@@ -48,25 +60,51 @@ def kernel(
             if isinstance(layout, CodePanels):
                 code_kernel.body(b, layout, row_stride, rows, given)  # its streams move on at every step
             else:
-                _body(b, layout, row_stride, rows, paced, weights_row, given)
+                _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, given).body()
     return function
 
 
-def _body(
-    b: Builder, layout: Panels, row_stride: int, rows: int, paced: bool, weights_row: int | None, given: KernelArguments
-) -> None:
-    vector = b.vec(layout.lanes, b.f32)
-    width = 4 * layout.lanes
-    places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
-    start = given.first_sums(b, vector, places, width)
-    align = 4 if weights_row else layout.vector_bytes
-    in_run = (b.index(1) << given.run) - 1
-    ahead = [b.index(0)] if paced else [given.weights_ahead, given.rows_ahead]
-    with b.for_(0, given.steps, carry=[*start, given.rows, given.weights, *ahead], unroll=False) as loop:
-        sums = loop.values[: len(places)]
-        a, weights = (Pointer(value.raw) for value in loop.values[len(places) : len(places) + 2])
-        moving = loop.values[len(places) + 2 :]
-        if paced:
+@dataclass(frozen=True)
+class _Kernel:
+    """A kernel that is being defined."""
+
+    b: Builder
+    layout: Panels
+    row_stride: int
+    rows: int
+    paced: bool
+    weights_row: int | None
+    at_once: int
+    given: KernelArguments
+
+    @property
+    def step_bytes(self) -> int:
+        return self.weights_row or self.layout.step_bytes
+
+    def body(self) -> None:
+        b, given, at_once = self.b, self.given, self.at_once
+        vector, width = b.vec(self.layout.lanes, b.f32), 4 * self.layout.lanes
+        places = [given.accumulators + width * n for n in range(self.rows * self.layout.vectors)]
+        sums = given.first_sums(b, vector, places, width)
+        in_run = (b.index(1) << given.run) - 1
+        ahead = [b.index(0)] if self.paced else [given.weights_ahead, given.rows_ahead]
+        state = [*sums, given.rows, given.weights, *ahead]
+        begin: Value | int = 0
+        if at_once > 1:
+            begin = given.steps // at_once * at_once
+            with b.for_(0, begin, at_once, carry=state, unroll=False) as loop:
+                loop.carry(*self._spread(loop.values))
+            state = loop.results
+        with b.for_(begin, given.steps, carry=state, unroll=False) as loop:
+            loop.carry(*self._single(loop.values, in_run))
+        for place, value in zip(places, loop.results, strict=False):
+            place.store(value, align=width)
+
+    def _single(self, state: Sequence[Value], in_run: Value) -> list[Value]:
+        """One step; `state` are the sums, where the rows, the weights, and the streams are."""
+        given, layout = self.given, self.layout
+        sums, a, weights, moving = self._parts(state)
+        if self.paced:
             lines = moving[0] >> (PACE.bit_length() - 1)
             run, line = lines >> given.run, (lines & in_run) * LINE
             streams = [given.weights_ahead + run * given.weights_stride + line]
@@ -75,26 +113,59 @@ def _body(
         else:
             streams = [Pointer(stream.raw) for stream in moving]
             moved = [streams[0] + given.weights_stride, streams[1] + given.rows_stride]
-        columns = [_weights(b, layout, weights + n * layout.vector_bytes, align) for n in range(layout.vectors)]
-        for row in range(rows):
-            element = b.splat(vector, (a + row * row_stride).load(b.f32))
-            for n, column in enumerate(columns):
-                at = row * layout.vectors + n
-                sums[at] = _multiply_add(b, layout, element, column, sums[at])
-        for ahead_ in range(1 if paced else layout.prefetched_lines):
-            (streams[0] + ahead_ * LINE).prefetch()
+        sums = self._step(sums, a, weights)
+        if self.at_once == 1:  # else these few steps are left of many
+            for ahead in range(1 if self.paced else layout.prefetched_lines):
+                (streams[0] + ahead * LINE).prefetch()
+            streams[1].prefetch()
+        return [*sums, a + 4, weights + self.step_bytes, *moved]
+
+    def _spread(self, state: Sequence[Value]) -> list[Value]:
+        """`at_once` steps."""
+        given, at_once = self.given, self.at_once
+        sums, a, weights, moving = self._parts(state)
+        streams = [Pointer(stream.raw) for stream in moving]
+        apart = given.steps * (self.step_bytes // tiling.SPREAD)
+        for step in range(at_once):
+            sums = self._step(sums, a + 4 * step, weights + step * self.step_bytes)
+        for number in range(tiling.SPREAD):
+            (streams[0] + apart * number).prefetch()
         streams[1].prefetch()
-        loop.carry(*sums, a + 4, weights + (weights_row or layout.step_bytes), *moved)
-    for place, value in zip(places, loop.results, strict=False):
-        place.store(value, align=width)
+        moved = [streams[0] + given.weights_stride, streams[1] + given.rows_stride]
+        return [*sums, a + 4 * at_once, weights + at_once * self.step_bytes, *moved]
+
+    def _parts(self, state: Sequence[Value]) -> tuple[Sequence[Value], Pointer, Pointer, Sequence[Value]]:
+        count = self.rows * self.layout.vectors
+        a, weights = (Pointer(value.raw) for value in state[count : count + 2])
+        return state[:count], a, weights, state[count + 2 :]
+
+    def _step(self, sums: Sequence[Value], a: Pointer, weights: Pointer) -> list[Value]:
+        """The sums after one more step."""
+        b, layout = self.b, self.layout
+        vector = b.vec(layout.lanes, b.f32)
+        columns = _columns(b, layout, weights, 4 if self.weights_row else layout.vector_bytes)
+        after: list[Value] = []
+        for row in range(self.rows):
+            element = b.splat(vector, (a + row * self.row_stride).load(b.f32))
+            for column in columns:
+                after.append(_multiply_add(b, layout, element, column, sums[len(after)]))
+        return after
 
 
-def _weights(b: Builder, layout: Panels, at: Pointer, align: int) -> Value:
-    """One vector of a step's weights as the multiplication takes it."""
+def _columns(b: Builder, layout: Panels, weights: Pointer, align: int) -> list[Value]:
+    """The vectors of a step's weights as the multiplication takes them."""
+    vector = b.vec(layout.lanes, b.f32)
+    if layout.interleaved:
+        found = []
+        for first in range(0, layout.step_bytes, 2 * layout.vector_bytes):
+            words = (weights + first).load(b.vec(layout.lanes, b.i32), align=2 * layout.vector_bytes)
+            found += [(words << 16).bitcast(vector), (words & -(1 << 16)).bitcast(vector)]
+        return found
     widened = {Arithmetic.WIDENED: b.bf16, Arithmetic.HALVES: b.f16}.get(layout.arithmetic)
-    if widened is not None:
-        return b.convert(at.load(b.vec(layout.lanes, widened), align=align), b.f32)
-    return at.load(b.vec(layout.lanes, b.f32), align=align)
+    found = []
+    for at in (weights + n * layout.vector_bytes for n in range(layout.vectors)):
+        found.append(b.convert(at.load(b.vec(layout.lanes, widened or b.f32), align=align), b.f32))
+    return found
 
 
 def _multiply_add(b: Builder, layout: Panels, element: Value, column: Value, total: Value) -> Value:

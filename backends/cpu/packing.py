@@ -104,12 +104,12 @@ def _walk(
     line = LINE // width
     with b.for_(0, count) as expert, b.for_(0, layout.panels) as panel, b.for_(0, layout.groups) as group:
         here = packed.at(expert.index, layout.expert_bytes).at(panel.index, layout.panel_bytes)
-        here = here.at(group.index, layout.operands * layout.vector_bytes) + operand * layout.vector_bytes
+        here = _vector(layout, here, group.index, operand)
         column = panel.index * layout.panel_columns + group.index * layout.lanes
         rows = tensor.at(expert.index * layout.columns + column, layout.inner * width)
 
         def place(step: Value, lane: Value, half: Value | int) -> Pointer:
-            return here.at(step, layout.step_bytes).at(lane, pair * width).at(half, width)
+            return here.at(step, layout.step_bytes).at(lane, layout.lane_bytes).at(half, width)
 
         def lanes(begin: Value | int, end: Value | int, steps: tuple[Value | int, Value | int]) -> None:
             with b.for_(begin, end) as lane:
@@ -134,3 +134,11 @@ def _walk(
             with b.for_(0, layout.steps) as step, b.for_(real, layout.lanes) as lane:
                 for half in range(pair):
                     pad(place(step.index, lane.index, half))
+
+
+def _vector(layout: Panels, step: Pointer, group: Value, operand: int) -> Pointer:
+    """Where the first lane of a vector lies in a step."""
+    if layout.interleaved:
+        number = group * layout.operands + operand
+        return step.at(number // 2, 2 * layout.vector_bytes).at(number % 2, layout.element_bytes)
+    return step.at(group, layout.operands * layout.vector_bytes) + operand * layout.vector_bytes

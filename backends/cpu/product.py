@@ -10,7 +10,7 @@ from moec.backends.cpu import microkernel, tiling
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import LINE, Call
 from moec.backends.cpu.layout import Panels
-from moec.backends.cpu.sources import At, Coming, Expanding, InPlace, Multiplied
+from moec.backends.cpu.sources import At, Coming, Expanding, InPlace, Multiplied, Packed
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -176,7 +176,8 @@ def panel_product(
     shares = blocks * at.panels
     row_bytes = source.row_bytes if isinstance(source, InPlace) else None
     paced = row_bytes is not None or expands_early(source)
-    kernel = partial(microkernel.kernel, b, layout, rows.stride, paced=paced, weights_row=row_bytes)
+    at_once = tiling.steps_at_once(b.variant, layout) if isinstance(source, Packed) else 1
+    kernel = partial(microkernel.kernel, b, layout, rows.stride, paced=paced, weights_row=row_bytes, at_once=at_once)
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)

@@ -155,10 +155,13 @@ class Packed(InPlace):
 
     def ahead(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Streams:
         """An equal part for each block.  A block that is alone has to prefetch all lines of a step at each step."""
-        step = self.layout.step_bytes
-        stride = (blocks + (step - 1)) // blocks
+        step, spread = self.layout.step_bytes, tiling.steps_at_once(call.b.variant, self.layout) > 1
+        stride = (blocks + ((LINE if spread else step) - 1)) // blocks
         share = coming.steps * step // blocks
-        first = self.stream(call, coming.at, coming.first) + share * block
+        first = self.stream(call, coming.at, coming.first)
+        if spread:
+            return Streams(first + share * block // tiling.SPREAD, stride)
+        first = first + share * block
         lines = self.layout.prefetched_lines * LINE
         if step <= lines:
             return Streams(first, stride)

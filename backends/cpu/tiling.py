@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.layout import Arithmetic, Panels, arithmetic
 from moec.dialect.formats import FORMATS, Format
@@ -44,6 +45,9 @@ SUMS_BYTES = 256 * 1024
 
 RUN_UNIT_BYTES = 192 * 1024
 """Most bytes of the panels that are expanded together: two such units have to stay in the second-level cache."""
+
+SPREAD = 4
+"""Streams that one of weights is cut into: a core gets more from memory by several than by one."""
 
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
@@ -98,6 +102,17 @@ def most_rows(variant: Variant, layout: Panels) -> int:
         most = 12 if layout.arithmetic is Arithmetic.PAIRS and layout.block_dots == 1 else 8
         return max(1, min(most, free // layout.vectors))
     return max(1, min(14, (variant.registers - temporaries - layout.vectors) // layout.vectors))
+
+
+def steps_at_once(variant: Variant, layout: Panels) -> int:
+    """Steps of an iteration of the microkernel's loop over packed weights; 1: a step is long enough.
+
+    With 16 registers a step is six cycles, in which loop and prefetches take as many instructions as loads do.  Several
+    steps have a line for each of the streams that are prefetched.
+    """
+    if isinstance(layout, CodePanels) or variant.registers > 16 or not variant.has_fma:
+        return 1
+    return max(1, SPREAD * LINE // layout.step_bytes)
 
 
 def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
