@@ -48,10 +48,18 @@ class Function:
     """One function of a module for one architecture; the layer itself if it is not numbered.
 
     prefix  of the names of its kernels, for sources that hold those of several functions
+    fault   planted in a header
     """
 
-    def __init__(self, text: str, arch: str = "sm_80", function: int = 0, prefix: str = "run") -> None:
-        self.text, self.prefix = text, prefix
+    def __init__(
+        self,
+        text: str,
+        arch: str = "sm_80",
+        function: int = 0,
+        prefix: str = "run",
+        fault: simulator.Fault | None = None,
+    ) -> None:
+        self.text, self.prefix, self.fault = text, prefix, fault
         self.context = context()
         with self.context, ir.Location.unknown():
             self.module, layers = prepare(ir.Module.parse(text))
@@ -61,7 +69,7 @@ class Function:
 
     @cached_property
     def simulated(self) -> simulator.Simulated:
-        return simulator.Simulated(self.source, [kernel.name for kernel in self.kernels])
+        return simulator.Simulated(self.source, [kernel.name for kernel in self.kernels], self.fault)
 
     def _kernels(self) -> list[Kernel]:
         scope, found = Scope(self.prefix), list[Kernel]()

@@ -110,16 +110,10 @@ FAULTS = {
         (FENCE, FENCE + "        matrices[half][0][0] ^= 1;\n"),
         "registers of a matrix were written behind the wgmma_fence",
     ),
-    "copies are not waited for": (("copies_wait<Tile::lag>();\n        fence", "fence"), "is still being copied"),
-    "no fence between copies of threads and products": (
-        ("fence_async_proxy();\n        barrier_arrive(full", "barrier_arrive(full"),
-        "wgmma at .* without a fence_async_proxy behind it",
-    ),
     "a stage given back while others of the warp read codes": (
-        ("          sync_warp();\n          if", "          if"),
+        ("          sync_warp();\n          ring", "          ring"),
         "is read by thread",
     ),
-    "the wrong phase of empty stages": (("(step / Tile::stages & 1) ^ 1);", "step / Tile::stages & 1);"), "deadlock"),
     "columns in another order than results": (("line & 6) << 1", "line & 6) << 0"), None),
     "rows of another chunk": (("(half * 2 + n) * 32", "n * 32"), None),
     "the other half's codes": (("= place + half * 8;", "= place + 8 - half * 8;"), None),

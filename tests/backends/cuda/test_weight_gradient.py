@@ -42,9 +42,10 @@ module attributes {{moe.layer = "L"}} {{
 compiled = cache(lambda arch, *sizes: Function(gradients(*sizes), arch))
 
 
-def _inputs(
+def operands(
     experts: int, n: int, k: int, slots: int, a: str, b: str, tokens: int, kind: str
 ) -> dict[str, torch.Tensor]:
+    """Random ones; `one` gives every row to the last expert, `dropped` leaves slots empty."""
     random = torch.Generator().manual_seed(tokens)
     scores = torch.rand(tokens, experts, generator=random)
     if kind == "one":
@@ -74,7 +75,7 @@ def _inputs(
 def test_sums_of_outer_products(arch: str, sizes: tuple[int, int, int, int, str, str]) -> None:
     experts, n, k, slots, type_, _ = sizes
     for tokens, kind in [(0, "even"), (1, "even"), (40, "dropped"), (300, "one")]:
-        given = _inputs(*sizes, tokens, kind)
+        given = operands(*sizes, tokens, kind)
         found = compiled(arch, *sizes)(given, tokens, tokens)
         a, b, c = (exact(given[name]) for name in "abc")
         expert = np.repeat(np.arange(experts), np.diff(given["o"].numpy()))

@@ -5,7 +5,7 @@
 // weight and multiply them by all rows of the part.  A thread holds the sums of the same element of all weights.
 #pragma once
 #include "moec/matmul/codes.cuh"
-#include "moec/matmul/work.cuh"
+#include "moec/matmul/ring.cuh"
 
 namespace moec {
 
@@ -16,7 +16,7 @@ struct CodedWarpgroupTile {
   using T = T_;
   using Weight = Coded<Code, Scale>;
   static constexpr int inner = inner_, columns = columns_, products = products_, rows = rows_, stages = stages_;
-  static constexpr int width = 128, depth = 64, lag = stages - 2, steps = (inner + depth - 1) / depth;
+  static constexpr int width = 128, depth = 64, steps = (inner + depth - 1) / depth;
   static constexpr int threads = 128;  // that copy
   static constexpr bool grouped = group_ != 0;
   static constexpr int group = grouped ? group_ : inner, groups = inner / group;
@@ -24,7 +24,7 @@ struct CodedWarpgroupTile {
   static constexpr int lhs_bytes = rows * 128, code_bytes = width * Weight::units * 16;
   static constexpr int scale_bytes = scale_rows * width * (int)sizeof(Scale);
   static constexpr int stage_bytes = (lhs_bytes + products * (code_bytes + scale_bytes) + 1023) / 1024 * 1024;
-  static_assert(inner % (Weight::packed ? 8 : 16) == 0 && rows % 16 == 0 && stages >= 3);
+  static_assert(inner % (Weight::packed ? 8 : 16) == 0 && rows % 16 == 0);
   static_assert(rows * products <= (grouped ? 128 : 256));
   static_assert(!grouped || (group % 32 == 0 && inner % group == 0));
 };
@@ -58,43 +58,21 @@ MOEC_DEVICE void bring_codes(u8* to, const typename Tile::Weight* weights, const
 // Brings the stages of all parts of this block.  128 threads.
 template <class Tile, class W>
 MOEC_DEVICE void bring_coded_parts(const W& work, const typename Tile::T* lhs, const typename Tile::Weight* weights,
-                                   u8* stages, Barrier* full, Barrier* empty) {
-  constexpr int each = Tile::rows / 16;
-  const int thread = thread_index(), unit = thread & 7;
+                                   Ring<Tile> ring) {
   const int parts = work.parts();
-  int step = 0;
   for (int number = block_index(); number < parts; number += grid_blocks()) {
     const Part part = work.part(number);
-    int source[each];
-    MOEC_UNROLL
-    for (int i = 0; i < each; i++) {
-      const int row = (thread >> 3) + i * 16;
-      source[i] = row < part.count ? work.plan.source(part.first + row) : -1;
-    }
-    for (int k = 0; k < Tile::steps; k++, step++) {
-      const int slot = step % Tile::stages, at = k * Tile::depth + unit * 8;
-      u8* const stage = stages + slot * Tile::stage_bytes;
-      barrier_wait(empty + slot, (step / Tile::stages & 1) ^ 1);
-      MOEC_UNROLL
-      for (int i = 0; i < each; i++) {
-        const bool real = at < Tile::inner && source[i] >= 0;
-        copy_async(stage + swizzled((thread >> 3) + i * 16, unit), lhs + (real ? (i64)source[i] * Tile::inner + at : 0),
-                   real ? 16 : 0);
-      }
+    const GatheredRows<Tile> rows(work.plan, part);
+    for (int k = 0; k < Tile::steps; k++) {
+      u8* const stage = ring.to_fill();
+      rows.bring(stage, lhs, k * Tile::depth);
       bring_codes<Tile>(stage + Tile::lhs_bytes, weights, part, k);
       if constexpr (Tile::grouped)
         copy_scales<Tile>(stage + Tile::lhs_bytes + Tile::products * Tile::code_bytes, weights, part, k);
-      copies_commit();
-      if (step >= Tile::lag) {
-        copies_wait<Tile::lag>();
-        fence_async_proxy();
-        barrier_arrive(full + (step - Tile::lag) % Tile::stages);
-      }
+      ring.started();
     }
   }
-  copies_wait<0>();
-  fence_async_proxy();
-  for (int late = step < Tile::lag ? 0 : step - Tile::lag; late < step; late++) barrier_arrive(full + late % Tile::stages);
+  ring.all_started();
 }
 
 // The 64 lines of a warpgroup, `chunk` of a stage, as this thread's part of two operands of products.
@@ -229,12 +207,11 @@ MOEC_DEVICE void add_scaled(const ColumnSums<Tile>& some, const float (&scale)[T
 // The products of warpgroup `group` of two, and what becomes of them.
 template <class Tile, class W, class Epilogue>
 MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename Tile::Weight* weights,
-                                      const Epilogue& epilogue, u8* stages, Barrier* full, Barrier* empty) {
+                                      const Epilogue& epilogue, Ring<Tile> ring) {
   const int parts = work.parts();
   ColumnSums<Tile> sums;
   // While wgmma works on 32 elements along k the next ones are decoded.
   u32 matrices[2][Tile::products * 2][4];
-  int step = 0;
   for (int number = block_index(); number < parts; number += grid_blocks()) {
     const Part part = work.part(number);
     // With scales of groups: what is being made, and the scales of that.
@@ -244,11 +221,9 @@ MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename T
       MOEC_UNROLL
       for (int n = 0; n < Tile::products * Tile::rows / 2; n++) sums[n / (Tile::rows / 2)][n % (Tile::rows / 2)] = 0.0f;
     }
-    for (int k = 0; k < Tile::steps; k++, step++) {
-      const int slot = step % Tile::stages;
-      const u8* const stage = stages + slot * Tile::stage_bytes;
+    for (int k = 0; k < Tile::steps; k++) {
+      const u8* const stage = ring.to_multiply();
       const u8* const lines = stage + Tile::lhs_bytes + group * (Tile::code_bytes / 2);
-      barrier_wait(full + slot, step / Tile::stages & 1);
       MOEC_UNROLL
       for (int half = 0; half < 2; half++) {
         const bool fresh = Tile::grouped && half % (Tile::chunk / 32) == 0;
@@ -285,7 +260,7 @@ MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename T
         else if (!fresh) wgmma_wait<1>(some);
         if (half == 0 && k > 0) {
           sync_warp();
-          if (lane_index() == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+          ring.left(1);
         }
       }
     }
@@ -296,7 +271,7 @@ MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename T
       wgmma_wait<0>(sums);
     }
     sync_warp();
-    if (lane_index() == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    ring.left(0);
     emit_columns<Tile>(epilogue, work.plan, weights, part, group, sums);
   }
 }
@@ -306,25 +281,20 @@ template <class Tile, class P, class Epilogue>
 MOEC_DEVICE void multiply_codes_by_warpgroups(u8* shared, const typename Tile::T* lhs, const P& plan,
                                               const typename Tile::Weight (&weights)[Tile::products],
                                               const Epilogue& epilogue) {
-  Barrier* const full = (Barrier*)(shared + Tile::stages * Tile::stage_bytes);
-  Barrier* const empty = full + Tile::stages;
-  const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(empty + Tile::stages)};
+  const Ring<Tile> ring(shared);
+  const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(ring.end())};
   const int thread = thread_index();
   if (thread == 0) {
-    for (int i = 0; i < Tile::stages; i++) {
-      barrier_init(full + i, 128);
-      barrier_init(empty + i, 8);  // the warps that multiply
-    }
-    fence_barrier_init();
+    ring.prepare(0);
   }
   if (warp_index() == 1) work.count();
   sync_block();
   if (thread < 128) {
     lower_registers<88>();
-    bring_coded_parts<Tile>(work, lhs, weights, shared, full, empty);
+    bring_coded_parts<Tile>(work, lhs, weights, ring);
   } else {
     raise_registers<208>();
-    multiply_coded_parts<Tile>(work, thread / 128 - 1, weights, epilogue, shared, full, empty);
+    multiply_coded_parts<Tile>(work, thread / 128 - 1, weights, epilogue, ring);
   }
 }
 

@@ -27,9 +27,8 @@ MOEC_DEVICE void bring_operand(u8* stage, const O& operand, const Part& part, in
   for (int i = 0; i < width / lines; i++) {
     const int line = (thread_index() >> 3) + i * lines;
     const int at = column + line / 64 * 64 + unit * 8, of = row + line % 64;
-    const bool real = of < part.count && at < O::columns;
-    const i64 place = real ? (i64)operand.source(part.first + of) * O::columns + at : 0;
-    copy_async(stage + swizzled(line, unit), operand.data + place, real ? 16 : 0);
+    const int from = of < part.count && at < O::columns ? operand.source(part.first + of) : -1;
+    bring_eight<O::columns>(stage + swizzled(line, unit), operand.data, from, at);
   }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 #include "moec/matmul/operands.cuh"
 #include "moec/matmul/results.cuh"
+#include "moec/matmul/ring.cuh"
 
 namespace moec {
 
@@ -12,10 +13,10 @@ template <class T_, class Out_, int wide_, int stages_>
 struct GradientWarpgroupTile {
   using T = T_;
   using Out = Out_;
-  static constexpr int high = 128, wide = wide_, stages = stages_, depth = 64, lag = stages - 2;
+  static constexpr int high = 128, wide = wide_, stages = stages_, depth = 64;
   static constexpr int piece = depth * 128;  // bytes of 64 columns
   static constexpr int a_bytes = high / 64 * piece, stage_bytes = a_bytes + wide / 64 * piece;
-  static_assert(wide % 64 == 0 && wide <= 256 && stages >= 3);
+  static_assert(wide % 64 == 0 && wide <= 256);
 };
 
 // Which columns of which expert a part of the work is.
@@ -40,21 +41,17 @@ MOEC_DEVICE void bring_row(u8* to, const O& operand, int row, int column, int li
   MOEC_UNROLL
   for (int c = 0; c < width; c += 64) {
     const int at = column + c + unit * 8;
-    const bool real = row >= 0 && at < O::columns;
-    copy_async(to + c / 64 * Tile::piece + swizzled(line, unit), operand.data + (real ? (i64)row * O::columns + at : 0),
-               real ? 16 : 0);
+    const int real = at < O::columns ? row : -1;
+    bring_eight<O::columns>(to + c / 64 * Tile::piece + swizzled(line, unit), operand.data, real, at);
   }
 }
 
 template <class Tile, class W>
-MOEC_DEVICE void bring_gradient(const W& work, u8* stages, Barrier* full, Barrier* empty) {
-  int step = 0;
+MOEC_DEVICE void bring_gradient(const W& work, Ring<Tile> ring) {
   for (int number = block_index(); number < W::parts; number += grid_blocks()) {
     const Part part = work.part(number);
-    for (int first = 0; first < part.count; first += Tile::depth, step++) {
-      const int slot = step % Tile::stages;
-      u8* const stage = stages + slot * Tile::stage_bytes;
-      barrier_wait(empty + slot, (step / Tile::stages & 1) ^ 1);
+    for (int first = 0; first < part.count; first += Tile::depth) {
+      u8* const stage = ring.to_fill();
       MOEC_UNROLL_BY(1)  // the addresses of all rows at once would not fit in registers
       for (int i = 0; i < 4; i++) {
         const int line = thread_index() / 8 + i * 16, row = part.first + first + line;
@@ -63,26 +60,17 @@ MOEC_DEVICE void bring_gradient(const W& work, u8* stages, Barrier* full, Barrie
         bring_row<Tile, Tile::wide>(stage + Tile::a_bytes, work.b, real ? work.b.source(row) : -1,
                                     work.b_column(number), line);
       }
-      copies_commit();
-      if (step >= Tile::lag) {
-        copies_wait<Tile::lag>();
-        fence_async_proxy();
-        barrier_arrive(full + (step - Tile::lag) % Tile::stages);
-      }
+      ring.started();
     }
   }
-  copies_wait<0>();
-  fence_async_proxy();
-  for (int late = step < Tile::lag ? 0 : step - Tile::lag; late < step; late++) barrier_arrive(full + late % Tile::stages);
+  ring.all_started();
 }
 
 template <class Tile, class W, int a_columns, int b_columns>
-MOEC_DEVICE void multiply_gradients(const W& work, int group, u8* stages, Barrier* full, Barrier* empty,
-                                    typename Tile::Out* out) {
+MOEC_DEVICE void multiply_gradients(const W& work, int group, Ring<Tile> ring, typename Tile::Out* out) {
   const int thread = thread_index() & 127, lane = lane_index();
   const Sum<typename Tile::Out> epilogue{out};
   float sums[Tile::wide / 2];
-  int step = 0;
   for (int number = block_index(); number < W::parts; number += grid_blocks()) {
     const Part part = work.part(number);
     const auto emit = [&](auto sum) {
@@ -98,10 +86,8 @@ MOEC_DEVICE void multiply_gradients(const W& work, int group, u8* stages, Barrie
       emit([](int) { return 0.0f; });
       continue;
     }
-    for (int first = 0; first < part.count; first += Tile::depth, step++) {
-      const int slot = step % Tile::stages;
-      const u8* const stage = stages + slot * Tile::stage_bytes;
-      barrier_wait(full + slot, step / Tile::stages & 1);
+    for (int first = 0; first < part.count; first += Tile::depth) {
+      const u8* const stage = ring.to_multiply();
       wgmma_fence();
       MOEC_UNROLL
       for (int n = 0; n < Tile::depth / 16; n++)
@@ -111,11 +97,11 @@ MOEC_DEVICE void multiply_gradients(const W& work, int group, u8* stages, Barrie
       wgmma_commit();
       if (first > 0) {
         wgmma_wait<1>(sums);
-        if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+        ring.left(1);
       }
     }
     wgmma_wait<0>(sums);
-    if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    ring.left(0);
     emit([&](int i) { return sums[i]; });
   }
 }
@@ -123,24 +109,19 @@ MOEC_DEVICE void multiply_gradients(const W& work, int group, u8* stages, Barrie
 // The whole kernel: 384 threads, stages * (stage_bytes + 16) bytes of shared memory.
 template <class Tile, class R, class A, class B>
 MOEC_DEVICE void gradient_by_warpgroups(u8* shared, const R& rows, const A& a, const B& b, typename Tile::Out* out) {
-  Barrier* const full = (Barrier*)(shared + Tile::stages * Tile::stage_bytes);
-  Barrier* const empty = full + Tile::stages;
+  const Ring<Tile> ring(shared);
   const GradientWork<Tile, R, A, B> work{rows, a, b};
   const int thread = thread_index();
   if (thread == 0) {
-    for (int i = 0; i < Tile::stages; i++) {
-      barrier_init(full + i, 128);
-      barrier_init(empty + i, 8);  // the warps that multiply
-    }
-    fence_barrier_init();
+    ring.prepare(0);
   }
   sync_block();
   if (thread < 128) {
     lower_registers<40>();
-    bring_gradient<Tile>(work, shared, full, empty);
+    bring_gradient<Tile>(work, ring);
   } else {
     raise_registers<232>();
-    multiply_gradients<Tile, decltype(work), A::columns, B::columns>(work, thread / 128 - 1, shared, full, empty, out);
+    multiply_gradients<Tile, decltype(work), A::columns, B::columns>(work, thread / 128 - 1, ring, out);
   }
 }
 

@@ -5,7 +5,7 @@
 // element of all weights.
 #pragma once
 #include "moec/matmul/results.cuh"
-#include "moec/matmul/work.cuh"
+#include "moec/matmul/ring.cuh"
 
 namespace moec {
 
@@ -17,11 +17,11 @@ struct WarpgroupTile {
   static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_, width = width_;
   static constexpr int stages = stages_;
   static constexpr bool transposed = transposed_;
-  static constexpr int rows = 128, depth = 64, lag = stages - 2;
+  static constexpr int rows = 128, depth = 64;
   static constexpr int steps_each = (inner + depth - 1) / depth, steps = segments * steps_each;
   static constexpr int wide = width * products;
   static constexpr int lhs_bytes = rows * 128, rhs_bytes = wide * 128, stage_bytes = lhs_bytes + rhs_bytes;
-  static_assert(inner % 8 == 0 && width % (transposed ? 64 : 8) == 0 && wide <= 256 && stages >= 3);
+  static_assert(inner % 8 == 0 && width % (transposed ? 64 : 8) == 0 && wide <= 256);
   static_assert(!transposed || columns % 8 == 0);
 };
 
@@ -47,64 +47,35 @@ MOEC_DEVICE void bring_weights(u8* stage, const Maps& maps, Barrier* full, const
 // Brings the stages of all parts of this block.  128 threads.
 template <class Tile, class W, class Maps>
 MOEC_DEVICE void bring_parts(const W& work, const typename Tile::T* const (&lhs)[Tile::segments], const Maps& maps,
-                             u8* stages, Barrier* full, Barrier* empty) {
-  constexpr int each = Tile::rows / 16;
-  const int thread = thread_index(), unit = thread & 7;
+                             Ring<Tile> ring) {
   const int parts = work.parts();
-  int step = 0;
   for (int number = block_index(); number < parts; number += grid_blocks()) {
     const Part part = work.part(number);
-    int source[each];
-    MOEC_UNROLL
-    for (int i = 0; i < each; i++) {
-      const int row = (thread >> 3) + i * 16;
-      source[i] = row < part.count ? work.plan.source(part.first + row) : -1;
-    }
-    for (int k = 0; k < Tile::steps; k++, step++) {
-      const int slot = step % Tile::stages, segment = k / Tile::steps_each;
-      const int first = k % Tile::steps_each * Tile::depth;
-      u8* const stage = stages + slot * Tile::stage_bytes;
-      barrier_wait(empty + slot, (step / Tile::stages & 1) ^ 1);
-      if (thread == 0) {
-        barrier_arrive_expect(full + slot, Tile::rhs_bytes);
-        bring_weights<Tile>(stage + Tile::lhs_bytes, maps, full + slot, part, segment, first);
+    const GatheredRows<Tile> rows(work.plan, part);
+    for (int k = 0; k < Tile::steps; k++) {
+      const int segment = k / Tile::steps_each, first = k % Tile::steps_each * Tile::depth;
+      u8* const stage = ring.to_fill();
+      if (thread_index() == 0) {
+        barrier_arrive_expect(ring.full_of(), Tile::rhs_bytes);
+        bring_weights<Tile>(stage + Tile::lhs_bytes, maps, ring.full_of(), part, segment, first);
       }
-      const typename Tile::T* const from = chosen<Tile::segments>(lhs, segment);
-      const int at = first + unit * 8;
-      const bool within = Tile::inner % Tile::depth == 0 || at < Tile::inner;
-      MOEC_UNROLL
-      for (int i = 0; i < each; i++) {
-        const bool real = within && source[i] >= 0;
-        copy_async(stage + swizzled((thread >> 3) + i * 16, unit), from + (real ? (i64)source[i] * Tile::inner + at : 0),
-                   real ? 16 : 0);
-      }
-      copies_commit();
-      if (step >= Tile::lag) {
-        copies_wait<Tile::lag>();
-        fence_async_proxy();
-        barrier_arrive(full + (step - Tile::lag) % Tile::stages);
-      }
+      rows.bring(stage, chosen<Tile::segments>(lhs, segment), first);
+      ring.started();
     }
   }
-  copies_wait<0>();
-  fence_async_proxy();
-  for (int late = step < Tile::lag ? 0 : step - Tile::lag; late < step; late++) barrier_arrive(full + late % Tile::stages);
+  ring.all_started();
 }
 
 // Multiplies the stages of all parts of this block.  Warpgroup `group` (0, 1) of the two that multiply.
 template <class Tile, class W, class Epilogue>
-MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilogue, u8* stages, Barrier* full,
-                                Barrier* empty) {
+MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilogue, Ring<Tile> ring) {
   const int thread = thread_index() & 127, lane = lane_index();
   const int parts = work.parts();
   float sums[Tile::wide / 2];
-  int step = 0;
   for (int number = block_index(); number < parts; number += grid_blocks()) {
     const Part part = work.part(number);
-    for (int k = 0; k < Tile::steps; k++, step++) {
-      const int slot = step % Tile::stages;
-      const u8* const stage = stages + slot * Tile::stage_bytes;
-      barrier_wait(full + slot, step / Tile::stages & 1);
+    for (int k = 0; k < Tile::steps; k++) {
+      const u8* const stage = ring.to_multiply();
       wgmma_fence();
       MOEC_UNROLL
       for (int n = 0; n < Tile::depth / 16; n++) {
@@ -117,11 +88,11 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
       wgmma_commit();
       if (k > 0) {
         wgmma_wait<1>(sums);
-        if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+        ring.left(1);
       }
     }
     wgmma_wait<0>(sums);
-    if (lane == 0) barrier_arrive(empty + (step - 1) % Tile::stages);
+    ring.left(0);
     MOEC_UNROLL
     for (int half = 0; half < 2; half++) {
       const int row = group * 64 + thread / 32 * 16 + lane / 4 + half * 8;
@@ -138,16 +109,11 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
 template <class Tile, class P, class Epilogue, class Maps>
 MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* const (&lhs)[Tile::segments],
                                         const P& plan, const Maps& maps, const Epilogue& epilogue) {
-  Barrier* const full = (Barrier*)(shared + Tile::stages * Tile::stage_bytes);
-  Barrier* const empty = full + Tile::stages;
-  const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(empty + Tile::stages)};
+  const Ring<Tile> ring(shared);
+  const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(ring.end())};
   const int thread = thread_index();
   if (thread == 0) {
-    for (int i = 0; i < Tile::stages; i++) {
-      barrier_init(full + i, 128 + 1);
-      barrier_init(empty + i, 8);  // the warps that multiply
-    }
-    fence_barrier_init();
+    ring.prepare(1);
     MOEC_UNROLL
     for (int p = 0; p < Tile::segments * Tile::products; p++) prefetch_map(maps[p]);
   }
@@ -155,10 +121,10 @@ MOEC_DEVICE void multiply_by_warpgroups(u8* shared, const typename Tile::T* cons
   sync_block();
   if (thread < 128) {
     lower_registers<40>();
-    bring_parts<Tile>(work, lhs, maps, shared, full, empty);
+    bring_parts<Tile>(work, lhs, maps, ring);
   } else {
     raise_registers<232>();
-    multiply_parts<Tile>(work, thread / 128 - 1, epilogue, shared, full, empty);
+    multiply_parts<Tile>(work, thread / 128 - 1, epilogue, ring);
   }
 }
 

@@ -106,10 +106,9 @@ struct Loader {
     MOEC_UNROLL
     for (int i = 0; i < each; i++) {
       const int row = (thread_index() >> 3) + i * lines;
-      const bool real = source[i] >= 0 && at < Tile::inner;
       const u32 place = Tile::coded ? place_of_rows(row, unit) : swizzled(row, unit);
       if (Tile::rows % lines == 0 || row < Tile::rows)
-        copy_async(stage + place, from + (real ? (i64)source[i] * Tile::inner + at : 0), real ? 16 : 0);
+        bring_eight<Tile::inner>(stage + place, from, at < Tile::inner ? source[i] : -1, at);
     }
   }
 

@@ -43,6 +43,12 @@ MOEC_DEVICE const T* chosen(const T* const* pointers, int number) {
   return found;
 }
 
+// Starts to copy elements `at` to `at` + 7 of row `row` of [rows, columns]; zeros where `row` is negative.
+template <int columns, class T>
+MOEC_DEVICE void bring_eight(u8* to, const T* from, int row, int at) {
+  copy_async(to, from + (row >= 0 ? (i64)row * columns + at : 0), row >= 0 ? 16 : 0);
+}
+
 // Parts of `rows` rows by `width` of `columns` columns.  Blocks of rows are taken together by eights, and then one
 // block of columns after the other: what runs at a time shares both rows and weights, and finds them in the L2 cache.
 template <class P, int rows, int columns, int width>
