@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from moec.artifact.cuda import codes_of, codes_shape, scales_of, scales_shape
+from moec.artifact.cuda import codes_of, codes_shape, others, scales_of, scales_shape
 from moec.backends.base import unsupported
 from moec.backends.cpu.layer import Layer, Tensor
 from moec.backends.cpu.parameters import parts
@@ -55,7 +55,7 @@ def kept(layer: Layer) -> tuple[Kept, ...]:
         name, dims, element = tensor.name, _dims(tensor), str(tensor.type.element_type)
         some = sorted((experts for experts in made.get(name, {}) if experts is not None), key=lambda one: one[0])
         if some:
-            rest = tuple(number for number in range(dims[0]) if all(number not in experts for experts in some))
+            rest = others(dims[0], some)
             found.append(Kept(name, element, (len(rest), *dims[1:]), name, rest))
             for experts in some:
                 codes, scales = _coded(name, made[name][experts], (len(experts), *dims[1:]), experts)

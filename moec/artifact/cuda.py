@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moec.artifact.fields import Fields, InvalidManifest
-from moec.artifact.quantised import Quantised, Stored
+from moec.artifact.quantised import Quantised
 from moec.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[We
         if whole is not None:
             held.append(replace(one, dtype=FORMATS[whole.format].element, shape=codes_shape(one.shape, whole.format)))
         elif hows:
-            held.append(replace(one, shape=(len(others(one.shape[0], hows)), *one.shape[1:])))
+            floats = others(one.shape[0], (how.experts for how in hows))
+            held.append(replace(one, shape=(len(floats), *one.shape[1:])))
         elif one.name in owners:
             owner = owners[one.name]
             held.append(replace(one, shape=scales_shape(shapes[owner], codes[owner].group)))
@@ -105,10 +106,13 @@ def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[We
     return held + behind
 
 
-def others(experts: int, hows: Sequence[Stored]) -> tuple[int, ...]:
-    """The experts that none of `hows` quantises."""
-    taken = {number for how in hows for number in (range(experts) if how.experts is None else how.experts)}
-    return tuple(number for number in range(experts) if number not in taken)
+def others(experts: int, taken: Iterable[Collection[int] | None]) -> tuple[int, ...]:
+    """The experts, of so many, that no format takes, in order.
+
+    taken  those that each format takes, by number; None: all
+    """
+    gone = {number for some in taken for number in (range(experts) if some is None else some)}
+    return tuple(number for number in range(experts) if number not in gone)
 
 
 def codes_shape(shape: tuple[int, ...], format: str) -> tuple[int, ...]:

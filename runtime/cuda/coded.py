@@ -75,7 +75,7 @@ class CodedWeights:
             (held if some is None else some).copy_(packed_codes(codes, how.format))
             scales_place.copy_(packed_scales(scales))
         if hows[0].experts is not None:
-            held.copy_(_experts(value, others(len(value), hows)))
+            held.copy_(_experts(value, others(len(value), (how.experts for how in hows))))
 
     def value(self, number: int) -> torch.Tensor:
         """A new tensor, on the device, with what `give` was given; of weights that are packed only."""

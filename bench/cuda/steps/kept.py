@@ -85,7 +85,7 @@ def _others(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) -
             continue
         number = numbers[op.operands[0]]
         weight = manifest.parameters[number]
-        floats = others(weight.shape[0], made.get(weight.name, ()))
+        floats = others(weight.shape[0], (how.experts for how in made.get(weight.name, ())))
         wanted = [expert for _, expert in _parts(function, op.results[0])]
         if set(wanted) <= set(floats):
             found[op.results[0]] = torch.stack([tensors[number][floats.index(expert)] for expert in wanted])
