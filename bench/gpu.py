@@ -11,7 +11,8 @@ A GPU machine without a compiler runs artifacts from another: `python bench/gpu.
 there, FOLDER carried here, `python bench/gpu.py --artifacts FOLDER` here.  That needs this folder, torch and moec's
 runtime.
 
-`python bench/gpu.py --search` times tiles instead, and writes the fastest where the compiler looks for them.
+`python bench/gpu.py --search` times tiles instead, and writes the fastest where the compiler looks for them; it goes on
+where it was, too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="TASK", help="tasks such as kernels/Small/random or 'prefill/*'")
     parser.add_argument("--skip", nargs="+", metavar="TASK", default=[], help="tasks to leave out")
     parser.add_argument("--seconds", type=float, help="begin nothing more, and end what runs, after so many")
-    parser.add_argument("--results", type=Path, help="file of the results; results.jsonl in the artifacts' folder")
+    parser.add_argument("--results", type=Path, help="file of the results; in the artifacts' folder")
     parser.add_argument("--again", action="store_true", help="do again what the file has the result of")
     parser.add_argument("--list", action="store_true", help="name the tasks in order and end")
     parser.add_argument("--report", metavar="DEVICE", help="print the tables of a device's results and end")
@@ -79,7 +80,8 @@ def main() -> int:
     device = torch.cuda.get_device_name()
     print(f"# {device}, compute capability {major}.{minor}, torch {torch.__version__}\n", flush=True)
     if options.search:
-        return _search(device)
+        times = Results(options.results.resolve() if options.results else folder / "search.jsonl")
+        return _search(device, times, None if options.seconds is None else began + options.seconds, options.again)
     possible = [name for name in wanted if not any(shape.name in lacking for shape in every[name].shapes)]
     until = None if options.seconds is None else began + options.seconds
     left = _run(possible, every, folder, results, device, until, options.again)
@@ -135,13 +137,18 @@ def _run(
     return supervisor.run(todo, until)
 
 
-def _search(device: str) -> int:
+def _search(device: str, times: Results, until: float | None, again: bool) -> int:
     from bench.cuda import search  # it needs the compiler, which machines with artifacts alone lack
     from moec.backends.cuda.matmul import measured
 
     shapes: Sequence[Shape] = tuple(SHAPES.values())
-    for entries in search.search(shapes, search.here(), device, search.on_gpu):
-        measured.write(measured.FILE, entries)
+    seconds = search.remembered(search.on_gpu, times, until, again)
+    try:
+        for entries in search.search(shapes, search.here(), device, seconds):
+            measured.write(measured.FILE, entries)
+    except search.OutOfTime:
+        print(f"there are tiles left: start it again, it goes on behind what {times.path} has")
+        return 1
     print(f"wrote {measured.FILE}: check again before it is kept")
     return 0
 

@@ -4,6 +4,7 @@ goes on behind it."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,13 @@ class Results:
 
     def add(self, task: str, state: str, data: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps({"task": task, "state": state, **data}) + "\n")
+        line = json.dumps({"task": task, "state": state, **data}) + "\n"
+        with self.path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = "\n" + line  # behind a line that is half written
+            file.write(line.encode())
 
     def read(self) -> list[dict[str, Any]]:
         text = self.path.read_text() if self.path.exists() else ""

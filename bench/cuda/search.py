@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 import moec
 from bench.cuda import data
 from bench.cuda.artifact import Compiled
+from bench.cuda.results import FOUND, Results
 from bench.cuda.shapes import Shape
 from bench.cuda.timing import median_seconds, median_seconds_cold
 from moec.backends.cpu.layer import prepare
@@ -19,10 +22,16 @@ from moec.backends.cuda.arch import ARCHITECTURES, Arch
 from moec.backends.cuda.matmul import measured, tiles
 from moec.backends.cuda.matmul.measured import Measured, Sizes
 from moec.backends.cuda.matmul.problem import Problem, problem
+from moec.backends.cuda.toolchain import headers
 from moec.pipeline import Compilation
 
 Seconds = Callable[[Shape, str, Sequence[Measured]], float]
 """How long a layer takes in a regime with the tiles of these entries."""
+
+
+class OutOfTime(Exception):
+    """The search has to go on another time."""
+
 
 _MOST = 8
 """Candidates of a product, the first by prediction."""
@@ -55,7 +64,7 @@ def _candidates(shape: Shape, arch: Arch, device: str) -> list[list[Measured]]:
         path = Path(folder) / f"{shape.name}.moe"
         path.write_text(shape.source)
         module = Compilation(path, target=f"cuda:{arch.name}").kernels
-        with module.context:
+        with module.context, measured.used(Path(folder) / "none.toml"):
             _copy, (layer, *_) = prepare(module)  # its values end with it
             problems = [problem(op.operation) for op in layer.operations if op.operation.name in _PRODUCTS]
             return [found for of in problems for found in _of_product(of, arch, device) if len(found) > 1]
@@ -72,6 +81,30 @@ def _of_product(of: Problem, arch: Arch, device: str) -> list[list[Measured]]:
         *sorted(tiles.decode_candidates(of), key=lambda one: tiles.decode_seconds(of, one)),
     ]
     return [named(measured.MANY, many), named(measured.DECODE, ((one.tile.width, one.splits) for one in decode))]
+
+
+def remembered(seconds: Seconds, results: Results, until: float | None, again: bool) -> Seconds:
+    """`seconds`, asked nothing twice as long as the kernels' headers are the same: what it says is a line of `results`
+    at once, by layer, regime and tiles.
+
+    until  a time of `time.monotonic`, from which on nothing more is asked: that raises OutOfTime
+    again  forget what was said before
+    """
+    said = [] if again else [one for one in results.read() if one["task"].startswith("tiles/")]
+    known = {one["task"]: one["seconds"] for one in said}
+    code = "".join(f"{name}\n{text}" for name, text in sorted(headers().items()))
+
+    def ask(shape: Shape, regime: str, entries: Sequence[Measured]) -> float:
+        what = hashlib.sha256(f"{shape.source}\n{measured.text(entries)}\n{code}".encode()).hexdigest()[:16]
+        task = f"tiles/{shape.name}/{regime}/{what}"
+        if task not in known:
+            if until is not None and time.monotonic() >= until:
+                raise OutOfTime
+            known[task] = seconds(shape, regime, entries)
+            results.add(task, FOUND, {"seconds": known[task]})
+        return float(known[task])
+
+    return ask
 
 
 def on_gpu(shape: Shape, regime: str, entries: Sequence[Measured]) -> float:

@@ -106,6 +106,9 @@ def test_results_are_those_of_a_device_and_its_artifacts(tmp_path: Path) -> None
     with results.path.open("a") as file:
         file.write('{"task": "a", "sta')  # what a process writes that is killed meanwhile
     assert len(results.read()) == 4
+    results.add("a", ENDED, {})
+    assert [one["state"] for one in results.read()] == [BEGUN, FOUND, ENDED, BEGUN, ENDED]
+    assert results.path.read_text().endswith('"sta\n{"task": "a", "state": "ended"}\n')
 
 
 def test_tables_are_made_of_results(tmp_path: Path) -> None:

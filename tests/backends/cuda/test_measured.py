@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.cuda import search
+from bench.cuda.results import Results
 from bench.cuda.shapes import Shape
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.matmul import emit, measured, tiles
@@ -115,6 +117,32 @@ def test_a_search_keeps_what_is_fastest(tmp_path: Path) -> None:
     with measured.used(path):
         text = Compilation(tmp_path / "layer.moe", target="cuda:sm_90a").emit("cuda")
     assert text.count("tile measured on a stand-in") == 4
+
+
+def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    asked = list[str]()
+
+    def seconds(shape: Shape, regime: str, entries: Sequence[Measured]) -> float:
+        asked.append(f"{regime} {measured.text(entries)}")
+        return 1e-3 * sum(one.width + one.splits for one in entries)
+
+    whole = list(search.search([SHAPE], H100, "a stand-in", seconds))
+    every, times = list(asked), Results(tmp_path / "search.jsonl")
+    asked.clear()
+    ends = iter([False] * 5 + [True])  # time is over at the sixth
+
+    def stopped(shape: Shape, regime: str, entries: Sequence[Measured]) -> float:
+        if next(ends):
+            raise search.OutOfTime
+        return seconds(shape, regime, entries)
+
+    with pytest.raises(search.OutOfTime):
+        list(search.search([SHAPE], H100, "a stand-in", search.remembered(stopped, times, None, False)))
+    again = search.remembered(seconds, Results(times.path), None, False)
+    assert list(search.search([SHAPE], H100, "a stand-in", again)) == whole
+    assert asked == every  # none twice
+    with pytest.raises(search.OutOfTime):
+        search.remembered(seconds, times, time.monotonic(), True)(SHAPE, MANY, [])
 
 
 def test_candidates_are_the_models_choice_and_others() -> None:
