@@ -1,7 +1,7 @@
 """Binding weights: their addresses and tensor maps, in the form in which launches hand them on.
 
 The bound weights of a layer are one block of memory on the CPU: a word for the address of each stack of parameters, and
-128 bytes for each tensor map, at a multiple of 64.
+128 bytes for each tensor map, at a multiple of 128.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from moec.backends.cuda.program import Program, Weight
 from moec.backends.cuda.status import Status
 
 MAP_BYTES = 128
-_ALIGN = 64
+ALIGN = 128
 
 # CUtensorMapDataType, CUtensorMapSwizzle
-_DATA_TYPES = {"i8": 0, "i32": 3, "f16": 6, "f32": 7, "bf16": 9}
-_SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}
-_L2_128_BYTES = 2  # CUtensorMapL2promotion
+DATA_TYPES = {"i8": 0, "i32": 3, "f16": 6, "f32": 7, "bf16": 9}
+SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}
+L2_128_BYTES = 2  # CUtensorMapL2promotion
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Bound:
 
     @property
     def _first(self) -> int:
-        return align_up(8 * max(1, len(self.program.stacks)), _ALIGN)
+        return align_up(8 * max(1, len(self.program.stacks)), ALIGN)
 
     def map_offset(self, map_: TensorMap) -> int:
         """Where the bytes of a tensor map lie."""
@@ -106,7 +106,7 @@ def _encode(b: Builder, driver: Driver, map_: _Map, target: Pointer, address: Po
     encoded = driver.call(
         "cuTensorMapEncodeTiled",
         target,
-        i32(_DATA_TYPES[map_.dtype]),
+        i32(DATA_TYPES[map_.dtype]),
         i32(3),
         address,
         _array(b, b.i64, map_.dims),
@@ -114,8 +114,8 @@ def _encode(b: Builder, driver: Driver, map_: _Map, target: Pointer, address: Po
         _array(b, b.i32, map_.box),
         _array(b, b.i32, (1, 1, 1)),
         i32(0),  # no interleaving
-        i32(_SWIZZLES[map_.swizzle]),
-        i32(_L2_128_BYTES),
+        i32(SWIZZLES[map_.swizzle]),
+        i32(L2_128_BYTES),
         i32(0),  # zeros outside of the tensor
     )
     return driver.check(encoded, "describing a weight to the CUDA driver")

@@ -16,7 +16,7 @@ what these functions take on the CPU, less the weights.
 Parameters that the layer quantises itself are given as codes, and their scales as further ones
 (`moec.artifact.cuda.on_device`).
 
-`bound` is a u8 tensor on the CPU, aligned to 64 bytes, and holds addresses of weights: these must stay where they are
+`bound` is a u8 tensor on the CPU, aligned to 128 bytes, and holds addresses of weights: these must stay where they are
 as long as it is used.  `workspace` is a u8 tensor on the device, aligned to 256 bytes.  A stack is what the manifest
 lists under `cuda.stacks`: parameters behind each other, as one tensor.  A statistic that is None is not given.
 Launching does not wait for anything and allocates nothing, so that it can be captured in a CUDA graph; a workspace may
@@ -34,6 +34,7 @@ from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.layer import Tensor
 from moec.backends.cpu.values import Pointer, Value
 from moec.backends.cuda import driver as drivers
+from moec.backends.cuda.binding import ALIGN as BOUND_ALIGN
 from moec.backends.cuda.binding import Bound
 from moec.backends.cuda.bundle import Bundle
 from moec.backends.cuda.driver import Driver
@@ -136,7 +137,7 @@ def _bind(b: Builder, name: str, bounds: Sequence[Bound], bound_bytes: int, weig
 
 
 def _bound(bytes_: int) -> Expected:
-    return Expected("bound", "u8", (bytes_,), align=64)
+    return Expected("bound", "u8", (bytes_,), align=BOUND_ALIGN)
 
 
 def _stacked(weights: Sequence[Kept], stack: Stack) -> Expected:

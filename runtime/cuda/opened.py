@@ -16,7 +16,7 @@ from moec.runtime.native import Library, pinned, translated
 
 _BOUND_KEPT = 64
 _SIZES_KEPT = 256
-_BOUND_ALIGN = 64
+_BOUND_ALIGN = 128
 _ERRORS = {error.__name__: error for error in (CudaError, CudaOutOfMemory, NoCudaDriver, UnsupportedGpu)}
 
 

@@ -41,7 +41,7 @@ struct alignas(8) Pair {
 };
 
 // How TMA reads a tensor: a CUtensorMap, which the host encodes.  Kernels take it as MOEC_GRID_CONSTANT TensorMap.
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   u64 opaque[16];
 };
 

@@ -238,7 +238,7 @@ int cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* address, co
                            int swizzle, int promotion, int fill) {
   REFUSE(cuTensorMapEncodeTiled);
   if (!here()) return INVALID_CONTEXT;
-  if (rank != 3 || interleave || fill || promotion > 3 || (size_t)map % 64) return INVALID_VALUE;
+  if (rank != 3 || interleave || fill || promotion > 3 || (size_t)map % 128) return INVALID_VALUE;
   for (int i = 0; i < 3; i++)
     if (steps[i] != 1) return INVALID_VALUE;
   const int widths[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
