@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.cuda.shapes import Shape
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.matmul import emit
+from moec.pipeline import Compilation
 from tests.backends.cuda.calls import Function
 from tests.backends.cuda.products import SWIGLU, Emitted, Product
 from tests.backends.cuda.simulator import INCLUDE
@@ -99,6 +101,16 @@ def check(text: str, kernels: int, arch: str, instructions: tuple[str | re.Patte
 def test_matmuls(name: str, arch: str, instructions: tuple[str | re.Pattern[str], ...], tmp_path: Path) -> None:
     emitted = Emitted(PRODUCTS[name], ARCHITECTURES[arch], emit.matmul)
     check(emitted.source, len(emitted.kernels), arch, instructions, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_layer_that_is_trained(arch: str, tmp_path: Path) -> None:
+    shape = Shape("Trained", 64, 2048, 1024, 8, 4096)
+    (tmp_path / "layer.moe").write_text(shape.source)
+    source = Compilation(tmp_path / "layer.moe", target=f"cuda:{arch}", training=True).emit("cuda")
+    product = "wgmma" if arch == "sm_90a" else "mma.sync"
+    check(source, source.count("\nMOEC_KERNEL("), arch, (product,), tmp_path)
 
 
 @pytest.mark.slow

@@ -93,14 +93,28 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
     }
     wgmma_wait<0>(sums);
     ring.left(0);
-    MOEC_UNROLL
-    for (int half = 0; half < 2; half++) {
+    const auto emit = [&](int half, int place) {
       const int row = group * 64 + thread / 32 * 16 + lane / 4 + half * 8;
       const bool real = row < part.count;
       const int line = part.first + (real ? row : 0);
       emit_row<Tile::columns, Tile::products, Tile::width / 8>(
           epilogue, epilogue.row(line, part.expert, work.plan.slot(line)), line, real, part.column, Tile::columns,
-          [&](int p, int block, int odd) { return sums[p * (Tile::width / 2) + block * 4 + half * 2 + odd]; });
+          [&](int p, int block, int odd) { return sums[p * (Tile::width / 2) + block * 4 + place * 2 + odd]; });
+    };
+    if constexpr (Epilogue::results <= 2) {
+      emit(0, 0);
+      emit(1, 1);
+    } else {
+      // What both halves want at once would not fit in registers: the second takes the place of the first.
+      MOEC_UNROLL_BY(1)
+      for (int half = 0; half < 2; half++) {
+        emit(half, 0);
+        MOEC_UNROLL
+        for (int i = 0; i < Tile::wide / 2; i += 4) {
+          sums[i] = sums[i + 2];
+          sums[i + 1] = sums[i + 3];
+        }
+      }
     }
   }
 }
