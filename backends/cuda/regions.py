@@ -41,6 +41,11 @@ class Element:
     def varies_by_column(self) -> bool:
         return self.kind in (ROW, TOKEN, COLUMN)
 
+    @property
+    def of_experts(self) -> bool:
+        """Whether rows of the tensor are those of experts."""
+        return self.kind in (COLUMN, EXPERT)
+
     def place(self, *, row: str, token: str, slot: str, expert: str, column: str) -> str:
         """The C++ expression of the element's number in the tensor; the names are integers.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_mlir import ir
@@ -11,6 +11,8 @@ from moec.backends.base import unsupported
 from moec.backends.cuda import expressions, regions
 from moec.backends.cuda.kernel import Argument, Buffer, BufferPointer, Scope, TensorPointer
 from moec.backends.cuda.matmul.codes import Codes, codes_of
+from moec.backends.cuda.shares import shares
+from moec.backends.cuda.stacks import is_weight
 
 
 @dataclass(frozen=True)
@@ -174,18 +176,20 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
     outs: list[Argument] = [TensorPointer(value, f"{memory}*") for value in problem.results or ()]
     if rows is not None:
         outs = [BufferPointer(rows, f"{memory}*")]
-    elements = function.elements
+    read = [_whole(element, scope, name) for element in function.elements]
+    elements = [element for element, _, _ in read]
     class_name = scope.name(f"{name}_epilogue")
     fixed = [n for n, element in enumerate(elements) if not element.varies_by_column]
     moving = [n for n, element in enumerate(elements) if element.varies_by_column]
-    placed = {"row": "row", "token": f"slot / {problem.per_token}", "slot": "slot", "expert": "expert"}
-    first = [f"moec::load(p{n} + {elements[n].place(**placed, column='0')})" for n in fixed]
-    lines_of = [_line(elements[n], placed) for n in moving]
+    common = {"row": "row", "token": f"slot / {problem.per_token}", "slot": "slot", "column": "0"}
+    at = [element.place(**common, expert=expert) for element, expert, _ in read]
+    first = [f"moec::load(p{n} + {at[n]})" for n in fixed]
     held = [f"    {expressions.REGISTER[elements[n].dtype]} e{n};" for n in fixed]
     held += [f"    const {elements[n].memory}* e{n};" for n in moving]
     given = [f"row.e{n}" if n in fixed else f"moec::load(row.e{n} + column)" for n in range(len(elements))]
     sums = [f"sums[{n}]" for n in range(function.arguments)]
     lines = [
+        *(table for _, _, table in read if table),
         function.source.rstrip("\n"),
         f"struct {class_name} {{",
         f"  using Out = {memory};",
@@ -196,7 +200,7 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
         *held,
         "  };",
         "  MOEC_DEVICE Row row(int row, int expert, int slot) const {",
-        f"    return {{{', '.join((*first, *(f'p{n} + {at}' for n, at in zip(moving, lines_of, strict=True))))}}};",
+        f"    return {{{', '.join((*first, *(f'p{n} + {at[n]}' for n in moving)))}}};",
         "  }",
         f"  MOEC_DEVICE void value(const Row& row, int column, const float (&sums)[{function.arguments}],",
         f"                         float (&out)[{len(outs)}]) const {{",
@@ -216,9 +220,18 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
     )  # fmt: skip
 
 
-def _line(element: regions.Element, placed: dict[str, str]) -> str:
-    """Where the row of a captured tensor begins."""
-    return element.place(**placed, column="0")
+def _whole(element: regions.Element, scope: Scope, name: str) -> tuple[regions.Element, str, str]:
+    """What is read of a tensor of some experts of a parameter: the parameter, the number there of expert `expert`, and
+    the definition of the table that has it.  Any other tensor is read as it is."""
+    cut = element.of_experts and not isinstance(element.tensor.owner, ir.Block) and is_weight(element.tensor)
+    found = shares(element.tensor) if cut else []
+    if len(found) != 1 or found[0].experts is None:
+        return element, "expert", ""
+    (some,) = found
+    table = scope.name(f"{name}_experts")
+    numbers = ", ".join(map(str, some.experts or ()))
+    definition = f"MOEC_CONSTANT int {table}[] = {{{numbers}}};"
+    return replace(element, tensor=some.parameter), f"{table}[expert]", definition
 
 
 def _chosen(count: int) -> str:

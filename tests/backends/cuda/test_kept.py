@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ layer Kept(d = 96, ff = 64) {{
   shared common = {} : {}
   {}
 }}
+"""
+OWN = """
+expert own(d, ff) {
+  gate = linear(x, ff) : bf16
+  up   = linear(x, ff)
+  y    = linear(gelu(gate) * up, d)
+}
 """
 INT4 = "int4(group = 32{})"
 MIXED = "quantize experts(routed, 1..2, 5) as int4(group = 32)\n  quantize experts(routed, 0, 7) as ternary"
@@ -69,7 +77,15 @@ def test_the_manifest_says_the_same(case: str, tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
-def test_biases_of_some_experts_are_refused(tmp_path: Path) -> None:
-    module = compilation(tmp_path, "bf16", "bf16", MIXED, "mlp_gelu(d, ff, bias = true)").kernels
+def test_biases_of_some_experts_are_found_in_those_of_all(tmp_path: Path) -> None:
+    text = compilation(tmp_path, "bf16", "bf16", MIXED, "mlp_gelu(d, ff, bias = true)").emit("cuda")
+    tables = set(re.findall(r"MOEC_CONSTANT int run_product\w*_experts\w*\[\] = \{(.*)\};", text))
+    assert tables == {"3, 4, 6", "1, 2, 5", "0, 7"}
+
+
+def test_weights_that_no_format_takes_are_refused_of_some_experts(tmp_path: Path) -> None:
+    source = FILE.format("own(d, ff)", "bf16", "swiglu(d, ff)", "bf16", MIXED)
+    (tmp_path / "layer.moe").write_text(source + OWN)
+    module = Compilation(tmp_path / "layer.moe", target="cuda:sm_80").kernels
     with module.context, pytest.raises(Unsupported, match="some experts of a parameter are read in another way"):
         bundles(module, [ARCHITECTURES["sm_80"]])

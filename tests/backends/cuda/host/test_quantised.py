@@ -39,8 +39,8 @@ layer Small(d = 96, ff = 64) {
 MIXED = """edition 1
 layer Mixed(d = 96, ff = 64) {
   router softmax_top(2) : f32
-  experts routed[6] = swiglu(d, ff) : bf16
-  shared common = swiglu(d, ff) : bf16
+  experts routed[6] = mlp_gelu(d, ff, bias = true) : bf16
+  shared common = mlp_gelu(d, ff, bias = true) : bf16
   quantize experts(routed, 1..2, 5) as int4(group = 32)
   quantize experts(routed, 0) as ternary
 }
@@ -283,8 +283,10 @@ def test_some_experts_are_quantised(tmp_path: Path) -> None:
     with cuda(80, 80):
         layer = moec.load(path).to("cuda:0")
         layer.load_state_dict(weights)
-        gate = layer._store.coded.filled(layer._tensors())[1].cpu()
-        assert torch.equal(gate, weights["routed.gate.weight"][3:5])
+        up = layer._store.coded.filled(layer._tensors())[1].cpu()
+        assert torch.equal(up, weights["routed.up.weight"][3:5])
+        assert weights["routed.up.bias"].any(1).all()
+        assert layer.get_parameter("routed.up.bias").shape == (6, 64)  # whole: kernels find their experts in it
         kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
         x = torch.randn(40, 96).bfloat16()
         findings = kernels.run(x.to("cuda:0"))
