@@ -100,16 +100,16 @@ def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str) -> t
 
 
 def _of_codes(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
-    if of.codes is None or of.lhs_type not in ("bf16", "f16"):
-        raise unsupported("cuda", of.op, f"quantised weights with rows of {of.lhs_type}", "write `x = bf16`")
-    if of.segments > 1 or of.transposed:
+    if of.codes is None or of.segments > 1 or of.transposed:
         raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
+    name = f"product_{of.codes.format}"
+    if of.lhs_type == "f32":
+        return (lanes.kernel(of, scope, f"{name}_f32", rows, rows_type, (0, None)),)
     least = 16 if of.bits == 8 else 8
     if of.inner % least:
         raise unsupported("cuda", of.op, f"rows of {of.inner} elements beside codes: no multiple of {least}")
     few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
     limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
-    name = f"product_{of.codes.format}"
     found = _of_few(of, few, scope, arch, rows, rows_type, limit, name)
     last = _of_many(of, many, scope, rows, rows_type, limit, name)
     return (*found, _noted(last, of, arch, measured.MANY))

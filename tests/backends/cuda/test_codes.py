@@ -204,9 +204,42 @@ def test_faults_of_packed_codes_are_found(right: str, wrong: str) -> None:
         ({"inner": 132, "format": "int4"}, "rows of 132 elements beside codes: no multiple of 8"),
         ({"group": 16}, "a scale for 16 inputs"),
         ({"group": 48}, "a scale for 48 inputs"),
-        ({"lhs_type": "f32"}, "quantised weights with rows of f32"),
     ],
 )
 def test_what_there_is_no_kernel_for_is_refused(changed: dict[str, object], why: str) -> None:
     with pytest.raises(Unsupported, match=why):
         emitted(replace(UP, **changed), None)
+
+
+F32 = {
+    "int8": replace(UP, inner=61, type="f32"),
+    "fp8": replace(FEWER, inner=64, type="f32", format="fp8_e4m3", group=32, scale="bf16"),
+    "int4": replace(FEWER, inner=96, columns=75, type="f32", format="int4", group=32, products=1, body=Product.body),
+    "ternary": replace(DOWN_CODES, inner=90, type="f32", format="ternary", body=Product.body),
+}
+
+
+@pytest.mark.parametrize("name", F32)
+def test_rows_in_f32(name: str) -> None:
+    product = F32[name]
+    for tokens, routing in [(0, "even"), (1, "even"), (19, "dropped"), (70, "one")]:
+        given = inputs(product, tokens, routing, seed=tokens)
+        wanted = swiglu(product, given) if product.products == 2 else sums(product, given)[0]
+        assert error(emitted(product, None).run(given, seed=tokens), wanted) < TOLERANCE["f32"], tokens
+
+
+@pytest.mark.parametrize("format", ["int8", "int4", "ternary", "fp8_e4m3"])
+def test_every_code_is_exact_in_f32(format: str) -> None:
+    inner = 256 if FORMATS[format].bits == 8 else 72
+    product = Product(inner=inner, columns=2, experts=None, type="f32", format=format)
+    given = inputs(product, inner)
+    given["x"] = torch.eye(inner)
+    if format == "fp8_e4m3":
+        every = torch.arange(256, dtype=torch.uint8)
+        codes = torch.where((every & 0x7F) == 0x7F, 0, every).to(torch.uint8).view(torch.float8_e4m3fn)
+    else:
+        codes = torch.arange(FORMATS[format].lowest, FORMATS[format].highest + 1).repeat(72)[:inner].to(torch.int8)
+    bits = codes.view(torch.uint8)
+    given["c0"] = torch.stack([bits.roll(n) for n in range(2)])[None].contiguous().view(codes.dtype)
+    expected = given["c0"][0].float().T * given["s0"][0].unsqueeze(0)
+    assert torch.equal(emitted(product, None).run(given), expected)

@@ -34,6 +34,27 @@ struct Coded {
   const Scale* scales;
 };
 
+// Code `k` of row `row` (an expert's column) in memory, as a float.
+template <int inner>
+MOEC_DEVICE float code_at(const i8* codes, i64 row, int k) {
+  return (float)codes[row * inner + k];
+}
+template <int inner>
+MOEC_DEVICE float code_at(const e4m3* codes, i64 row, int k) {
+  const u32 code = codes[row * inner + k].bits, magnitude = code & 0x7f;
+  const u32 sign = (code & 0x80) << 24;
+  if (magnitude == 0x7f) return not_a_number();
+  return float_of(magnitude << 20 | sign) * 0x1p120f;  // from the exponent's bias of f32 to that of e4m3
+}
+template <int inner, int bits, int bias>
+MOEC_DEVICE float code_at(const Packed<bits, bias>* codes, i64 row, int k) {
+  constexpr int together = 128 / bits;  // in 16 bytes
+  const int unit = k / together, within = k % together;
+  const int word = unit * 4 + within % 32 / 8, pair = within / 32 * 4 + within % 8 / 2;
+  const u32 four = ((const u32*)codes)[row * ((inner + 63) / 64 * 2 * bits) + word];
+  return (float)((int)(four >> (k % 2 * 16 + pair * bits) & ((1u << bits) - 1)) - bias);
+}
+
 // The place of 16 bytes of the codes of column `column`, number `unit` of a stage: eight columns lie in different banks.
 template <int units>
 MOEC_DEVICE u32 place_of_codes(u32 column, u32 unit) {

@@ -2,21 +2,40 @@
 //
 // Sums run in ascending order of the inner dimension, one fused multiply-add after the other.
 #pragma once
-#include "moec/matmul/work.cuh"
-#include "moec/scalar.cuh"
+#include "moec/matmul/codes.cuh"
 
 namespace moec {
 
 // The inner dimension is `segments` pieces of `inner` elements, each with its own rows and weights.
-template <class Lhs_, class Rhs_, int segments_, int inner_, int columns_, int products_, bool transposed_>
+// Weight: a pointer to floats, or Coded, with a scale for each `group` inputs (0: those of channels).
+template <class Lhs_, class Weight_, int segments_, int inner_, int columns_, int products_, bool transposed_,
+          int group_>
 struct LaneTile {
   using Lhs = Lhs_;
-  using Rhs = Rhs_;
+  using Weight = Weight_;
   static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_;
   static constexpr bool transposed = transposed_;
+  static constexpr int group = group_;
   static constexpr int rows = 64, width = 64, depth = 16, line = 68;  // of floats: rows of shared memory, padded
   static constexpr int lhs_floats = depth * line, floats = lhs_floats * (1 + products);
 };
+
+// Weight `k` of column `column` of an expert.
+template <class Tile, class T>
+MOEC_DEVICE float weight_at(const T* weight, i64 expert, int column, int k) {
+  return to_float(weight[Tile::transposed ? (expert * Tile::inner + k) * Tile::columns + column
+                                          : (expert * Tile::columns + column) * Tile::inner + k]);
+}
+template <class Tile, class Code, class Scale>
+MOEC_DEVICE float weight_at(const Coded<Code, Scale>& weight, i64 expert, int column, int k) {
+  static_assert(!Tile::transposed);
+  const i64 row = expert * Tile::columns + column;
+  const float code = code_at<Tile::inner>(weight.codes, row, k);
+  if constexpr (Tile::group == 0) return code * load(weight.scales + row);
+  constexpr int group = Tile::group != 0 ? Tile::group : Tile::inner;
+  constexpr int groups = Tile::inner / group, pitch = (Tile::columns + 7) / 8 * 8;
+  return code * load(weight.scales + (expert * groups + k / group) * pitch + column);
+}
 
 // The operands' next `depth` elements of the inner dimension, in registers of all threads.
 template <class Tile, class P>
@@ -25,7 +44,7 @@ struct LaneOperands {
   float rhs[Tile::products][4];
 
   MOEC_DEVICE void load_from(const P& plan, const Part& part, const typename Tile::Lhs* rows,
-                             const typename Tile::Rhs* const* weights, int k) {
+                             const typename Tile::Weight* weights, int k) {
     const int thread = thread_index();
     MOEC_UNROLL
     for (int i = 0; i < 4; i++) {
@@ -37,10 +56,9 @@ struct LaneOperands {
       const int inner = k + (Tile::transposed ? thread / 64 + i * 4 : thread % 16);
       const int column = part.column + n;
       const bool real = column < Tile::columns && inner < Tile::inner;
-      const i64 place = Tile::transposed ? ((i64)part.expert * Tile::inner + inner) * Tile::columns + column
-                                         : ((i64)part.expert * Tile::columns + column) * Tile::inner + inner;
       MOEC_UNROLL
-      for (int p = 0; p < Tile::products; p++) rhs[p][i] = real ? to_float(weights[p][place]) : 0.0f;
+      for (int p = 0; p < Tile::products; p++)
+        rhs[p][i] = real ? weight_at<Tile>(weights[p], part.expert, column, inner) : 0.0f;
     }
   }
 
@@ -82,7 +100,7 @@ MOEC_DEVICE void multiply_lanes(Shared<float> shared, int down, int across, floa
 // The whole kernel: 256 threads, 4 * (floats + experts) bytes of shared memory.
 template <class Tile, class P, class Epilogue>
 MOEC_DEVICE void multiply_by_lanes(u8* memory, const typename Tile::Lhs* const (&lhs)[Tile::segments], const P& plan,
-                                   const typename Tile::Rhs* const (&rhs)[Tile::segments * Tile::products],
+                                   const typename Tile::Weight (&rhs)[Tile::segments * Tile::products],
                                    const Epilogue& epilogue) {
   const Shared<float> shared = shared_array<float>(memory);
   const Work<P, Tile::rows, Tile::columns, Tile::width> work{plan, shared_array<int>(memory + Tile::floats * 4)};
@@ -97,7 +115,7 @@ MOEC_DEVICE void multiply_by_lanes(u8* memory, const typename Tile::Lhs* const (
     MOEC_UNROLL
     for (int segment = 0; segment < Tile::segments; segment++) {
       const typename Tile::Lhs* const rows = lhs[segment];
-      const typename Tile::Rhs* const* const weights = rhs + segment * Tile::products;
+      const typename Tile::Weight* const weights = rhs + segment * Tile::products;
       next.load_from(plan, part, rows, weights, 0);
       for (int k = 0; k < Tile::inner; k += Tile::depth) {
         sync_block();
