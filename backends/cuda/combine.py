@@ -16,6 +16,7 @@ from moec.backends.cuda.finish import finish
 from moec.backends.cuda.kernel import Buffer, BufferPointer, Kernel, Scope, TensorPointer, TokenGrid, Tokens
 from moec.backends.cuda.matmul.emit import product
 from moec.backends.cuda.planned import rows_of_slots
+from moec.backends.cuda.rowcodes import before_rounding
 
 INCLUDES = ("moec/primitives.cuh", "moec/scalar.cuh", "moec/combine.cuh")
 _THREADS = 256
@@ -26,7 +27,7 @@ def grouped_matmul_combine(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[
     view: Any = op.opview
     per_token = int(ir.IntegerAttr(view.slots_per_token).value)
     columns = int(ir.RankedTensorType(view.out.type).get_dim_size(1))
-    rows_type = expressions.element_of(view.lhs.type)
+    rows_type = expressions.element_of(before_rounding(view.lhs).type)
     width = {"f32": 4, "bf16": 2, "f16": 2}[rows_type]
     rows = scope.buffer(view.out, "rows", per_token=per_token * columns * width, fixed=0)
     made = product(op, scope, arch, rows, rows_type)

@@ -18,6 +18,7 @@ EMITTERS: dict[str, str] = {
     "moe.map": "moec.backends.cuda.rowkernel:map_rows",
     "moe.matmul": "moec.backends.cuda.route:matmul",
     "moe.plan": "moec.backends.cuda.plan:plan",
+    "moe.quantize_rows": "moec.backends.cuda.rowcodes:quantize_rows",
     "moe.route": "moec.backends.cuda.route:route",
     "moe.row_values": "moec.backends.cuda.sums:row_values",
     "moe.slot_values": "moec.backends.cuda.sums:slot_values",

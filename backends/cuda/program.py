@@ -29,13 +29,6 @@ FOLDED = (
 )
 """Operations without kernels: on constants and parameters alone, or of shapes."""
 
-_UNKNOWN = {
-    "moe.quantize_rows": (
-        "rows are not quantised on CUDA devices",
-        "leave out `approx rows as int8`, or compile the layer for `cpu`",
-    ),
-}
-
 
 @dataclass(frozen=True)
 class Weight:
@@ -118,8 +111,9 @@ def program(layer: Layer, tensors: Sequence[Kept], arch: Arch) -> Program:
             kernels += made
             operations += [number] * len(made)
         elif operation.name not in FOLDED:
-            nothing = (f"there is no kernel for it on {arch.name}", "compile the layer for `cpu`")
-            raise unsupported("cuda", operation, *_UNKNOWN.get(operation.name, nothing))
+            raise unsupported(
+                "cuda", operation, f"there is no kernel for it on {arch.name}", "compile the layer for `cpu`"
+            )
     return _Placing(layer, tensors, arch, kernels, operations).made()
 
 
@@ -216,6 +210,8 @@ def rows(value: ir.Value) -> int:
     owner = value.owner
     if not isinstance(owner, ir.Block) and owner.operation.name == "moe.plan":
         return int(ir.RankedTensorType(owner.operation.operands[0].type).get_dim_size(1))
+    if not isinstance(owner, ir.Block) and owner.operation.name == "moe.quantize_rows":
+        return rows(owner.operation.operands[0])
     return rows_per_token(value)
 
 

@@ -55,12 +55,24 @@ def layer(shape: Shape, weights: Mapping[str, torch.Tensor], x: torch.Tensor) ->
     for slot in range(shape.top_k):
         for expert in chosen[:, slot].unique().tolist():
             of_expert = chosen[:, slot] == expert
-            rows = wide[of_expert]
+            rows = rounded(shape, wide[of_expert])
             gate = rows @ expert_matrix(weights, "gate", expert).T
             up = rows @ expert_matrix(weights, "up", expert).T
-            out = (torch.nn.functional.silu(gate) * up) @ expert_matrix(weights, "down", expert).T
+            hidden = torch.nn.functional.silu(gate) * up
+            out = (
+                rounded(shape, hidden.to(x.dtype).double() if shape.rounded else hidden)
+                @ expert_matrix(weights, "down", expert).T
+            )
             y[of_expert] += out * share[of_expert, slot, None]
     return y, clear
+
+
+def rounded(shape: Shape, rows: torch.Tensor) -> torch.Tensor:
+    """What experts multiply: rows [R, K], or what int8 with a scale a row keeps of them."""
+    if not shape.rounded:
+        return rows
+    scale = rows.abs().amax(1, keepdim=True).float().double() / 127
+    return (rows / scale).nan_to_num(nan=0.0).round() * scale
 
 
 def compare(

@@ -17,6 +17,7 @@ class Shape:
     codes   the format in which the experts' weights are kept; such a layer cannot be trained
     group   inputs that have a scale, in bf16; None: all of a channel, with one in f32
     given   whether the layer is given codes and scales; else it makes them
+    rounded whether the rows that codes multiply are rounded to int8
     some    how many experts, the first ones, are kept in that format, of codes that the layer makes; None: all
     """
 
@@ -33,6 +34,7 @@ class Shape:
     group: int | None = None
     given: bool = True
     some: int | None = None
+    rounded: bool = False
 
     @property
     def source(self) -> str:
@@ -41,13 +43,14 @@ class Shape:
         given = ", prequantized = true" if self.given else ""
         stored = f"{self.codes}({scales}, x = {self.dtype}{given})" if self.codes and not self.some else self.dtype
         last = f"  quantize experts(routed, 0..{self.some - 1}) as {self.codes}({scales})\n" if self.some else ""
+        approx = "  approx rows as int8\n" if self.rounded else ""
         return (
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
             f"  router softmax_top({self.top_k}, renorm = false) : f32\n"
             f"  experts routed[{self.experts}] = swiglu(d, ff) : {stored}\n"
             "  tokens dropless\n"
-            f"{last}}}\n"
+            f"{last}{approx}}}\n"
         )
 
     @property
@@ -105,6 +108,8 @@ CHECKED = {
         Shape("Packed2Half", 5, 256, 128, 3, 70, dtype="f16", codes="ternary", group=64),
         Shape("Quantised4", 6, 288, 160, 2, 260, codes="int4", group=32, given=False),
         Shape("SomeQuantised", 6, 288, 160, 2, 260, codes="int4", group=32, given=False, some=2),
+        Shape("Rounded8", 6, 272, 144, 2, 260, codes="int8", rounded=True),
+        Shape("Rounded4Half", 5, 288, 160, 2, 260, dtype="f16", codes="int4", group=32, rounded=True),
         *SHAPES.values(),
         *CODED,
     )

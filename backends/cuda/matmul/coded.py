@@ -33,7 +33,7 @@ def kernel(
         raise unsupported("cuda", problem.op, "weights that are no codes, multiplied as such")
     name = scope.name(wish)
     after = epilogue(problem, scope, wish, rows, rows_type)
-    lhs, given, plan_values = problem.operands()
+    lhs, given, plan_values = problem.operands(scope)
     parameters, weight_arguments, values = problem.codes.parameters()
     memory = expressions.MEMORY[problem.lhs_type]
     group = problem.codes.group or 0

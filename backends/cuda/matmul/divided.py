@@ -49,7 +49,7 @@ def _sum(
 ) -> Kernel:
     name = scope.name(f"{wish}_sum")
     after = epilogue(of, scope, f"{wish}_sum", rows, rows_type)
-    parameters, arguments, plan_values = of.operands()
+    parameters, arguments, plan_values = of.operands(scope)
     segments = of.segments
     source = _SUM.format(
         epilogue=after.source,

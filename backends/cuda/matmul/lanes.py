@@ -26,7 +26,7 @@ def kernel(
     """The kernel of a product of floats, or of rows in f32 with codes."""
     name = scope.name(wish)
     after = epilogue(problem, scope, wish, rows, rows_type)
-    lhs, given, plan_values = problem.operands()
+    lhs, given, plan_values = problem.operands(scope)
     weight, parameters, weight_arguments, weights = _weights(problem)
     group = 0 if problem.codes is None else problem.codes.group or 0
     sizes = (problem.segments, problem.inner, problem.columns, problem.products, str(problem.transposed).lower(), group)

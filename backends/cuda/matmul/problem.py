@@ -11,6 +11,7 @@ from moec.backends.base import unsupported
 from moec.backends.cuda import expressions, regions
 from moec.backends.cuda.kernel import Argument, Buffer, BufferPointer, Scope, TensorPointer
 from moec.backends.cuda.matmul.codes import Codes, codes_of
+from moec.backends.cuda.rowcodes import is_quantised, row_codes
 from moec.backends.cuda.shares import shares
 from moec.backends.cuda.stacks import is_weight
 
@@ -29,7 +30,7 @@ class Problem:
     experts     E, of a dense product 1
     per_token   slots that a token has
     gathered    whether rows are found through `slots`
-    lhs_type    element type of the rows; `type` that of the weights
+    lhs_type    element type of the rows, bf16 where they are quantised; `type` that of the weights
     codes       how the weights are kept where they are quantised; `weights` are codes then
     results     values that the epilogue's results are stored in; None: the rows that are combined afterwards
     """
@@ -82,14 +83,21 @@ class Problem:
         """How many experts have a counter of tiles in shared memory."""
         return self.experts if self.offsets is not None else 0
 
-    def operands(self) -> tuple[tuple[str, ...], tuple[Argument, ...], str]:
+    @property
+    def rounded(self) -> bool:
+        """Whether rows are quantised: codes, whose scales multiply sums."""
+        return is_quantised(self.lhs[0])
+
+    def operands(self, scope: Scope) -> tuple[tuple[str, ...], tuple[Argument, ...], str]:
         """Rows and plan: parameters of a kernel, their arguments, and the values of an object of `plan_type`.
 
         The kernel's last parameter is `int tokens`.
         """
         memory = f"const {expressions.MEMORY[self.lhs_type]}*"
         parameters = [f"{memory} lhs{n}" for n in range(self.segments)]
-        arguments = [TensorPointer(rows, memory) for rows in self.lhs]
+        arguments: list[Argument] = [TensorPointer(rows, memory) for rows in self.lhs]
+        if self.rounded:
+            arguments = [BufferPointer(row_codes(scope, self.lhs[0]).codes, memory)]
         if self.offsets is None or self.slots is None:
             return tuple(parameters), tuple(arguments), "nullptr, nullptr, tokens"
         parameters += ["const int* offsets", "const int* slots"]
@@ -110,6 +118,8 @@ def problem(op: ir.Operation) -> Problem:
     weights = tuple(of[n] for n in range(len(lhs)) for of in pieces) if _alike(lhs, pieces) else ()
     if not weights:
         raise unsupported("cuda", op, "rows and weights that are put together of different pieces")
+    if is_quantised(lhs[0]) and codes is None:
+        raise unsupported("cuda", op, "rows in int8 with weights that are not quantised")
     experts, *sides = ir.RankedTensorType(weights[0].type).shape
     columns, inner = reversed(sides) if view.transposed else sides
     grouped = op.name != "moe.matmul"
@@ -126,7 +136,7 @@ def problem(op: ir.Operation) -> Problem:
         per_token=ir.IntegerAttr(view.slots_per_token).value if grouped else 1,
         gathered=grouped and bool(ir.IntegerAttr(view.gather).value),
         transposed=view.transposed,
-        lhs_type=expressions.element_of(view.lhs.type),
+        lhs_type="bf16" if is_quantised(lhs[0]) else expressions.element_of(view.lhs.type),
         type=expressions.element_of(weights[0].type),
         results=None if op.name == "moe.grouped_matmul_combine" else tuple(op.results),
         codes=codes,
@@ -187,20 +197,31 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
     held = [f"    {expressions.REGISTER[elements[n].dtype]} e{n};" for n in fixed]
     held += [f"    const {elements[n].memory}* e{n};" for n in moving]
     given = [f"row.e{n}" if n in fixed else f"moec::load(row.e{n} + column)" for n in range(len(elements))]
-    sums = [f"sums[{n}]" for n in range(function.arguments)]
+    parameters = [f"const {element.memory}* p{n}" for n, element in enumerate(elements)]
+    arguments: list[Argument] = [TensorPointer(element.tensor, f"const {element.memory}*") for element in elements]
+    line = [*first, *(f"p{n} + {at[n]}" for n in moving)]
+    times = ""
+    if problem.rounded:
+        parameters.append("const float* scales_of_rows")
+        arguments.append(BufferPointer(row_codes(scope, problem.lhs[0]).scales, "const float*"))
+        held.append("    float scale;")
+        line.append(f"scales_of_rows[{common['token'] if problem.gathered else 'row'}]")
+        times = " * row.scale"
+    declared = [f"  {text};" for text in parameters]
+    sums = [f"sums[{n}]{times}" for n in range(function.arguments)]
     lines = [
         *(table for _, _, table in read if table),
         function.source.rstrip("\n"),
         f"struct {class_name} {{",
         f"  using Out = {memory};",
         f"  static constexpr int results = {len(outs)};",
-        *(f"  const {element.memory}* p{n};" for n, element in enumerate(elements)),
+        *declared,
         *(f"  Out* out{n};" for n in range(len(outs))),
         "  struct Row {",
         *held,
         "  };",
         "  MOEC_DEVICE Row row(int row, int expert, int slot) const {",
-        f"    return {{{', '.join((*first, *(f'p{n} + {at[n]}' for n in moving)))}}};",
+        f"    return {{{', '.join(line)}}};",
         "  }",
         f"  MOEC_DEVICE void value(const Row& row, int column, const float (&sums)[{function.arguments}],",
         f"                         float (&out)[{len(outs)}]) const {{",
@@ -211,9 +232,7 @@ def epilogue(problem: Problem, scope: Scope, name: str, rows: Buffer | None, row
         "  }",
         "};",
     ]
-    parameters = [f"const {element.memory}* p{n}" for n, element in enumerate(elements)]
     parameters += [f"{memory}* out{n}" for n in range(len(outs))]
-    arguments = [TensorPointer(element.tensor, f"const {element.memory}*") for element in elements]
     names = [text.rpartition(" ")[2] for text in parameters]
     return Epilogue(
         class_name, "\n".join(lines) + "\n", tuple(parameters), (*arguments, *outs), f"{{{', '.join(names)}}}"

@@ -64,7 +64,7 @@ def _kernel(
 ) -> Kernel:
     name = scope.name(wish)
     after = epilogue(of, scope, wish, rows, rows_type)
-    lhs, given, plan_values = of.operands()
+    lhs, given, plan_values = of.operands(scope)
     memory = expressions.MEMORY[of.type]
     weights = [f"weight{n}" for n in range(of.products)]
     source = template.format(

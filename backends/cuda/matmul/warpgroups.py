@@ -32,7 +32,7 @@ def kernel(
     name = scope.name(wish)
     after = epilogue(problem, scope, wish, rows, rows_type)
     maps = [f"map{n}" for n in range(len(problem.weights))]
-    lhs, given, plan_values = problem.operands()
+    lhs, given, plan_values = problem.operands(scope)
     sizes = (problem.segments, problem.inner, problem.columns, tile.products, tile.width, tile.stages)
     source = _TEMPLATE.format(
         wgmma=wgmma.definition(problem.type, tile.width * tile.products, transposed_b=problem.transposed),

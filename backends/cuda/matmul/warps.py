@@ -44,7 +44,7 @@ def with_epilogue(
 ) -> Kernel:
     """The same with an epilogue of its own; `splits` blocks share the inner dimension of each tile."""
     name = scope.name(wish)
-    lhs, given, plan_values = problem.operands()
+    lhs, given, plan_values = problem.operands(scope)
     memory = expressions.MEMORY[problem.lhs_type]
     sizes = (problem.inner, problem.columns, tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across)
     listed = ", ".join(map(str, sizes))

@@ -80,11 +80,18 @@ def _combined(call: Call, value: int, tokens: Tensor) -> Tensor:
     rows = call.buffer("rows", value)
     if rows is None:
         raise NoReference(maker.name)
-    lhs = call.function.values[maker.operands[0]].dtype
-    table = typed(rows, lhs).reshape(-1, columns)
+    table = typed(rows, _dtype(call, maker)).reshape(-1, columns)
     place = _places(call, maker.segments()[-3][0]).reshape(-1, per_token)[tokens]
     terms = torch.where((place >= 0)[..., None], table[place.clamp(min=0)].double(), 0.0)
     return call.reference.finished(maker, terms.sum(1), tokens)
+
+
+def _dtype(call: Call, combine: Operation) -> str:
+    """Of the rows that are combined: that of those which were multiplied, before any rounding to int8."""
+    lhs = combine.operands[0]
+    made = call.function.makers.get(lhs)
+    rounded = made is not None and made.name == "moe.quantize_rows"
+    return call.function.values[made.operands[0] if made is not None and rounded else lhs].dtype
 
 
 def _partial(call: Call, value: int) -> Tensor | None:
@@ -167,13 +174,30 @@ def of_buffer(call: Call, kernel: Kernel, number: int) -> Pair:
         return typed(raw, "i32").reshape(wanted.shape), wanted, torch.arange(len(wanted), device=raw.device)
     if maker is not None and _PARTIAL.fullmatch(name):
         return _partial_sums(call, maker, value)
+    if maker is not None and name in ("codes of rows", "scales of rows"):
+        return _quantised_rows(call, maker, name, raw)
     raise NoReference(f"the buffer {area.buffer!r}")
+
+
+def _quantised_rows(call: Call, maker: Operation, name: str, raw: Tensor) -> Pair:
+    """Codes of rows, or their scales, by the arithmetic in f32 that defines them."""
+    rows = call.read(maker.operands[0]).float()
+    made = call.function.makers.get(maker.operands[0])
+    count = len(rows) if made is None or made.name != "moe.grouped_matmul" else _rows(call, made.operands[1])
+    scales = rows[:count].abs().amax(1, keepdim=True) / 127.0
+    if name == "codes of rows":
+        wanted = (rows[:count] / scales).nan_to_num(nan=0.0).clamp(-127, 127).round()
+        found = typed(raw, "bf16").reshape(rows.shape)
+    else:
+        wanted, found = scales, typed(raw, "f32").reshape(len(rows), 1)
+    picked = _picked(count, rows.device)
+    return _sample(found[:count], wanted[picked].double(), picked)
 
 
 def _rows_to_combine(call: Call, maker: Operation, value: int, raw: Tensor) -> Pair:
     count = _rows(call, maker.segments()[-3][0])
     picked = _picked(count, raw.device)
-    table = typed(raw, call.function.values[maker.operands[0]].dtype).reshape(-1, call.shape(value)[1])
+    table = typed(raw, _dtype(call, maker)).reshape(-1, call.shape(value)[1])
     partial = _partial(call, value)
     sums = None if partial is None else list(partial.double().sum(0)[:, picked])
     (wanted,) = call.reference.products(maker, picked, sums)

@@ -45,6 +45,14 @@ layer Mixed(d = 96, ff = 64) {
   quantize experts(routed, 0) as ternary
 }
 """
+ROUNDED = """edition 1
+layer Rounded(d = 96, ff = 64) {
+  router softmax_top(2) : f32
+  experts routed[5] = mlp_gelu(d, ff, bias = true) : int4(group = 32, x = f16)
+  shared common[1] = mlp_gelu(d, ff, bias = true) : int8(per = channel, x = f16)
+  approx rows as int8
+}
+"""
 TARGET = "cuda:sm_80,sm_90a"
 
 
@@ -298,6 +306,28 @@ def test_some_experts_are_quantised(tmp_path: Path) -> None:
         assert torch.equal(layer.to("cuda:1")(x.to("cuda:1")).cpu(), y)
         with pytest.raises(WeightsError, match="was quantised while it was packed"):
             layer.state_dict()
+
+
+@pytest.mark.parametrize("arch", [pytest.param("sm_80", marks=pytest.mark.slow), "sm_90a"])
+def test_rows_are_rounded_to_int8(arch: str, tmp_path: Path) -> None:
+    path = compiled(ROUNDED, f"cuda:{arch}", tmp_path)
+    weights = values(path)
+    with cuda(80 if arch == "sm_80" else 90):
+        layer = moec.load(path).to("cuda:0")
+        layer.load_state_dict(weights)
+        kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
+        for count in (0, 1, 90):
+            x = torch.randn(count, 96).half()
+            x[1:2] = 0
+            findings = kernels.run(x.to("cuda:0"))
+            assert [one for one in findings if one.wrong] == []
+            assert (
+                sum("quantise_rows" in one.kernel for one in findings) == 3 * 2
+            )  # codes and scales of x and of two hidden rows
+            check(layer, x, expected(path, weights, x))
+        x[7, 5], x[9, 9] = float("nan"), float("inf")
+        spoilt = layer(x.to("cuda:0")).cpu().isnan().any(1)
+        assert spoilt.nonzero()[:, 0].tolist() == [7, 9]
 
 
 def test_inspect_says_which_products_there_are(path: Path) -> None:

@@ -1,0 +1,74 @@
+"""moe.quantize_rows: rows as whole numbers in bf16, which products of bf16 multiply exactly, and a scale each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from moec.backends.cuda import expressions
+from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.kernel import (
+    Argument,
+    Buffer,
+    BufferPointer,
+    DeviceGrid,
+    Kernel,
+    Scope,
+    TensorPointer,
+    Tokens,
+)
+from moec.backends.cuda.parameters import parameters
+from moec.backends.cuda.planned import columns_of
+from moec.backends.cuda.program import rows
+
+_THREADS, _BLOCKS = 256, 4
+
+
+@dataclass(frozen=True)
+class RowCodes:
+    """What stands for the result of a `moe.quantize_rows`: bf16 [rows, columns] and f32 [rows]."""
+
+    codes: Buffer
+    scales: Buffer
+
+
+def is_quantised(value: ir.Value) -> bool:
+    """Whether a value is made of rows by `moe.quantize_rows`."""
+    return not isinstance(value.owner, ir.Block) and value.owner.operation.name == "moe.quantize_rows"
+
+
+def before_rounding(value: ir.Value) -> ir.Value:
+    """The rows that a value was before `moe.quantize_rows`, if that made it."""
+    found: ir.Value = value.owner.operation.operands[0] if is_quantised(value) else value
+    return found
+
+
+def row_codes(scope: Scope, value: ir.Value) -> RowCodes:
+    """The buffers of rows that are quantised."""
+    count = rows(value)
+    return RowCodes(
+        scope.buffer(value, "codes of rows", 2 * count * columns_of(value), 0),
+        scope.buffer(value, "scales of rows", 4 * count, 0),
+    )
+
+
+def quantize_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+    """The kernel of a `moe.quantize_rows`."""
+    source, made = before_rounding(op.results[0]), row_codes(scope, op.results[0])
+    memory = expressions.memory_type(op, source.type)
+    arguments: dict[str, Argument] = {
+        "rows": TensorPointer(source, f"const {memory}*"),
+        "codes": BufferPointer(made.codes, "moec::bf16*"),
+        "scales": BufferPointer(made.scales, "float*"),
+    }
+    name = scope.name("quantise_rows")
+    text = "\n".join(
+        [
+            f"MOEC_KERNEL({_THREADS}, {_BLOCKS}) {name}({parameters(arguments)}) {{",
+            f"  moec::quantise_rows<{columns_of(source)}>(rows, codes, scales, tokens * {rows(source)});",
+            "}\n",
+        ]
+    )
+    found = (*arguments.values(), Tokens())
+    return (Kernel(name, text, ("moec/rowcodes.cuh",), _THREADS, 0, DeviceGrid(_BLOCKS), found),)
