@@ -69,13 +69,13 @@ SERVICE = {
         256,
         16,
         2,
-        allowed="specialise tokens(1..4, 5..8, 9..16, 17..4096)",
+        allowed="specialise tokens(1..2, 3..4, 5..8, 9..4096)",
         when="tokens >= 1 for 200 calls, gain 1.02",
         phases=(
             (0.0, 0.0, ((4, 0.8), (1, 0.2), (256, 0.01), (2048, 0.002))),
-            (0.6, 0.25, ((8, 0.9), (1, 0.1), (256, 0.02), (2048, 0.004))),
+            (0.3, 0.25, ((8, 0.9), (1, 0.1), (256, 0.02), (2048, 0.004))),
             (1.6, 0.5, ((256, 0.8), (2048, 0.1), (1, 0.1))),
-            (0.3, 0.75, ((16, 0.9), (4, 0.1), (256, 0.03), (2048, 0.006))),
+            (0.1, 0.75, ((2, 0.8), (8, 0.1), (256, 0.02), (2048, 0.004))),
         ),
     ),
     "cold": Soaked(
@@ -89,5 +89,6 @@ SERVICE = {
         largest_error=0.25,
     ),
 }
-"""Layers whose variants gain something: wide panels for two rows an expert and fewer (the same bits), of which three
-ranges of tokens may have two; and codes for the experts that are chosen least (other bits), which fewer bytes gain."""
+"""Layers whose variants gain something: wide panels for one row an expert and fewer (the same bits), where two of three
+ranges of tokens may have a variant; and codes for the experts that are chosen least (other bits), of which fewer bytes
+are read."""
