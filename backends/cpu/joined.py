@@ -19,7 +19,7 @@ from moec.backends.cpu.frame import Call
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.plain import Columns, expanded_part_bytes, operands
 from moec.backends.cpu.product import pick
-from moec.backends.cpu.sources import At, Coming, Streams
+from moec.backends.cpu.sources import At, Coming, Lines, Streams
 from moec.backends.cpu.values import Pointer, Value
 
 _BESIDE = 1
@@ -54,7 +54,7 @@ def whole_layout(parts: Sequence[Panels]) -> Panels:
 
 def join(op: Any, layout: Panels, parts: Sequence[Panels], element: ir.Type) -> Joined:
     """The source of transposed weights that stand beside each other, all plain parameters."""
-    unit = tiling.unit_steps(layout, _together(layout, element), tiling.RUN_UNIT_BYTES)
+    unit = tiling.unit_steps(layout, _together(layout, element), tiling.run_unit_bytes(layout))
     bytes_ = expanded_part_bytes(layout, unit)
     made = [
         Columns(part, element, operands([one], part), room=bytes_)
@@ -112,6 +112,14 @@ class Joined:
                 second=_pick(call.b, here, mine.second, found.second),
             )
         return found
+
+    def lines(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Sequence[Lines]:
+        (first, _, _), *further = self._each()
+        (found,) = first.lines(call, coming, block, blocks)
+        for part, begin, _ in further:
+            (mine,) = part.lines(call, replace(coming, first=coming.first - begin), block, blocks)
+            found = replace(found, first=pick(call.b, coming.first >= begin, mine.first, found.first))
+        return [found]
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         b = call.b

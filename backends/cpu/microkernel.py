@@ -37,6 +37,7 @@ def kernel(
     paced: bool = False,
     weights_row: int | None = None,
     at_once: int = 1,
+    prefetches: bool = True,
 ) -> Function:
     """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride,
     pace, run)`.
@@ -44,7 +45,7 @@ def kernel(
     Streams move on by their strides at every iteration, of `at_once` steps.  If these are several, the weights stream
     is `tiling.SPREAD` ones, which are as far apart as so many parts of the steps' weights are.  Streams of a `paced`
     kernel are runs of 2**run lines, which begin a stride apart; after n steps they are at line n * pace / PACE, rounded
-    down.
+    down.  Without `prefetches`, streams are not looked at.
     Weights are in the order of `Panels`, or, with `weights_row`, of f32, lie as tensor<ExKxN> in rows of so many bytes.
     Accumulators are [row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.  Defines
     the function when it is first asked for.
@@ -52,6 +53,7 @@ def kernel(
     name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}{'_paced' if paced else ''}"
     name = f"{name}_in_rows_of_{weights_row}" if weights_row else name
     name = f"{name}_by_{at_once}" if at_once > 1 else name
+    name = name if prefetches else f"{name}_still"
     arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
@@ -60,7 +62,7 @@ def kernel(
             if isinstance(layout, CodePanels):
                 code_kernel.body(b, layout, row_stride, rows, given)  # its streams move on at every step
             else:
-                _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, given).body()
+                _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, prefetches, given).body()
     return function
 
 
@@ -75,6 +77,7 @@ class _Kernel:
     paced: bool
     weights_row: int | None
     at_once: int
+    prefetches: bool
     given: KernelArguments
 
     @property
@@ -88,12 +91,12 @@ class _Kernel:
         sums = given.first_sums(b, vector, places, width)
         in_run = (b.index(1) << given.run) - 1
         ahead = [b.index(0)] if self.paced else [given.weights_ahead, given.rows_ahead]
-        state = [*sums, given.rows, given.weights, *ahead]
+        state = [*sums, given.rows, given.weights, *(ahead if self.prefetches else [])]
         begin: Value | int = 0
         if at_once > 1:
             begin = given.steps // at_once * at_once
             with b.for_(0, begin, at_once, carry=state, unroll=False) as loop:
-                loop.carry(*self._spread(loop.values))
+                loop.carry(*(self._spread if self.prefetches else self._still)(loop.values))
             state = loop.results
         with b.for_(begin, given.steps, carry=state, unroll=False) as loop:
             loop.carry(*self._single(loop.values, in_run))
@@ -104,6 +107,8 @@ class _Kernel:
         """One step; `state` are the sums, where the rows, the weights, and the streams are."""
         given, layout = self.given, self.layout
         sums, a, weights, moving = self._parts(state)
+        if not self.prefetches:
+            return [*self._step(sums, a, weights), a + 4, weights + self.step_bytes]
         if self.paced:
             lines = moving[0] >> (PACE.bit_length() - 1)
             run, line = lines >> given.run, (lines & in_run) * LINE
@@ -122,17 +127,22 @@ class _Kernel:
 
     def _spread(self, state: Sequence[Value]) -> list[Value]:
         """`at_once` steps."""
-        given, at_once = self.given, self.at_once
-        sums, a, weights, moving = self._parts(state)
-        streams = [Pointer(stream.raw) for stream in moving]
+        given = self.given
+        streams = [Pointer(stream.raw) for stream in self._parts(state)[3]]
         apart = given.steps * (self.step_bytes // tiling.SPREAD)
-        for step in range(at_once):
-            sums = self._step(sums, a + 4 * step, weights + step * self.step_bytes)
+        stepped = self._still(state)
         for number in range(tiling.SPREAD):
             (streams[0] + apart * number).prefetch()
         streams[1].prefetch()
         moved = [streams[0] + given.weights_stride, streams[1] + given.rows_stride]
-        return [*sums, a + 4 * at_once, weights + at_once * self.step_bytes, *moved]
+        return [*stepped, *moved]
+
+    def _still(self, state: Sequence[Value]) -> list[Value]:
+        """`at_once` steps that prefetch nothing: sums, and where rows and weights are after them."""
+        sums, a, weights, _ = self._parts(state)
+        for step in range(self.at_once):
+            sums = self._step(sums, a + 4 * step, weights + step * self.step_bytes)
+        return [*sums, a + 4 * self.at_once, weights + self.at_once * self.step_bytes]
 
     def _parts(self, state: Sequence[Value]) -> tuple[Sequence[Value], Pointer, Pointer, Sequence[Value]]:
         count = self.rows * self.layout.vectors

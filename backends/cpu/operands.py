@@ -226,7 +226,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
             source = join(op, layout, parts, element)
         else:
             source = plain(weights, layout, element, op.transposed)
-        if isinstance(source, Columns | Joined):
+        if isinstance(source, Columns | Joined) and tiling.multiplies_in_rows(frame.variant):
             source = in_rows(source) or source
         name = f"{frame.words}"
     else:

@@ -71,11 +71,18 @@ def copy_panels(
 
         def panel(n: Value, load: Callable[[Pointer], Value]) -> None:
             loaded = [load(row.at(n - begin, lanes * width)) for row in rows]
-            for number in range(VECTORS):
-                lane = number * shape.lanes
-                part = [b.shuffle(value, value, range(lane, lane + shape.lanes)) for value in loaded]
+            if shape.alternating:
+                words = loaded[0].bitcast(b.vec(shape.lanes, b.i32))
+                vectors = [words << 16, words & -(1 << 16)]
+            else:
+                parts = [range(number * shape.lanes, (number + 1) * shape.lanes) for number in range(VECTORS)]
+                vectors = [
+                    _step_vector(b, shape, factor, [b.shuffle(value, value, part) for value in loaded], len(rows))
+                    for part in parts
+                ]
+            for number, vector in enumerate(vectors):
                 place = target + (n - begin) * stride + number * shape.vector_bytes
-                place.store(_step_vector(b, shape, factor, part, len(rows)), align=shape.vector_bytes)
+                place.store(vector, align=shape.vector_bytes)
 
         with b.for_(begin, full) as loop:
             panel(loop.index, lambda at: at.load(factor.vector(b, lanes)))

@@ -6,6 +6,9 @@ registers while rows pass by.  Both operands are copied for that, a few rows dee
     strip of a    [step][column of the strip][row of the step]
     panel of b    [step][vector][lane][row of the step]
 
+Where bf16 is widened and the result is bf16, columns of a panel alternate between its vectors, so that shifts alone
+take them apart, and put them together again.
+
 A step is one row, or two where the dot product of bf16 pairs is used: two rows beside each other, element by element.
 """
 
@@ -34,6 +37,15 @@ PARTIAL_PANELS, PARTIAL_STRIPS = 6, 4
 """Most panels and strips of a task whose sums have to wait in memory for further rows."""
 
 
+PANEL_BYTES_16 = 192 * 1024
+"""The same with 16 registers: the second-level cache that comes with them is half as large."""
+
+
+GROUP_BYTES = 8 * 1024
+"""With 16 registers, bytes of panels that all blocks of a strip are multiplied by before the next ones: they stay in
+the first-level cache.  Two panels at least, which may share lines of the result."""
+
+
 @dataclass(frozen=True)
 class Outer:
     """A gradient tensor<`experts` x `rows` x `columns`>: its `rows` are columns of a, its `columns` those of b."""
@@ -45,6 +57,10 @@ class Outer:
     experts: int
     rows: int
     columns: int
+    alternating: bool
+    """Column 2 n + v of a panel is lane n of its vector v."""
+    panels_most: int
+    """Most bytes of copied panels."""
 
     @property
     def rows_per_step(self) -> int:
@@ -109,7 +125,7 @@ class Outer:
     def panels_bytes(self) -> int:
         """Of a thread's copied panels and the gaps between them; one panel is copied however large it is."""
         steps = CHUNK_ROWS // self.rows_per_step
-        most = max(PANEL_BYTES, steps * self.panel_step_bytes)
+        most = max(self.panels_most, steps * self.panel_step_bytes)
         return min(most, self.panels * steps * self.panel_step_bytes) + 2 * self.panels * LINE
 
     # --- sums
@@ -129,8 +145,10 @@ class Outer:
         return min(PARTIAL_PANELS, self.panels)
 
 
-def outer(variant: Variant, a: str, b: str, experts: int, rows: int, columns: int) -> Outer:
-    """The shape for operands of these element types ("f32", "bf16", "f16")."""
+def outer(variant: Variant, a: str, b: str, out: str, experts: int, rows: int, columns: int) -> Outer:
+    """The shape for operands and a result of these element types ("f32", "bf16", "f16")."""
     pairs = variant.has_dot_bf16 and a == b == "bf16"
     most = min(14, (variant.registers - 1 - VECTORS) // VECTORS)
-    return Outer(variant.lanes, pairs, most, experts, rows, columns)
+    alternating = not pairs and a == b == out == "bf16"
+    panels_most = PANEL_BYTES if variant.registers > 16 else PANEL_BYTES_16
+    return Outer(variant.lanes, pairs, most, experts, rows, columns, alternating, panels_most)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from moec.backends.cpu import waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call
-from moec.backends.cpu.outer_layout import CHUNK_ROWS, PANEL_BYTES, PARTIAL_STRIPS, Outer
+from moec.backends.cpu.outer_layout import CHUNK_ROWS, PARTIAL_STRIPS, Outer
 from moec.backends.cpu.values import Pointer, Value
 
 TASKS_PER_THREAD = 32
@@ -91,7 +91,7 @@ def cut(b: Builder, shape: Outer, rows: Value, all_rows: Value, threads: Value) 
     count, each = chunks(b, shape, rows)
     steps = (each + (shape.rows_per_step - 1)) // shape.rows_per_step
     waits = count > 1
-    panels = b.maximum(b.index(PANEL_BYTES) // (steps * shape.panel_step_bytes), 1)
+    panels = b.maximum(b.index(shape.panels_most) // (steps * shape.panel_step_bytes), 1)
     panels = b.select(waits, b.minimum(panels, shape.partial_panels), panels)
     ranges = (b.index(shape.panels) + (panels - 1)) // panels
     wanted = (rows * threads * TASKS_PER_THREAD + (all_rows * ranges - 1)) // (all_rows * ranges)

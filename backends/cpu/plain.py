@@ -17,7 +17,7 @@ from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import LINE, Call, align_up, copy_bytes
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.microkernel import PACE
-from moec.backends.cpu.sources import At, Coming, Streams
+from moec.backends.cpu.sources import At, Coming, Lines, Streams
 from moec.backends.cpu.transpose import transpose
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
@@ -109,6 +109,18 @@ class Rows(_Plain):
             return Streams(first, stride)
         return Streams(first, stride, first + LINE, stride, needed=blocks.equals(1))
 
+    def lines(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Sequence[Lines]:
+        b = call.b
+        panel = self.layout.panel_columns * self.layout.inner * self.width // self.layout.operands
+        share = (b.index(panel // coming.units) + (blocks - 1)) // blocks
+        offset = coming.panel.panel * panel + coming.unit * (panel // coming.units) + share * block
+        return [
+            Lines(
+                self.matrix(call, operand, coming.panel.expert) + offset, b.index(LINE), b.index(0), share // LINE + 1
+            )
+            for operand in range(self.layout.operands)
+        ]
+
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         b, layout = call.b, self.layout
         function = self._function(b)
@@ -184,7 +196,7 @@ class Columns(_Plain):
 
     @property
     def unit_steps(self) -> int:
-        return tiling.unit_steps(self.layout, self.together, tiling.RUN_UNIT_BYTES)
+        return tiling.unit_steps(self.layout, self.together, tiling.run_unit_bytes(self.layout))
 
     @property
     def part_bytes(self) -> int:
@@ -213,6 +225,17 @@ class Columns(_Plain):
         Where rows are a power of two apart, their lines fall into a few sets of the second-level cache, which could not
         hold those of a unit until the end of it.
         """
+        b = call.b
+        (lines,) = self.lines(call, coming, block, blocks)
+        needed = lines.count > coming.steps  # more lines than one stream has steps
+        share = lines.count >> lines.run
+        runs = b.select(needed, (share + 1) // 2, share)
+        # The last lines are asked for some time before the block ends, and they are expanded.
+        pace = b.minimum((runs << lines.run) * (PACE * 8 // 7) // coming.steps, PACE)
+        second = lines.first.at(runs, lines.stride)
+        return Streams(lines.first, lines.stride, second, lines.stride, needed, pace, lines.run)
+
+    def lines(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Sequence[Lines]:
         b, layout = call.b, self.layout
         row = layout.columns * self.width
         share = coming.share(blocks) * layout.elements_per_step
@@ -220,11 +243,7 @@ class Columns(_Plain):
         first = first.at(coming.first * layout.elements_per_step + share * block, row)
         lines = (coming.at.panels * self.panel_row_bytes + (LINE - 1)) // LINE
         run = b.index(64) - b.intrinsic("llvm.ctlz", b.i64, lines - 1, b.constant(b.i1, 0))
-        needed = (share << run) > coming.steps  # more lines than one stream has steps
-        runs = b.select(needed, (share + 1) // 2, share)
-        # The last lines are asked for some time before the block ends, and they are expanded.
-        pace = b.minimum((runs << run) * (PACE * 8 // 7) // coming.steps, PACE)
-        return Streams(first, b.index(row), first.at(runs, row), b.index(row), needed, pace, run)
+        return [Lines(first, b.index(row), run, share << run)]
 
     def expand(self, call: Call, at: At, first: Value, steps: Value, to: Pointer) -> None:
         b, layout = call.b, self.layout

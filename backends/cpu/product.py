@@ -176,8 +176,18 @@ def panel_product(
     shares = blocks * at.panels
     row_bytes = source.row_bytes if isinstance(source, InPlace) else None
     paced = row_bytes is not None or expands_early(source)
+    still = None if isinstance(source, InPlace) or not tiling.prefetches_between(b.variant) else source
     at_once = tiling.steps_at_once(b.variant, layout) if isinstance(source, Packed) else 1
-    kernel = partial(microkernel.kernel, b, layout, rows.stride, paced=paced, weights_row=row_bytes, at_once=at_once)
+    kernel = partial(
+        microkernel.kernel,
+        b,
+        layout,
+        rows.stride,
+        paced=paced and still is None,
+        weights_row=row_bytes,
+        at_once=at_once if still is None else tiling.STILL_STEPS,
+        prefetches=still is None,
+    )
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
@@ -196,16 +206,12 @@ def panel_product(
                 with b.if_(last):
                     before(block)
             a = rows.first.at(first, rows.stride)
-            ahead = source.ahead(call, coming, share, shares)
-            other, other_step = look_ahead(block) if look_ahead else (block.accumulators, b.index(0))
-            pace = b.index(microkernel.PACE) if ahead.pace is None else ahead.pace
-            run = b.index(0) if ahead.run is None else ahead.run
-            other_step = other_step << run
-            if ahead.second is not None and ahead.second_stride is not None:
-                needed = b.constant(b.i1, 1) if ahead.needed is None else ahead.needed
-                other = pick(b, needed, ahead.second, other)
-                other_step = b.select(needed, ahead.second_stride, other_step)
-            streams = (ahead.first, ahead.stride, other, other_step, pace, run)
+            if still is not None:
+                for lines in still.lines(call, coming, share, shares):
+                    lines.prefetch(b)
+                streams = (b.null, b.index(0), b.null, b.index(0), b.index(0), b.index(0))
+            else:
+                streams = _streams(call, source, coming, share, shares, look_ahead(block) if look_ahead else None, sums)
             weights_ = weights.part(here, panel.index)
             arguments = (a.at(begin, layout.row_step_bytes), weights_, steps, sums, part.index > 0, *streams)
             _dispatch(b, kernel, count, 1, most, arguments)
@@ -217,6 +223,24 @@ def panel_product(
                 after(block)
             loop.carry(first + count)
         weights.turn(b, coming, b.select(last, b.index(0), part.index + 1))
+
+
+def _streams(
+    call: Call, source: Multiplied, coming: Coming, share: Value, shares: Value,
+    look_ahead: tuple[Pointer, Value] | None, anything: Pointer,
+) -> tuple[Value | Pointer, ...]:  # fmt: skip
+    """What a kernel prefetches, as its arguments say it; where that is one stream only, `anything` is the other."""
+    b = call.b
+    ahead = source.ahead(call, coming, share, shares)
+    other, other_step = look_ahead or (anything, b.index(0))
+    pace = b.index(microkernel.PACE) if ahead.pace is None else ahead.pace
+    run = b.index(0) if ahead.run is None else ahead.run
+    other_step = other_step << run
+    if ahead.second is not None and ahead.second_stride is not None:
+        needed = b.constant(b.i1, 1) if ahead.needed is None else ahead.needed
+        other = pick(b, needed, ahead.second, other)
+        other_step = b.select(needed, ahead.second_stride, other_step)
+    return (ahead.first, ahead.stride, other, other_step, pace, run)
 
 
 def _row_bytes(layout: Panels) -> int:

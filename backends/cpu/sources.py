@@ -9,6 +9,7 @@ block is multiplied are the bytes of the source, never what they become.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +69,22 @@ class Streams:
     """Both: see microkernel.kernel; None: streams move on at every step."""
 
 
+@dataclass(frozen=True)
+class Lines:
+    """`count` lines (i64): runs of 2**`run` lines, which begin `stride` bytes apart (all i64)."""
+
+    first: Pointer
+    stride: Value
+    run: Value
+    count: Value
+
+    def prefetch(self, b: Builder) -> None:
+        in_run = (b.index(1) << self.run) - 1
+        with b.for_(0, self.count) as loop:
+            at = self.first.at(loop.index >> self.run, self.stride)
+            at.at(loop.index & in_run, LINE).prefetch()
+
+
 class Source(Protocol):
     """The weights of a matmul, panel by panel."""
 
@@ -90,6 +107,9 @@ class Source(Protocol):
 
 class Expanding(Source, Protocol):
     """Weights that lie otherwise; a unit of them is written into memory of each thread."""
+
+    def lines(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Sequence[Lines]:
+        """The same as `ahead`, for a block whose kernel prefetches nothing itself."""
 
     @property
     def early(self) -> bool:

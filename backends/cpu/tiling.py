@@ -44,10 +44,15 @@ SUMS_BYTES = 256 * 1024
 """Most bytes of the sums of a chunk's rows, of all panels that are together, if they are more than one."""
 
 RUN_UNIT_BYTES = 192 * 1024
-"""Most bytes of the panels that are expanded together: two such units have to stay in the second-level cache."""
+SHORT_RUN_UNIT_BYTES = 96 * 1024
+"""Most bytes of the panels that are expanded together: two such units have to stay in the second-level cache, which has
+512 KiB where vectors are shorter than those of AVX-512."""
 
 SPREAD = 4
 """Streams that one of weights is cut into: a core gets more from memory by several than by one."""
+
+STILL_STEPS = 4
+"""Steps of an iteration of the microkernel's loop where it prefetches nothing."""
 
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
@@ -115,6 +120,23 @@ def steps_at_once(variant: Variant, layout: Panels) -> int:
     return max(1, SPREAD * LINE // layout.step_bytes)
 
 
+def prefetches_between(variant: Variant) -> bool:
+    """Whether lines of plain weights are asked for between kernels and not in them.
+
+    With 16 registers a step has so few multiplications that what prefetches takes as long as they do, where the
+    processor shares its decoders with another thread; and multiplying takes long enough for lines to come in time.
+    """
+    return variant.registers <= 16
+
+
+def multiplies_in_rows(variant: Variant) -> bool:
+    """Whether transposed f32 are multiplied where they lie.
+
+    Not where blocks have few rows: each of them reads a line of every row of the matrix again, often of another page.
+    """
+    return variant.registers > 16
+
+
 def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
     """Steps of the inner dimension between which a block's accumulators stay in registers; parts of equal length.
 
@@ -143,6 +165,11 @@ def steps_together(variant: Variant, layout: CodePanels, rows: int) -> int:
     if 8 * sums > 3 * variant.registers:
         return 1
     return 4 if 8 * sums <= variant.registers else 2
+
+
+def run_unit_bytes(layout: Panels) -> int:
+    """Most bytes of the panels that are expanded together."""
+    return RUN_UNIT_BYTES if layout.lanes >= 16 else SHORT_RUN_UNIT_BYTES
 
 
 def panels_together(row_bytes: int) -> int:

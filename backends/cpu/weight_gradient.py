@@ -10,11 +10,11 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cpu import outer_kernel
-from moec.backends.cpu.builder import Builder
+from moec.backends.cpu.builder import Builder, Loop
 from moec.backends.cpu.frame import LINE, Call, Frame, Phase, Size, Storage, copy_bytes
 from moec.backends.cpu.layout import FLOATS
 from moec.backends.cpu.outer_copy import Factor, copy_panels, copy_strip
-from moec.backends.cpu.outer_layout import STRIP_BLOCKS, VECTORS, Outer, outer
+from moec.backends.cpu.outer_layout import GROUP_BYTES, STRIP_BLOCKS, VECTORS, Outer, outer
 from moec.backends.cpu.outer_tasks import Groups, Task, chunks, find
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
@@ -43,7 +43,7 @@ def _phase(op: Any, frame: Frame, groups: Groups, a: Factor, b: Factor) -> Phase
     kinds = [str(a.storage.element), str(b.storage.element), str(type_.element_type)]
     if not set(kinds) <= FLOATS:
         raise unsupported("cpu", op, f"it multiplies f32, bf16 and f16, not {kinds}")
-    shape = outer(frame.variant, kinds[0], kinds[1], *(type_.get_dim_size(axis) for axis in range(3)))
+    shape = outer(frame.variant, *kinds, *(type_.get_dim_size(axis) for axis in range(3)))
     gradient = _Gradient(frame, shape, groups, a, b, frame.buffer(op.out))
     work = 2 * a.slots_per_token * shape.rows * shape.columns
     return Phase(op.operation.name.removeprefix("moe."), gradient.emit, work=work)
@@ -111,35 +111,55 @@ class _Gradient:
                 begin = loop.index * STRIP_BLOCKS
                 column = self._column(b, begin)
                 copy_strip(call, shape, self.a, row, rows, column, strip)
-                with b.for_(begin, b.minimum(begin + STRIP_BLOCKS, shape.blocks)) as block:
-                    at = (block.index - task["first_strip"] * STRIP_BLOCKS) * shape.partial_panels
-                    tile = _Tile(
-                        block=block.index,
-                        column=self._column(b, block.index),
-                        left=strip.at(self._column(b, block.index) - column, 4),
-                        steps=steps,
-                        # Only of several chunks do all sums wait at once.
-                        sums=sums.at(b.select(count > 1, at, 0), shape.tile_bytes),
-                        goes_on=chunk.index > 0,
-                        ends=chunk.index.equals(count - 1),
-                    )
-                    with b.for_(task["first_panel"], task["end_panel"]) as panel:
-                        n = panel.index - task["first_panel"]
-                        own = tile.sums.at(b.select(count > 1, n, 0), shape.tile_bytes)
-                        self._tile(call, tile, own, panel.index, panels + n * stride, result)
+                first_panel, end_panel = task["first_panel"], task["end_panel"]
+
+                def tiles(begin: Value, end: Value, loop: Loop = loop, column: Value = column) -> None:
+                    """Of the strip by panels [begin, end)."""
+                    first_block = loop.index * STRIP_BLOCKS
+                    with b.for_(first_block, b.minimum(first_block + STRIP_BLOCKS, shape.blocks)) as block:
+                        at = (block.index - task["first_strip"] * STRIP_BLOCKS) * shape.partial_panels
+                        tile = _Tile(
+                            block=block.index,
+                            column=self._column(b, block.index),
+                            left=strip.at(self._column(b, block.index) - column, 4),
+                            steps=steps,
+                            # Only of several chunks do all sums wait at once.
+                            sums=sums.at(b.select(count > 1, at, 0), shape.tile_bytes),
+                            goes_on=chunk.index > 0,
+                            ends=chunk.index.equals(count - 1),
+                        )
+                        with b.for_(begin, end) as panel:
+                            n = panel.index - first_panel
+                            own = tile.sums.at(b.select(count > 1, n, panel.index & 1), shape.tile_bytes)
+                            beside = b.select((panel.index & 1).equals(0), panel.index + 1 < end_panel, n > 0)
+                            self._tile(call, tile, own, panel.index, beside, panels + n * stride, result)
+
+                if b.variant.registers > 16:
+                    tiles(first_panel, end_panel)
+                else:
+                    most = b.maximum(b.index(GROUP_BYTES) // (steps * (2 * shape.panel_step_bytes)), 1) * 2
+                    with b.for_(first_panel & -2, end_panel, most) as group:
+                        tiles(b.maximum(group.index, first_panel), b.minimum(group.index + most, end_panel))
 
     def _column(self, b: Builder, block: Value) -> Value:
         """The first column of a of a block."""
         return block * self.shape.block_size + b.minimum(block, self.shape.larger_blocks)
 
-    def _tile(self, call: Call, tile: _Tile, sums: Pointer, panel: Value, right: Pointer, result: Pointer) -> None:
+    def _tile(
+        self, call: Call, tile: _Tile, sums: Pointer, panel: Value, beside: Value, right: Pointer, result: Pointer
+    ) -> None:
+        """`beside` (i1): the panel with which this one shares lines, if it does, is at work, too."""
         b, shape, element = call.b, self.shape, self.out.element
         width = byte_width(element)
         place = result.at(tile.column * shape.columns + panel * shape.panel_columns, width)
         into = b.index(outer_kernel.RESULT)
         if outer_kernel.streams(shape, element):
             aligned = (b.integer(result) & (LINE - 1)).equals(0)
-            into = b.select(aligned, b.index(outer_kernel.STREAMED), into)
+            streamed = b.index(outer_kernel.STREAMED)
+            if shape.panel_columns * width < LINE:
+                streamed = b.select((panel & 1).equals(0), b.index(outer_kernel.HELD), streamed)
+                aligned = aligned & beside
+            into = b.select(aligned, streamed, into)
         whole = panel < shape.columns // shape.panel_columns
         mode = b.select(tile.ends & whole, into, outer_kernel.SUMS)
 
@@ -168,9 +188,11 @@ class _Gradient:
         line = b.scratch(shape.panel_columns * width)
         with b.for_(0, columns) as loop:
             row = sums.at(loop.index, shape.panel_step_bytes)
-            for n in range(VECTORS):
-                value = (row + n * shape.vector_bytes).load(b.vec(shape.lanes, b.f32))
-                (line + n * shape.lanes * width).store(b.convert(value, element))
+            vectors = [(row + n * shape.vector_bytes).load(b.vec(shape.lanes, b.f32)) for n in range(VECTORS)]
+            at = line
+            for value in outer_kernel.rounded(b, shape, element, vectors):
+                at.store(value)
+                at = at + value.lanes * byte_width(value.element)
             copy_bytes(b, place + loop.index * (shape.columns * width), line, real * width)
 
 
