@@ -438,6 +438,15 @@ class Builder:
         operation = llvm.InlineAsmOp(result, raw, text, constraints, has_side_effects=True).operation
         return wrap(operation.results[0]) if result is not None else Value(None)
 
+    def here(self, values: Sequence[Value]) -> list[Value]:
+        """The same vectors, of one type and at least two, in registers at this point of the code: LLVM moves what they
+        are made of to no place behind it, and what they make to none in front."""
+        type_, count = values[0].type, len(values)
+        constraints = ",".join(["=x"] * count + [str(n) for n in range(count)])
+        both = self.structure(*[type_] * count)
+        same = self.assembly("", constraints, both, *values)
+        return [self.field(type_, same, n) for n in range(count)]
+
     def structure(self, *fields: ir.Type) -> ir.Type:
         """A struct type, such as assembly with several outputs returns."""
         return ir.Type.parse(f"!llvm.struct<({', '.join(map(str, fields))})>")

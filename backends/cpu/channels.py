@@ -12,7 +12,6 @@ from moec.backends.cpu import decode, e4m3
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import align_up
-from moec.backends.cpu.layout import Arithmetic
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
 
@@ -142,7 +141,7 @@ class Channel:
             return byte
         if decode.magnitude_pairs(self.layout):
             return self.b.select(byte < 0, -(byte & 0x7F), byte)
-        if self.layout.arithmetic is Arithmetic.BYTES:
+        if self.layout.arithmetic.offsets:
             return ((byte >> bit if bit else byte) & ((1 << bits) - 1)) - decode.offset(self.layout)
         up = 8 - bits - bit
         return (byte << up if up else byte).arithmetic_shift(8 - bits) if bits < 8 else byte

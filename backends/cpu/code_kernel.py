@@ -2,7 +2,8 @@
 
 Sums of a step are f32, or i32 where rows are integers.  Where steps are chains of their own, they start at zero
 and join f32 totals at the step's end, times the group's scale; totals grow in ascending order of steps whatever the
-number of rows, so that an element's bits depend on its row and column alone.  Integers are exact in any order.
+number of rows, so that an element's bits depend on its row and column alone.  Integers are exact in any order; where
+they are `short`, an unrolled part of a step is summed in i16 first.
 Unsigned codes are the code plus an offset: the sums of a group start at minus the offset times the sum of the row's
 elements, which the row brings, and those of a whole channel are put right where its scale is applied.
 """
@@ -33,7 +34,7 @@ def body(b: Builder, layout: CodePanels, row_stride: int, rows: int, given: Kern
     kernel = _Kernel(b, layout, row_stride, rows)
     width = layout.register_bytes
     places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
-    type_ = kernel.sum_type if not layout.chained else b.vec(layout.lanes, b.f32)
+    type_ = b.vec(layout.lanes, b.i32 if layout.integer_totals else b.f32)
     start = given.first_sums(b, type_, places, width)
     state = [*start, given.rows, given.weights, given.weights_ahead, given.rows_ahead]
     together = tiling.steps_together(b.variant, layout, rows)
@@ -104,8 +105,9 @@ class _Kernel:
     def join(self, scales: Pointer, totals: list[Value], sums: list[Value]) -> list[Value]:
         """Totals with the sums of a step."""
         b, layout = self.b, self.layout
-        sums = [b.convert(value, b.f32) for value in sums]
-        if not layout.grouped:
+        if layout.grouped:
+            sums = [b.convert(value, b.f32) for value in sums]
+        else:
             return [total + value for total, value in zip(totals, sums, strict=True)]
         element = b.f32 if layout.scale == "f32" else b.bf16
         type_ = b.vec(layout.lanes, element)
@@ -122,12 +124,17 @@ class _Kernel:
         block = layout.block_dots * layout.vectors * self.rows * len(steps)
         parts = [n for n in range(1, layout.step_blocks + 1) if layout.step_blocks % n == 0]
         most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
-        unrolled = max(n for n in parts if n == 1 or (n <= MOST_BLOCKS and n * block <= most))
+        blocks = layout.short_dots // layout.block_dots if layout.short else MOST_BLOCKS
+        unrolled = max(n for n in parts if n == 1 or (n <= blocks and n * block <= most))
         size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines
 
         def some(steps: list[_Step], rows_ahead: Pointer, sums: list[list[Value]]) -> tuple[list[list[Value]], Pointer]:
             # In the order in which they lie, so that memory sees one stream.
             lines = [step.ahead + line for step in steps for line in range(0, unrolled * size, LINE)]
+            totals = sums
+            if layout.short:
+                none = b.splat(b.vec(2 * layout.lanes, b.i16), 0)
+                sums = [[none] * len(found) for found in totals]
             for n in range(unrolled):
                 sums = self._block([step.block(layout, n) for step in steps], sums)
                 for line in lines[n * len(lines) // unrolled : (n + 1) * len(lines) // unrolled]:
@@ -135,6 +142,9 @@ class _Kernel:
                 for _ in steps:
                     rows_ahead.prefetch()
                     rows_ahead = rows_ahead + rows_stride
+            if layout.short:
+                both = [zip(wide, found, strict=True) for wide, found in zip(totals, sums, strict=True)]
+                sums = [[decode.add_short(b, total, value) for total, value in pairs] for pairs in both]
             return sums, rows_ahead
 
         if unrolled == layout.step_blocks:
@@ -167,4 +177,7 @@ class _Kernel:
                     for n, vector in enumerate(vectors):
                         at = row * layout.vectors + n
                         found[at] = decode.multiply_add(b, layout, x, vector, found[at])
+            if layout.short:
+                # LLVM would multiply by one vector of all dots, then by the next, with every row's elements in memory.
+                sums = [b.here(found) for found in sums]
         return sums

@@ -147,15 +147,32 @@ class CodePanels(Panels):
         return self.group * 127 * max(1 << (self.bits - 1), SUM_FACTOR if self.grouped else 0)
 
     @property
+    def short(self) -> bool:
+        """Whether sums of a few dots are i16."""
+        return self.arithmetic is Arithmetic.SHORTS
+
+    @property
+    def short_dots(self) -> int:
+        """Dots of unsigned codes and of rows up to 127 whose sums fit into i16; a power of two."""
+        most = ((1 << 15) - 1) // (2 * 127 * ((1 << self.bits) - 1))
+        return 1 << (most.bit_length() - 1)
+
+    @property
     def chained(self) -> bool:
-        """Whether a step has sums of its own, which are added to totals in f32."""
-        return self.grouped or (not self.arithmetic.integers and self.bits < 8)
+        """Whether a step has sums of its own, which are added to totals."""
+        return self.grouped or self.short or (not self.integer_totals and self.bits < 8)
+
+    @property
+    def integer_totals(self) -> bool:
+        """Whether totals are i32 instead of f32."""
+        return self.arithmetic.integers and not self.grouped
 
     @property
     def step_blocks(self) -> int:
         if not self.chained:
             return 1
-        elements = self.group if self.grouped else CHAIN_ELEMENTS
+        chain = self.short_dots * self.dot_elements if self.short else CHAIN_ELEMENTS
+        elements = self.group if self.grouped else chain
         return -(-elements // (self.dot_elements * self.block_dots))
 
     @property

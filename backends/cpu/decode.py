@@ -4,13 +4,13 @@
 |---|---|---|---|
 | PAIRS | 16 bits | bf16 | a look-up: `vpermw` takes the low five bits of a field and ignores what stands above |
 | PAIRS, codes of 8 bits | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
-| BYTES | 8 bits | u8, the code plus `offset` | a mask |
+| BYTES, SHORTS | 8 bits | u8, the code plus `offset` | a mask |
 | WORDS | 16 bits | i16 | two shifts |
 | WIDENED | 32 bits | f32 | two shifts and a conversion |
 | WIDENED, floats | 32 bits | f32 | the same look-ups, and shifts to join the bytes; without them, as `e4m3` says |
 
-PAIRS keeps int8 as sign and magnitude, BYTES everything as unsigned numbers, the others as two's complement.  Floats
-lie as they are, which is sign and magnitude.
+PAIRS keeps int8 as sign and magnitude, BYTES and SHORTS everything as unsigned numbers, the others as two's
+complement.  Floats lie as they are, which is sign and magnitude.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from moec.backends.cpu.values import Pointer, Value, constant
 
 def offset(layout: CodePanels) -> int:
     """What is added to codes in memory, and has to be taken off sums; a power of two."""
-    return {8: 128, 4: 8, 2: 1}[layout.bits] if layout.arithmetic is Arithmetic.BYTES else 0
+    return {8: 128, 4: 8, 2: 1}[layout.bits] if layout.arithmetic.offsets else 0
 
 
 def magnitude_pairs(layout: CodePanels) -> bool:
@@ -57,7 +57,7 @@ class CodeBlock:
         b, layout, codes = self.b, self.layout, self._registers[register]
         bits, begin = layout.bits, layout.bits * field
         match layout.arithmetic:
-            case Arithmetic.BYTES:
+            case Arithmetic.BYTES | Arithmetic.SHORTS:
                 if bits == 8:
                     return codes
                 mask = (1 << bits) - 1
@@ -86,7 +86,10 @@ class CodeBlock:
 
 
 def multiply_add(b: Builder, layout: CodePanels, element: Value, weights: Value, total: Value) -> Value:
-    """total + element · weights: `element` holds 4 bytes of a row (i32 lanes), in all lanes."""
+    """total + element · weights: `element` holds 4 bytes of a row (i32 lanes), in all lanes.
+
+    Of SHORTS, `total` has two lanes of i16 for each of i32.
+    """
     lanes = layout.lanes
     match layout.arithmetic:
         case Arithmetic.WIDENED:
@@ -97,8 +100,17 @@ def multiply_add(b: Builder, layout: CodePanels, element: Value, weights: Value,
             bytes_ = b.vec(4 * lanes, b.i8)
             name = "llvm.x86.avx512.vpdpbusd.512"
             return b.intrinsic(name, total.type, total, weights.bitcast(bytes_), element.bitcast(bytes_))
+        case Arithmetic.SHORTS:
+            bytes_ = b.vec(4 * lanes, b.i8)
+            name = "llvm.x86.avx2.pmadd.ub.sw"
+            return total + b.intrinsic(name, total.type, weights.bitcast(bytes_), element.bitcast(bytes_))
         case _:
             return total + _dot_words(b, element.bitcast(b.vec(2 * lanes, b.i16)), weights, total)
+
+
+def add_short(b: Builder, total: Value, short: Value) -> Value:
+    """total (i32 lanes) plus the sums of pairs of i16."""
+    return total + _dot_words(b, short, constant(short.type, 1), total)
 
 
 def finish(b: Builder, layout: CodePanels, sums: list[Value], group: int, panel: Pointer, row: Pointer) -> list[Value]:

@@ -27,6 +27,8 @@ class Variant:
     """Has `vdpbf16ps`: f32 lanes += the dot products of pairs of bf16; and `vpermi2b`: look-ups in 128 bytes."""
     has_dot_int8: bool = False
     """Has `vpdpbusd`: i32 lanes += the dot products of four u8 and four i8."""
+    has_short_dot: bool = False
+    """Sums of u8 x i8 are taken in i16, by `vpmaddubsw`, where codes are short enough for them to be exact."""
     extends: tuple[str, ...] = ()
     """Variants whose code this one can run, too, nearest first; all must have the same registers."""
 
@@ -77,7 +79,7 @@ AVX512_VNNI = Variant(
     extends=("avx512",),
 )
 AVX512 = Variant("avx512", _V4, "x86-64-v4", ("+avx512f",), 16, 32, has_fma=True)
-AVX2 = Variant("avx2", _V3, "x86-64-v3", ("+avx2", "-avx512f"), 8, 16, has_fma=True)
+AVX2 = Variant("avx2", _V3, "x86-64-v3", ("+avx2", "-avx512f"), 8, 16, has_fma=True, has_short_dot=True)
 GENERIC_X86 = Variant("generic", (), "x86-64", ("+sse2", "-sse3", "-avx"), 4, 16, has_fma=False)
 GENERIC = Variant("generic", (), "", (), 4, 16, has_fma=False)
 

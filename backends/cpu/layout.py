@@ -40,21 +40,31 @@ class Arithmetic(Enum):
     """int8 rows by unsigned codes, four elements a step, by `vpdpbusd`; accumulators are i32."""
     WORDS = "words"
     """int8 rows by codes, both widened to i16, two elements a step, by `vpmaddwd`; accumulators are i32."""
+    SHORTS = "shorts"
+    """int8 rows by unsigned codes of few bits, four elements a step, by `vpmaddubsw`; a few sums are added up in i16
+    before they join accumulators of i32."""
 
     @property
     def elements(self) -> int:
         """Elements of a row in the 4 bytes that are multiplied at once."""
-        return {Arithmetic.BYTES: 4, Arithmetic.PAIRS: 2, Arithmetic.WORDS: 2}.get(self, 1)
+        return {"bytes": 4, "shorts": 4, "pairs": 2, "words": 2}.get(self.value, 1)
 
     @property
     def integers(self) -> bool:
-        return self in (Arithmetic.BYTES, Arithmetic.WORDS)
+        return self in (Arithmetic.BYTES, Arithmetic.WORDS, Arithmetic.SHORTS)
+
+    @property
+    def offsets(self) -> bool:
+        """Whether an offset makes codes unsigned."""
+        return self in (Arithmetic.BYTES, Arithmetic.SHORTS)
 
 
-def arithmetic(variant: Variant, rows: str, weights: str) -> Arithmetic:
-    """How to multiply rows ("f32", "bf16", "f16" or "i8") by weights ("f32", "bf16", "f16" or "codes")."""
+def arithmetic(variant: Variant, rows: str, weights: str, bits: int = 8) -> Arithmetic:
+    """How to multiply rows ("f32", "bf16", "f16" or "i8") by weights ("f32", "bf16", "f16" or "codes" of `bits`)."""
+    if rows == "i8" and variant.has_dot_int8:
+        return Arithmetic.BYTES
     if rows == "i8":
-        return Arithmetic.BYTES if variant.has_dot_int8 else Arithmetic.WORDS
+        return Arithmetic.SHORTS if variant.has_short_dot and bits < 8 else Arithmetic.WORDS
     if weights == "f32":
         return Arithmetic.F32
     if weights == "f16":

@@ -83,7 +83,7 @@ class Operands:
     def sums(self, call: Call, block: Block, row: Value, group: int) -> list[Value]:
         """The complete sums of every weights operand, f32, for a row of a block and a column group of the panel."""
         b, layout = call.b, self.layout
-        integers = layout.arithmetic.integers and not (isinstance(layout, CodePanels) and layout.chained)
+        integers = isinstance(layout, CodePanels) and layout.integer_totals
         vector, width = b.vec(layout.lanes, b.i32 if integers else b.f32), 4 * layout.lanes
         first = block.accumulators.at(row, width * layout.vectors) + group * layout.operands * width
         sums = [(first + n * width).load(vector, align=width) for n in range(layout.operands)]

@@ -65,6 +65,8 @@ PAIR_TASK_BYTES = 512 * 1024
 """The same for two threads, each of which claims from an end of its own: tasks of the same rows mostly come to one
 thread, one after the other, so that more tasks copy no more rows."""
 
+SHORT_ROWS = 4
+
 WIDE_PANELS = 8
 """Panels of one combining task: each reads all rows once, so few of them are wasteful; the sums of this many panels
 have to stay in the caches, so many are too."""
@@ -87,7 +89,8 @@ def panels(
 def code_panels(variant: Variant, rows: str, format_: Format, operands: int, shape: Sequence[int]) -> CodePanels:
     """The layout for rows ("f32", "bf16", "f16", "i8") by weights of a format, tensor<ExNxK> of this shape."""
     groups = max(1, 2 // operands)
-    how, codes = arithmetic(variant, rows, "codes"), FORMATS[format_.name]
+    codes = FORMATS[format_.name]
+    how = arithmetic(variant, rows, "codes", codes.bits)
     experts, columns, inner = shape
     return CodePanels(
         how, variant.lanes, operands, groups, experts, columns, inner, codes, format_.groups, format_.scale
@@ -99,6 +102,8 @@ def most_rows(variant: Variant, layout: Panels) -> int:
     temporaries = 1 if variant.has_fma else 2
     if isinstance(layout, CodePanels):
         free = variant.registers - temporaries - layout.vectors - 2
+        if layout.short:
+            return SHORT_ROWS
         if layout.grouped and layout.arithmetic.integers:
             # Sums and totals both; there is one multiplication for every fourth element only, so that fetching totals
             # from the first-level cache for every group would count.
