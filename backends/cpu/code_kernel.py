@@ -126,7 +126,7 @@ class _Kernel:
         most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
         blocks = layout.short_dots // layout.block_dots if layout.short else MOST_BLOCKS
         unrolled = max(n for n in parts if n == 1 or (n <= blocks and n * block <= most))
-        size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines
+        size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines // layout.step_blocks
 
         def some(steps: list[_Step], rows_ahead: Pointer, sums: list[list[Value]]) -> tuple[list[list[Value]], Pointer]:
             # In the order in which they lie, so that memory sees one stream.
@@ -137,9 +137,10 @@ class _Kernel:
                 sums = [[none] * len(found) for found in totals]
             for n in range(unrolled):
                 sums = self._block([step.block(layout, n) for step in steps], sums)
-                for line in lines[n * len(lines) // unrolled : (n + 1) * len(lines) // unrolled]:
+                here = lines[n * len(lines) // unrolled : (n + 1) * len(lines) // unrolled]
+                for line in here:
                     line.prefetch()
-                for _ in steps:
+                for _ in steps if here else ():
                     rows_ahead.prefetch()
                     rows_ahead = rows_ahead + rows_stride
             if layout.short:

@@ -8,7 +8,7 @@ the other of them, so that a code takes `bits` in memory and nothing is ever wri
 
 Scales of groups follow the codes of their step, scales of channels stand at the end of the panel.  A *dot* is one
 multiplication of every vector of the panel: 4 bytes of each row.  A *block* are as many dots as fill whole registers.
-A *step* is a group where there are groups of scales, otherwise a chain of few dots or a block.
+A *step* is a group where there are groups of scales, otherwise a chain of few dots or the blocks of a line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.formats import Codes
 
 CHAIN_ELEMENTS = 32
-"""Elements that are added up before their sum joins the total, where rows are floats and codes shorter than a byte.
+"""Elements that are added up before their sum joins the total, where rows are floats and codes shorter than a byte, or
+vectors have 8 lanes.
 
 With one row there are two chains of multiply-adds, whose latency would take longer than reading short codes does; the
 processor runs several chains at once if each ends soon."""
@@ -117,6 +118,12 @@ class CodePanels(Panels):
         return 4 * self.lanes
 
     @property
+    def bytes_together(self) -> bool:
+        """Whether the bytes of a vector lie side by side instead of in fields: AVX2 widens them while it loads."""
+        whole = not self.codes.floats and self.bits == 8
+        return whole and self.arithmetic is Arithmetic.WIDENED and self.lanes == 8
+
+    @property
     def block_dots(self) -> int:
         return self.vectors_per_register // gcd(self.vectors_per_register, self.vectors)
 
@@ -160,7 +167,8 @@ class CodePanels(Panels):
     @property
     def chained(self) -> bool:
         """Whether a step has sums of its own, which are added to totals."""
-        return self.grouped or self.short or (not self.integer_totals and self.bits < 8)
+        quickly_read = self.bits < 8 or self.lanes == 8
+        return self.grouped or self.short or (not self.integer_totals and quickly_read)
 
     @property
     def integer_totals(self) -> bool:
@@ -170,7 +178,7 @@ class CodePanels(Panels):
     @property
     def step_blocks(self) -> int:
         if not self.chained:
-            return 1
+            return max(1, LINE // self.block_bytes)
         chain = self.short_dots * self.dot_elements if self.short else CHAIN_ELEMENTS
         elements = self.group if self.grouped else chain
         return -(-elements // (self.dot_elements * self.block_dots))

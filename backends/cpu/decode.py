@@ -6,7 +6,7 @@
 | PAIRS, codes of 8 bits | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
 | BYTES, SHORTS | 8 bits | u8, the code plus `offset` | a mask |
 | WORDS | 16 bits | i16 | two shifts |
-| WIDENED | 32 bits | f32 | two shifts and a conversion |
+| WIDENED | 32 bits | f32 | two shifts and a conversion; on AVX2, 2 bits by a shift and a mask, 8 bits while loading |
 | WIDENED, floats | 32 bits | f32 | the same look-ups, and shifts to join the bytes; without them, as `e4m3` says |
 
 PAIRS keeps int8 as sign and magnitude, BYTES and SHORTS everything as unsigned numbers, the others as two's
@@ -30,6 +30,11 @@ def offset(layout: CodePanels) -> int:
     return {8: 128, 4: 8, 2: 1}[layout.bits] if layout.arithmetic.offsets else 0
 
 
+def doubled(layout: CodePanels) -> bool:
+    """Whether weights are decoded to twice what they are."""
+    return layout.arithmetic is Arithmetic.WIDENED and layout.bits == 2 and layout.lanes == 8
+
+
 def magnitude_pairs(layout: CodePanels) -> bool:
     """Whether codes are signs and magnitudes, and a register holds the bytes of two vectors side by side."""
     return layout.arithmetic is Arithmetic.PAIRS and layout.bits == 8
@@ -47,6 +52,10 @@ class CodeBlock:
         """A vector of the panel as `multiply_add` takes it."""
         layout = self.layout
         register, field = divmod(dot * layout.vectors + number, layout.vectors_per_register)
+        if layout.bytes_together:
+            place = self.at + (register * layout.register_bytes + layout.lanes * field)
+            bytes_ = place.load(self.b.vec(layout.lanes, self.b.i8), align=layout.lanes)
+            return self.b.convert(bytes_, self.b.f32)
         if register not in self._registers:
             type_ = self.b.vec(layout.lanes, self.b.i32)
             whole = self.at + register * layout.register_bytes
@@ -71,6 +80,10 @@ class CodeBlock:
                 return _joined_bytes(b, *self._pairs[register], begin)
             case Arithmetic.WIDENED if layout.codes.floats:
                 return e4m3.widened(b, codes, begin)
+            case Arithmetic.WIDENED if doubled(layout):
+                # 1, 0 and -1 in two bits are the first two of 2.0, 0.0 and -2.0.
+                up = 32 - bits - begin
+                return ((codes << up if up else codes) & -0x40000000).bitcast(b.like(codes, b.f32))
             case Arithmetic.WIDENED:
                 return b.convert(_signed(codes, 32 - bits - begin, 32 - bits), b.f32)
             case _:
@@ -116,6 +129,8 @@ def add_short(b: Builder, total: Value, short: Value) -> Value:
 def finish(b: Builder, layout: CodePanels, sums: list[Value], group: int, panel: Pointer, row: Pointer) -> list[Value]:
     """What the sums of a row's column group are, from what the microkernel leaves: scaled, in f32."""
     rows = layout.row
+    if doubled(layout):
+        sums = [value * 0.5 for value in sums]
     if layout.arithmetic.integers and not layout.grouped:
         shift = offset(layout).bit_length() - 1
         if shift >= 0:

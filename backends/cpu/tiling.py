@@ -65,7 +65,15 @@ PAIR_TASK_BYTES = 512 * 1024
 """The same for two threads, each of which claims from an end of its own: tasks of the same rows mostly come to one
 thread, one after the other, so that more tasks copy no more rows."""
 
+CODED_ROW_BYTES = 2048
+"""Most bytes of a row of floats between which a block of it and codes stays at a unit, with 8 lanes: f32 rows are long
+beside codes, and those of a block have to stay in the first-level cache."""
+
+LATENT_CHAINS = 8
+"""Chains of multiply-adds that are under way at once, with 8 lanes: two a cycle, four cycles each."""
+
 SHORT_ROWS = 4
+"""Rows of a block whose sums are i16: 8 registers of them, while totals wait in memory.  Six rows are no faster."""
 
 WIDE_PANELS = 8
 """Panels of one combining task: each reads all rows once, so few of them are wasteful; the sums of this many panels
@@ -148,6 +156,8 @@ def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
     A unit holds them of so many panels and has at most so many bytes.
     """
     parts = -(-layout.steps * layout.step_bytes * panels // most)
+    if isinstance(layout, CodePanels) and layout.arithmetic is Arithmetic.WIDENED and layout.lanes == 8:
+        parts = max(parts, -(-layout.steps * layout.row_step_bytes // CODED_ROW_BYTES))
     return -(-layout.steps // max(1, parts))
 
 
@@ -160,10 +170,12 @@ def steps_of_units(layout: Panels) -> set[int]:
 def steps_together(variant: Variant, layout: CodePanels, rows: int) -> int:
     """Of how many steps a block of this many rows works on the chains side by side.
 
-    The chains of few rows wait for the latency of `vdpbf16ps`, because the processor looks ahead by few steps only.
+    The chains of few rows wait for the latency of multiply-adds, because the processor looks ahead by few steps only.
     Memory is read more slowly so, where codes are not that short and with one or two rows memory is what takes longest.
     """
     sums = rows * layout.vectors
+    if layout.arithmetic is Arithmetic.WIDENED and layout.lanes == 8 and layout.bits < 8:
+        return max(1, LATENT_CHAINS // sums)
     waits_for_memory = layout.bits > 2 and rows <= 2
     if layout.arithmetic is not Arithmetic.PAIRS or not layout.chained or waits_for_memory:
         return 1

@@ -41,8 +41,10 @@ class Engine:
         self.lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
         self.has_dot_bf16 = "avx512_bf16" in flags and self.lanes == 16
         self.has_dot_int8 = "avx512_vnni" in flags and self.lanes == 16
+        self.has_dot_words = self.lanes == 8 or "avx512bw" in flags
         with ir.Context(), ir.Location.unknown():
-            module = ir.Module.parse(kernels.module(self.lanes, self.has_dot_bf16, self.has_dot_int8))
+            instructions = (self.has_dot_bf16, self.has_dot_int8, self.has_dot_words)
+            module = ir.Module.parse(kernels.module(self.lanes, *instructions))
             PassManager.parse(LOWERING).run(module.operation)
             self._engine = ExecutionEngine(module, opt_level=3)
 

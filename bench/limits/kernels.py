@@ -64,6 +64,23 @@ def dot_int8() -> str:
     return _loop("dot_int8", "vector<16xi32>", setup, step, seed="{}", add="arith.addi")
 
 
+def dot_words(lanes: int) -> str:
+    """vpmaddwd and vpaddd: pairs of i16 products added to i32; 4 × lanes × ACCUMULATORS operations an iteration.
+
+    What is multiplied are the sums themselves, by pairs of 1 and 0: of constants LLVM would multiply once.
+    """
+    words = f"vector<{2 * lanes}xi16>"
+    pairs = ", ".join(["1", "0"] * lanes)
+    name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
+    step = (
+        f"{{new}}w = vector.bitcast {{old}} : {{vector}} to {words}\n"
+        f'      {{new}}p = llvm.call_intrinsic "{name}"({{new}}w, %x) : ({words}, {words}) -> {{vector}}\n'
+        "      {new} = arith.addi {old}, {new}p : {vector}"
+    )
+    setup = f"    %x = arith.constant dense<[{pairs}]> : {words}"
+    return _loop("dot_words", f"vector<{lanes}xi32>", setup, step, seed="{}", add="arith.addi")
+
+
 def read(lanes: int) -> str:
     """Reads `bytes` (a multiple of STREAMS × LINE) from `memory` as STREAMS concurrent streams."""
     vector = f"vector<{lanes}xi32>"
@@ -108,11 +125,13 @@ def read(lanes: int) -> str:
   }}"""
 
 
-def module(lanes: int, has_dot_bf16: bool, has_dot_int8: bool) -> str:
+def module(lanes: int, has_dot_bf16: bool, has_dot_int8: bool, has_dot_words: bool) -> str:
     """All kernels as one module. `lanes`: f32 lanes of the widest vector register that the machine has."""
     kernels = [multiply_add_f32(lanes), read(lanes)]
     if has_dot_bf16:
         kernels.append(dot_bf16())
     if has_dot_int8:
         kernels.append(dot_int8())
+    if has_dot_words:
+        kernels.append(dot_words(lanes))
     return "module {" + "".join(kernels) + "\n}"

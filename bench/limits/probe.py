@@ -12,8 +12,13 @@ from bench.limits.kernels import ACCUMULATORS, LINE, STREAMS
 
 MIB = 1 << 20
 BRIEF_SECONDS = 0.02
-FLOP_PER_LANE = {"multiply_add_f32": 2, "dot_bf16": 4, "dot_int8": 8}
-INSTRUCTION = {"multiply_add_f32": "f32 multiply-adds", "dot_bf16": "vdpbf16ps", "dot_int8": "vpdpbusd"}
+FLOP_PER_LANE = {"multiply_add_f32": 2, "dot_bf16": 4, "dot_int8": 8, "dot_words": 4}
+INSTRUCTION = {
+    "multiply_add_f32": "f32 multiply-adds",
+    "dot_bf16": "vdpbf16ps",
+    "dot_int8": "vpdpbusd",
+    "dot_words": "vpmaddwd and vpaddd",
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,10 @@ class Prober:
         self._kernel = {
             "f32": "multiply_add_f32",
             "bf16": "dot_bf16" if self._engine.has_dot_bf16 else "multiply_add_f32",
-            "int8": "dot_int8" if self._engine.has_dot_int8 else "multiply_add_f32",
+            "int8": self._int8_kernel(),
         }
         self.measured_by = {arithmetic: INSTRUCTION[kernel] for arithmetic, kernel in self._kernel.items()}
-        """What the peak of each arithmetic is of; f32's where the processor has no instruction for a narrower one."""
+        """What the peak of each arithmetic is of: the fastest exact instructions that the processor has for it."""
         self._bytes = mib_per_thread * MIB
         self._memory = mmap.mmap(-1, threads * self._bytes)
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -57,6 +62,11 @@ class Prober:
         view.fill(1)  # every page is present before anything is timed
         self._address = int(view.ctypes.data)
         self._iterations = {kernel: self._calibrate(kernel) for kernel in set(self._kernel.values())}
+
+    def _int8_kernel(self) -> str:
+        if self._engine.has_dot_int8:
+            return "dot_int8"
+        return "dot_words" if self._engine.has_dot_words else "multiply_add_f32"
 
     def _calibrate(self, kernel: str) -> int:
         """Iterations that take about BRIEF_SECONDS."""

@@ -7,7 +7,7 @@ import mmap
 
 import pytest
 
-from bench.limits import Limits, Prober
+from bench.limits import Limits, Prober, kernels
 from bench.limits.engine import Engine
 from bench.limits.probe import typical
 
@@ -60,3 +60,13 @@ def test_an_integer_loop_of_one_iteration_adds_its_products() -> None:
     sink = (ctypes.c_int32 * 16)()
     engine.call_into(ctypes.addressof(sink), "dot_int8", 1)()
     assert set(sink) == {sum(range(16)) + 16 * 12}
+
+
+def test_a_loop_of_pairs_adds_its_products() -> None:
+    """Each of the accumulators doubles, as it is multiplied by 1 and added to itself; the sink holds their sum."""
+    engine = Engine()
+    if not engine.has_dot_words:
+        pytest.skip("this processor has neither AVX2 nor avx512bw")
+    sink = (ctypes.c_int32 * 16)()
+    engine.call_into(ctypes.addressof(sink), "dot_words", 3)()
+    assert set(sink[: engine.lanes]) == {8 * sum(range(kernels.ACCUMULATORS))}

@@ -187,11 +187,45 @@ def test_a_bad_token_stays_alone(integers: bool) -> None:
         assert not found[[0, 31, 59]].isfinite().any()
 
 
-def test_all_variants_have_the_same_integer_sums() -> None:
-    text = quantised.dense(192, 40, Format("int8"), "bf16", integers=True)
+@pytest.mark.parametrize(
+    "format_", [Format("int8"), Format("int4", 32, "bf16"), Format("int4"), Format("ternary")], ids=str
+)
+def test_all_variants_have_the_same_integer_sums(format_: Format) -> None:
+    text = quantised.dense(192, 40, format_, "bf16", integers=True)
     x = torch.randn(50, 192).bfloat16()
     found = [compiled(text).run({"x": x}, {"w": weights((1, 40, 192))}, variant=v)["y"] for v in range(len(VARIANTS))]
     assert all(torch.equal(other, found[0]) for other in found)
+
+
+@pytest.mark.parametrize(
+    "format_",
+    [
+        Format("int8", given=True),
+        Format("int4", given=True),
+        Format("int4", 32, "bf16", given=True),
+        Format("int4", 176, given=True),
+        Format("ternary", given=True),
+        Format("ternary", 352, given=True),
+    ],
+    ids=str,
+)
+def test_the_largest_integer_sums_are_exact(format_: Format) -> None:
+    """With scales of 1, rows and codes at both ends of their range: no narrow sum may wrap or saturate."""
+    inner, columns, how = 704, 24, CODES[format_.name]
+    codes = torch.randint(how.lowest, how.highest + 1, (1, columns, inner), dtype=torch.int8)
+    ends = torch.tensor([how.lowest, how.highest], dtype=torch.int8)
+    codes[0, 0], codes[0, 1] = ends[0], ends[1]
+    codes[0, 2:10] = ends[torch.randint(2, (8, inner))]
+    x = torch.randint(-127, 128, (9, inner)).float()
+    x[0], x[1] = 127, -127
+    x[2:8] = torch.where(codes[0, 2:8] < 0, -127.0, 127.0)
+    x[:, 0] = 127  # the largest: scales of rows are 1
+    groups = inner // format_.group if format_.group else 1
+    parameters = {"w.code": codes, "w.scale": torch.ones(1, columns, groups).to(DTYPES[format_.scale])}
+    artifact = compiled(quantised.dense(inner, columns, format_, "bf16", integers=True))
+    for number, variant in enumerate(VARIANTS):
+        found = artifact.run({"x": x.bfloat16()}, parameters, variant=number)["y"]
+        assert torch.equal(found, x @ codes[0].float().T), variant.name
 
 
 @pytest.mark.parametrize(
