@@ -65,10 +65,6 @@ PAIR_TASK_BYTES = 512 * 1024
 """The same for two threads, each of which claims from an end of its own: tasks of the same rows mostly come to one
 thread, one after the other, so that more tasks copy no more rows."""
 
-CODED_ROW_BYTES = 2048
-"""Most bytes of a row of floats between which a block of it and codes stays at a unit, with 8 lanes: f32 rows are long
-beside codes, and those of a block have to stay in the first-level cache."""
-
 LATENT_CHAINS = 8
 """Chains of multiply-adds that are under way at once, with 8 lanes: two a cycle, four cycles each."""
 
@@ -156,8 +152,6 @@ def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
     A unit holds them of so many panels and has at most so many bytes.
     """
     parts = -(-layout.steps * layout.step_bytes * panels // most)
-    if isinstance(layout, CodePanels) and layout.arithmetic is Arithmetic.WIDENED and layout.lanes == 8:
-        parts = max(parts, -(-layout.steps * layout.row_step_bytes // CODED_ROW_BYTES))
     return -(-layout.steps // max(1, parts))
 
 
