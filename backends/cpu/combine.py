@@ -18,7 +18,7 @@ from moec.backends.cpu import elementwise, swapped, tiling, waves
 from moec.backends.cpu.epilogue import Place, read, real_lanes, store
 from moec.backends.cpu.frame import FIRST_ROW, LAST_ROW, LINE, Call, Frame, Phase, Size, Storage
 from moec.backends.cpu.operands import Operands, grouped
-from moec.backends.cpu.product import Block, Rows, panel_product, panels_together, scratch_bytes
+from moec.backends.cpu.product import Block, Rows, panel_product, panels_together, scratch_bytes, side_by_side
 from moec.backends.cpu.sources import At
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
@@ -69,6 +69,10 @@ class _Combine:
         width = b.select(call.threads.equals(1), b.index(min(most, layout.panels)), fair)
         wide = b.index(layout.panels * 3 // 4) // width
         narrow = width if together > 1 else b.index(1)
+        side = side_by_side(b, self.weights)
+        if side > 1:
+            few = call.tokens * self.operands.rows_per_token <= tiling.FEW_ROWS * self.operands.group_count(call)
+            narrow = b.minimum(b.select(few, b.index(side), 1), width)
         tasks = wide + (b.index(layout.panels) - wide * width + (narrow - 1)) // narrow
 
         def first_panel(task: Value) -> Value:

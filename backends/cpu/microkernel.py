@@ -38,6 +38,7 @@ def kernel(
     weights_row: int | None = None,
     at_once: int = 1,
     prefetches: bool = True,
+    panels: int = 1,
 ) -> Function:
     """`void kernel(rows, weights, steps, accumulators, resume, weights stream, its stride, rows stream, its stride,
     pace, run)`.
@@ -45,15 +46,17 @@ def kernel(
     Streams move on by their strides at every iteration, of `at_once` steps.  If these are several, the weights stream
     is `tiling.SPREAD` ones, which are as far apart as so many parts of the steps' weights are.  Streams of a `paced`
     kernel are runs of 2**run lines, which begin a stride apart; after n steps they are at line n * pace / PACE, rounded
-    down.  Without `prefetches`, streams are not looked at.
+    down.  Without `prefetches`, streams are not looked at.  Rows are multiplied by several `panels`, which lie one
+    behind the other.
     Weights are in the order of `Panels`, or, with `weights_row`, of f32, lie as tensor<ExKxN> in rows of so many bytes.
-    Accumulators are [row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.  Defines
-    the function when it is first asked for.
+    Accumulators are [panel][row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.
+    Defines the function when it is first asked for.
     """
     name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}{'_paced' if paced else ''}"
     name = f"{name}_in_rows_of_{weights_row}" if weights_row else name
     name = f"{name}_by_{at_once}" if at_once > 1 else name
     name = name if prefetches else f"{name}_still"
+    name = f"{name}_of_{panels}_panels" if panels > 1 else name
     arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64, b.i64]
     function = b.declare(name, arguments)
     if not function.operation.body.blocks:
@@ -62,7 +65,7 @@ def kernel(
             if isinstance(layout, CodePanels):
                 code_kernel.body(b, layout, row_stride, rows, given)  # its streams move on at every step
             else:
-                _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, prefetches, given).body()
+                _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, prefetches, panels, given).body()
     return function
 
 
@@ -78,7 +81,12 @@ class _Kernel:
     weights_row: int | None
     at_once: int
     prefetches: bool
+    panels: int
     given: KernelArguments
+
+    @property
+    def sums(self) -> int:
+        return self.panels * self.rows * self.layout.vectors
 
     @property
     def step_bytes(self) -> int:
@@ -87,7 +95,7 @@ class _Kernel:
     def body(self) -> None:
         b, given, at_once = self.b, self.given, self.at_once
         vector, width = b.vec(self.layout.lanes, b.f32), 4 * self.layout.lanes
-        places = [given.accumulators + width * n for n in range(self.rows * self.layout.vectors)]
+        places = [given.accumulators + width * n for n in range(self.sums)]
         sums = given.first_sums(b, vector, places, width)
         in_run = (b.index(1) << given.run) - 1
         ahead = [b.index(0)] if self.paced else [given.weights_ahead, given.rows_ahead]
@@ -145,20 +153,21 @@ class _Kernel:
         return [*sums, a + 4 * self.at_once, weights + self.at_once * self.step_bytes]
 
     def _parts(self, state: Sequence[Value]) -> tuple[Sequence[Value], Pointer, Pointer, Sequence[Value]]:
-        count = self.rows * self.layout.vectors
-        a, weights = (Pointer(value.raw) for value in state[count : count + 2])
-        return state[:count], a, weights, state[count + 2 :]
+        a, weights = (Pointer(value.raw) for value in state[self.sums : self.sums + 2])
+        return state[: self.sums], a, weights, state[self.sums + 2 :]
 
     def _step(self, sums: Sequence[Value], a: Pointer, weights: Pointer) -> list[Value]:
         """The sums after one more step."""
         b, layout = self.b, self.layout
         vector = b.vec(layout.lanes, b.f32)
-        columns = _columns(b, layout, weights, 4 if self.weights_row else layout.vector_bytes)
+        align = 4 if self.weights_row else layout.vector_bytes
         after: list[Value] = []
-        for row in range(self.rows):
-            element = b.splat(vector, (a + row * self.row_stride).load(b.f32))
-            for column in columns:
-                after.append(_multiply_add(b, layout, element, column, sums[len(after)]))
+        for panel in range(self.panels):
+            columns = _columns(b, layout, weights + panel * layout.panel_bytes, align)
+            for row in range(self.rows):
+                element = b.splat(vector, (a + row * self.row_stride).load(b.f32))
+                for column in columns:
+                    after.append(_multiply_add(b, layout, element, column, sums[len(after)]))
         return after
 
 

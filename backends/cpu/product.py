@@ -135,15 +135,25 @@ def expanded_bytes(source: Expanding) -> int:
 
 def scratch_bytes(b: Builder, weights: Weights, chunk: int) -> int:
     """Bytes of accumulators that `panel_product` needs for chunks of at most so many rows."""
+    side = side_by_side(b, weights)
+    few = tiling.FEW_ROWS * side * _row_bytes(weights.layout) if side > 1 else 0
     if weights.units == 1:
-        return tiling.most_rows(b.variant, weights.layout) * _row_bytes(weights.layout)
-    one = chunk * _row_bytes(weights.layout)
+        return max(few, tiling.most_rows(b.variant, weights.layout) * _row_bytes(weights.layout))
+    one = max(few, chunk * _row_bytes(weights.layout))
     return one if weights.source.together == 1 else max(one, tiling.SUMS_BYTES)
+
+
+def side_by_side(b: Builder, weights: Weights) -> int:
+    """Panels that few rows are multiplied by at once."""
+    return tiling.side_by_side(b.variant, weights.layout) if isinstance(weights.source, Packed) else 1
 
 
 def panels_together(b: Builder, weights: Weights, rows: Value) -> Value:
     """How many panels are multiplied together by a chunk of so many rows."""
     together = weights.source.together
+    side = side_by_side(b, weights)
+    if side > 1:
+        return b.select(rows <= tiling.FEW_ROWS, b.index(side), 1)
     if together == 1:
         return b.index(1)
     fit = b.index(tiling.SUMS_BYTES // _row_bytes(weights.layout)) // b.maximum(rows, 1)
@@ -188,6 +198,7 @@ def panel_product(
         at_once=at_once if still is None else tiling.STILL_STEPS,
         prefetches=still is None,
     )
+    side = side_by_side(b, weights)
     with b.for_(0, units) as part:
         begin = part.index * unit
         steps = b.minimum(b.index(layout.steps) - begin, unit)
@@ -200,7 +211,9 @@ def panel_product(
             first, share = loop.value, panel.index * blocks + loop.index
             count = size + b.convert(loop.index < larger, b.i64, signed=False)
             place = panel.index * rows.count + first
-            sums = scratch.at(place, _row_bytes(layout)) if units > 1 else scratch
+            if units == 1 and side > 1:
+                place = panel.index * rows.count  # one block of few rows, or one panel
+            sums = scratch.at(place, _row_bytes(layout)) if units > 1 or side > 1 else scratch
             block = Block(rows, At(at.expert, at.panel + panel.index, b.index(1)), first, count, sums)
             if before is not None:
                 with b.if_(last):
@@ -212,9 +225,12 @@ def panel_product(
                 streams = (b.null, b.index(0), b.null, b.index(0), b.index(0), b.index(0))
             else:
                 streams = _streams(call, source, coming, share, shares, look_ahead(block) if look_ahead else None, sums)
-            weights_ = weights.part(here, panel.index)
+            weights_ = here.at(panel.index, layout.panel_bytes) if side > 1 else weights.part(here, panel.index)
             arguments = (a.at(begin, layout.row_step_bytes), weights_, steps, sums, part.index > 0, *streams)
-            _dispatch(b, kernel, count, 1, most, arguments)
+            if side == 1:
+                _dispatch(b, kernel, count, 1, most, arguments)
+            else:
+                _beside(b, kernel, at.panels.equals(side), panel.index, count, most, side, arguments)
             if expands_early(source):
                 # Not a part of it behind each block: a call waits for its first lines, whatever it expands.
                 with b.if_(loop.index.equals(blocks - 1)):
@@ -265,6 +281,32 @@ def _dispatch(
         return []
 
     b.choose(count < middle, [], below, above)
+
+
+def _beside(
+    b: Builder,
+    kernel: Callable[..., Function],
+    few: Value,
+    panel: Value,
+    count: Value,
+    most: int,
+    side: int,
+    arguments: tuple[Value, ...],
+) -> None:
+    """Calls the kernel for `count` rows: of few, with the first of `side` panels for all of them."""
+
+    def all_panels() -> list[Value]:
+        with b.if_(panel.equals(0)):
+            _dispatch(
+                b, partial(kernel, panels=side, prefetches=False), count, 1, min(tiling.FEW_ROWS, most), arguments
+            )
+        return []
+
+    def one_panel() -> list[Value]:
+        _dispatch(b, kernel, count, 1, most, arguments)
+        return []
+
+    b.choose(few, [], all_panels, one_panel)
 
 
 def pick(b: Builder, condition: Value, then: Pointer, otherwise: Pointer) -> Pointer:

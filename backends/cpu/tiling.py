@@ -54,6 +54,11 @@ SPREAD = 4
 STILL_STEPS = 4
 """Steps of an iteration of the microkernel's loop where it prefetches nothing."""
 
+FEW_ROWS = 2
+FEW_VECTORS = 8
+"""An expert's rows, if they are so few, are multiplied by so many vectors of several panels side by side: weights that
+are loaded where they lie, by several streams, come faster from memory than those that are prefetched."""
+
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
 
@@ -144,6 +149,11 @@ def multiplies_in_rows(variant: Variant) -> bool:
     Not where blocks have few rows: each of them reads a line of every row of the matrix again, often of another page.
     """
     return variant.registers > 16
+
+
+def side_by_side(variant: Variant, layout: Panels) -> int:
+    """Panels of packed weights that few rows are multiplied by at once."""
+    return max(1, FEW_VECTORS // layout.vectors) if steps_at_once(variant, layout) > 1 else 1
 
 
 def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
