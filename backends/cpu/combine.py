@@ -72,7 +72,9 @@ class _Combine:
         side = side_by_side(b, self.weights)
         if side > 1:
             few = call.tokens * self.operands.rows_per_token <= tiling.FEW_ROWS * self.operands.group_count(call)
-            narrow = b.minimum(b.select(few, b.index(side), 1), width)
+            # Each task copies all rows again, where they are copied.
+            one = 1 if self.operands.copied is None else 2
+            narrow = b.minimum(b.select(few, b.index(side), one), width)
         tasks = wide + (b.index(layout.panels) - wide * width + (narrow - 1)) // narrow
 
         def first_panel(task: Value) -> Value:
