@@ -232,7 +232,7 @@ class Columns(_Plain):
         runs = b.select(needed, (share + 1) // 2, share)
         # The last lines are asked for some time before the block ends, and they are expanded.
         pace = b.minimum((runs << lines.run) * (PACE * 8 // 7) // coming.steps, PACE)
-        second = lines.first.at(runs, lines.stride)
+        second = lines.first + runs * lines.stride
         return Streams(lines.first, lines.stride, second, lines.stride, needed, pace, lines.run)
 
     def lines(self, call: Call, coming: Coming, block: Value, blocks: Value) -> Sequence[Lines]:

@@ -222,7 +222,7 @@ def panel_product(
             if still is not None:
                 for lines in still.lines(call, coming, share, shares):
                     lines.prefetch(b)
-                streams = (b.null, b.index(0), b.null, b.index(0), b.index(0), b.index(0))
+                streams: tuple[Value | Pointer, ...] = (b.null, b.index(0), b.null, b.index(0), b.index(0), b.index(0))
             else:
                 streams = _streams(call, source, coming, share, shares, look_ahead(block) if look_ahead else None, sums)
             weights_ = here.at(panel.index, layout.panel_bytes) if side > 1 else weights.part(here, panel.index)

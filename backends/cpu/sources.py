@@ -81,7 +81,7 @@ class Lines:
     def prefetch(self, b: Builder) -> None:
         in_run = (b.index(1) << self.run) - 1
         with b.for_(0, self.count) as loop:
-            at = self.first.at(loop.index >> self.run, self.stride)
+            at = self.first + (loop.index >> self.run) * self.stride
             at.at(loop.index & in_run, LINE).prefetch()
 
 

@@ -43,7 +43,8 @@ def _phase(op: Any, frame: Frame, groups: Groups, a: Factor, b: Factor) -> Phase
     kinds = [str(a.storage.element), str(b.storage.element), str(type_.element_type)]
     if not set(kinds) <= FLOATS:
         raise unsupported("cpu", op, f"it multiplies f32, bf16 and f16, not {kinds}")
-    shape = outer(frame.variant, *kinds, *(type_.get_dim_size(axis) for axis in range(3)))
+    of_a, of_b, of_out = kinds
+    shape = outer(frame.variant, of_a, of_b, of_out, *(type_.get_dim_size(axis) for axis in range(3)))
     gradient = _Gradient(frame, shape, groups, a, b, frame.buffer(op.out))
     work = 2 * a.slots_per_token * shape.rows * shape.columns
     return Phase(op.operation.name.removeprefix("moe."), gradient.emit, work=work)

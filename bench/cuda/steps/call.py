@@ -73,9 +73,9 @@ class Call:
             each = codes.shape[-1] // scales.shape[-1]
             return codes.float() * scales.float().repeat_interleave(each, -1)
         if maker.name == "moe.quantize_rows":
-            codes, scales = (self.buffer(f"{name} of rows", value) for name in ("codes", "scales"))
-            if codes is not None and scales is not None:
-                return typed(codes, "bf16").reshape(self.shape(value)).float() * typed(scales, "f32")[:, None]
+            kept, factors = (self.buffer(f"{name} of rows", value) for name in ("codes", "scales"))
+            if kept is not None and factors is not None:
+                return typed(kept, "bf16").reshape(self.shape(value)).float() * typed(factors, "f32")[:, None]
         if maker.name == "arith.constant":
             return constant(maker, self.function.values[value].shape, self._workspace.device)
         shape = self.shape(value)
