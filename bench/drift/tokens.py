@@ -101,7 +101,7 @@ def give_all(layer: Layer, path: Path) -> None:
     try:
         published = Published(Build(BASE, 0, store.kernel, store.buffer))
         for number, one in enumerate(regimes(policy), 1):
-            if one.tokens is not None and range_gain(layer.manifest, one.tokens[1]) > 1:
+            if one.tokens is not None and range_gain(layer.manifest, one.tokens[1], layer.variant) > 1:
                 code = bind(library(supply.submit(one).result(120).artifact), layer.variant)
                 build = Build(one.name, number, code, transferred(code, store).packed)
                 published = published.with_overlay(Overlay(*one.tokens, build))

@@ -90,5 +90,5 @@ SERVICE = {
     ),
 }
 """Layers whose variants gain something: wide panels for one row an expert and fewer (the same bits), where two of three
-ranges of tokens may have a variant; and codes for the experts that are chosen least (other bits), of which fewer bytes
-are read."""
+ranges of tokens may have a variant, but not on AVX2; and codes for the experts that are chosen least (other bits), of
+which fewer bytes are read."""

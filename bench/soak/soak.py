@@ -52,8 +52,8 @@ PAUSE = 0.2
 class Eager:
     """Proposes the range of tokens in which recent calls lie, as if it made them twice as fast."""
 
-    def __init__(self, policy: Policy, manifest: Manifest) -> None:
-        self._candidates = replace(Candidates.of(policy, manifest), gain=lambda most: 2.0)
+    def __init__(self, policy: Policy, manifest: Manifest, code: str) -> None:
+        self._candidates = replace(Candidates.of(policy, manifest, code), gain=lambda most: 2.0)
 
     def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
         proposals = self._candidates.propose(load, running)
@@ -130,6 +130,11 @@ class Soak:
         self._chaos = Chaos(worker, strike, seed)
         self.report = Report()
 
+    @property
+    def code(self) -> str:
+        """The instruction set that is soaked."""
+        return self._adapting.variant
+
     def run(self, pairs: int, seconds: float, lead: float = 0.5) -> Report:
         """So many pairs of windows of so many seconds, one with recompilation and one without."""
         phases = len(self._traffic.phases)
@@ -155,7 +160,7 @@ class Soak:
         layer, store = self._adapting, self._adapting._store
         if not self._service:
             store.publish(None, store.generation)
-        proposer = (Candidates.of if self._service else Eager)(self._policy, layer.manifest)
+        proposer = (Candidates.of if self._service else Eager)(self._policy, layer.manifest, layer.variant)
         journal = Journal(self._folder / "journal.jsonl")
         compiler = Warm(self._supply, self._worker)
         begin = time.time()

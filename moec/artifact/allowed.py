@@ -13,6 +13,9 @@ DECODE_GAIN = 1.1
 """How many times as fast calls of few rows an expert are with wide panels: measured, mostly 1.03 to 1.31
 (docs/performance-adaptation.md)."""
 
+SIDE_BY_SIDE = frozenset({"avx2"})
+"""Instruction sets whose ordinary code multiplies few rows by several panels side by side: wide ones gain nothing."""
+
 FEW_ROWS = 2
 """Rows of an expert, on average, up to which wide panels are faster."""
 
@@ -34,8 +37,13 @@ def few_rows(most: int, slots: int, experts: int, weight_bytes: int) -> bool:
     return most * slots <= FEW_ROWS * experts and weight_bytes <= CACHED_BYTES
 
 
-def range_gain(manifest: Manifest, most: int) -> float:
-    """How many times as fast a variant for up to `most` tokens a call should be; 1 where it would be no other code."""
+def range_gain(manifest: Manifest, most: int, code: str | None = None) -> float:
+    """How many times as fast a variant for up to `most` tokens a call should be; 1 where there is nothing to gain.
+
+    code  the instruction set that the layer runs; None: that for which it gains most
+    """
+    if code in SIDE_BY_SIDE:
+        return 1.0
     weight_bytes = sum(weight.nbytes for weight in manifest.parameters)
     few = (few_rows(most, one.slots, one.row[0], weight_bytes) for one in manifest.statistics)
     return DECODE_GAIN if manifest.statistics and manifest.quantised is None and all(few) else 1.0

@@ -48,12 +48,12 @@ class Candidates:
     gain: Callable[[int], float] = lambda most: 1.0
 
     @classmethod
-    def of(cls, policy: Policy, manifest: Manifest) -> Candidates:
-        """For the layer of an artifact."""
+    def of(cls, policy: Policy, manifest: Manifest, code: str) -> Candidates:
+        """For the layer of an artifact, of which the instruction set `code` runs."""
         slots = max((statistic.slots for statistic in manifest.statistics), default=1)
         floats = [weight for weight in manifest.parameters if len(weight.shape) == 3]
         bits = 8 * max((weight.nbytes / math.prod(weight.shape) for weight in floats), default=4)
-        return cls(policy, slots, bits, partial(range_gain, manifest))
+        return cls(policy, slots, bits, partial(range_gain, manifest, code=code))
 
     def propose(self, load: Snapshot, running: Sequence[Specialisation]) -> Sequence[Proposal]:
         """What gains most for its calls first; nothing that runs already."""

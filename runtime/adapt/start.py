@@ -47,7 +47,7 @@ def start(
     if policy.page is not None:
         folder = weights_folder() if weights is None else Path(weights)
         paging = Paging(store, policy.page, statistics, folder)
-    proposer = Candidates.of(policy, library.manifest)
+    proposer = Candidates.of(policy, library.manifest, store.kernel.variant)
     store.adaptation = Adaptation(store, policy, statistics, proposer, supply, _journal(journal, store), paging=paging)
     return store.adaptation
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moec.artifact.allowed import capacities
+from moec.artifact.manifest import Statistic
 from moec.artifact.policy import Coldest, Policy
 from moec.runtime.adapt.candidates import Candidates, overflow
 from moec.runtime.adapt.statistics import LoadStatistics, Snapshot
+from tests.artifact.samples import manifest
 
 E = 8
 COLD = Coldest("routed", 4, "int4", 32, "bf16")
@@ -36,6 +40,14 @@ def test_the_ranges_whose_code_would_be_another() -> None:
     assert first.gain == 1.2
     assert candidates.propose(load([2] * E, 8), [first.specialisation]) == [second]
     assert Candidates(policy, 2, 16).propose(load([2] * E, 8), []) == []
+
+
+def test_few_tokens_gain_where_panels_do_not_lie_side_by_side_anyway() -> None:
+    layer = replace(manifest(), statistics=(Statistic("chosen", "routed", 2, (E,)),))
+    policy, calls = Policy("L", tokens=((1, 4), (9, 64))), load([2] * E, 8)
+    (found,) = Candidates.of(policy, layer, "avx512_bf16").propose(calls, [])
+    assert found.specialisation.tokens == (1, 4)
+    assert Candidates.of(policy, layer, "avx2").propose(calls, []) == []
 
 
 def test_a_capacity_that_keeps_the_choices() -> None:
