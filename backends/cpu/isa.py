@@ -47,6 +47,12 @@ class Variant:
         return "avx512f" in self.features
 
     @property
+    def short_steps(self) -> bool:
+        """Has so few registers that tiles have few rows, and a step of them so few multiplications that what else is in
+        the loop counts.  The second-level cache that comes with them is half as large as with AVX-512."""
+        return self.registers <= 16
+
+    @property
     def vector_bytes(self) -> int:
         return 4 * self.lanes
 

@@ -47,7 +47,9 @@ class Arithmetic(Enum):
     @property
     def elements(self) -> int:
         """Elements of a row in the 4 bytes that are multiplied at once."""
-        return {"bytes": 4, "shorts": 4, "pairs": 2, "words": 2}.get(self.value, 1)
+        if self in (Arithmetic.BYTES, Arithmetic.SHORTS):
+            return 4
+        return 2 if self in (Arithmetic.PAIRS, Arithmetic.WORDS) else 1
 
     @property
     def integers(self) -> bool:

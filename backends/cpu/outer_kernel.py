@@ -16,15 +16,12 @@ from torch_mlir import ir
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.outer_layout import VECTORS, Outer
+from moec.backends.cpu.tiling import STILL_STEPS
 from moec.backends.cpu.values import Pointer, Value, byte_width
 
 SUMS, RESULT, STREAMED, HELD = range(4)
 """Where a tile goes: to the sums in memory; to the result; to the result past the caches; or, the left half of lines
 that are then STREAMED with the right one, rounded to the sums' place."""
-
-AT_ONCE = 4
-"""Steps of an iteration of a loop with few registers: what moves on takes as long as a step's multiplications where the
-processor shares its decoders with another thread."""
 
 STREAM_BYTES = 16 * 1024 * 1024
 """A result of at least so many bytes is written past the caches."""
@@ -58,7 +55,7 @@ def _total(
         lambda: [place.load(vector, align=shape.vector_bytes) for place in places],
         lambda: [b.splat(vector, 0.0) for _ in places],
     )
-    at_once = AT_ONCE if b.variant.registers <= 16 else 1
+    at_once = STILL_STEPS if b.variant.short_steps else 1
 
     def loop_of(begin: Value | int, end: Value, at_once: int, carry: Sequence[Value]) -> list[Value]:
         with b.for_(begin, end, at_once, carry=carry) as loop:

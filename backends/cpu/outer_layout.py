@@ -37,13 +37,12 @@ PARTIAL_PANELS, PARTIAL_STRIPS = 6, 4
 """Most panels and strips of a task whose sums have to wait in memory for further rows."""
 
 
-PANEL_BYTES_16 = 192 * 1024
-"""The same with 16 registers: the second-level cache that comes with them is half as large."""
-
+SHORT_PANEL_BYTES = 192 * 1024
+"""The same where steps are short (`isa.Variant.short_steps`)."""
 
 GROUP_BYTES = 8 * 1024
-"""With 16 registers, bytes of panels that all blocks of a strip are multiplied by before the next ones: they stay in
-the first-level cache.  Two panels at least, which may share lines of the result."""
+"""Where steps are short, bytes of panels that all blocks of a strip are multiplied by before the next ones: they stay
+in the first-level cache.  Two panels at least, which may share lines of the result."""
 
 
 @dataclass(frozen=True)
@@ -150,5 +149,5 @@ def outer(variant: Variant, a: str, b: str, out: str, experts: int, rows: int, c
     pairs = variant.has_dot_bf16 and a == b == "bf16"
     most = min(14, (variant.registers - 1 - VECTORS) // VECTORS)
     alternating = not pairs and a == b == out == "bf16"
-    panels_most = PANEL_BYTES if variant.registers > 16 else PANEL_BYTES_16
+    panels_most = SHORT_PANEL_BYTES if variant.short_steps else PANEL_BYTES
     return Outer(variant.lanes, pairs, most, experts, rows, columns, alternating, panels_most)

@@ -27,7 +27,7 @@ def _made(operation: ir.Operation, seen: set[ir.Value]) -> int | None:
             return _slots(operation)
         case "moe.row_values":
             return int(ir.RankedTensorType(operation.operands[0].type).get_dim_size(1))
-        case "moe.map":
+        case "moe.map" | "moe.quantize_rows":
             return _of(operation.operands[0], seen)
         case _:
             return None

@@ -52,7 +52,7 @@ SPREAD = 4
 """Streams that one of weights is cut into: a core gets more from memory by several than by one."""
 
 STILL_STEPS = 4
-"""Steps of an iteration of the microkernel's loop where it prefetches nothing."""
+"""Steps of an iteration of a kernel's loop that prefetches nothing, where steps are short."""
 
 FEW_ROWS = 2
 FEW_VECTORS = 8
@@ -126,10 +126,10 @@ def most_rows(variant: Variant, layout: Panels) -> int:
 def steps_at_once(variant: Variant, layout: Panels) -> int:
     """Steps of an iteration of the microkernel's loop over packed weights; 1: a step is long enough.
 
-    With 16 registers a step is six cycles, in which loop and prefetches take as many instructions as loads do.  Several
-    steps have a line for each of the streams that are prefetched.
+    In a short step loop and prefetches take as many instructions as loads do.  Several steps have a line for each of
+    the streams that are prefetched.
     """
-    if isinstance(layout, CodePanels) or variant.registers > 16 or not variant.has_fma:
+    if isinstance(layout, CodePanels) or not variant.short_steps or not variant.has_fma:
         return 1
     return max(1, SPREAD * LINE // layout.step_bytes)
 
@@ -137,10 +137,10 @@ def steps_at_once(variant: Variant, layout: Panels) -> int:
 def prefetches_between(variant: Variant) -> bool:
     """Whether lines of plain weights are asked for between kernels and not in them.
 
-    With 16 registers a step has so few multiplications that what prefetches takes as long as they do, where the
-    processor shares its decoders with another thread; and multiplying takes long enough for lines to come in time.
+    A short step has so few multiplications that what prefetches takes as long as they do, where the processor shares
+    its decoders with another thread; and multiplying takes long enough for lines to come in time.
     """
-    return variant.registers <= 16
+    return variant.short_steps
 
 
 def multiplies_in_rows(variant: Variant) -> bool:
@@ -148,7 +148,7 @@ def multiplies_in_rows(variant: Variant) -> bool:
 
     Not where blocks have few rows: each of them reads a line of every row of the matrix again, often of another page.
     """
-    return variant.registers > 16
+    return not variant.short_steps
 
 
 def side_by_side(variant: Variant, layout: Panels) -> int:

@@ -135,12 +135,12 @@ class _Gradient:
                             beside = b.select((panel.index & 1).equals(0), panel.index + 1 < end_panel, n > 0)
                             self._tile(call, tile, own, panel.index, beside, panels + n * stride, result)
 
-                if b.variant.registers > 16:
-                    tiles(first_panel, end_panel)
-                else:
+                if b.variant.short_steps:
                     most = b.maximum(b.index(GROUP_BYTES) // (steps * (2 * shape.panel_step_bytes)), 1) * 2
                     with b.for_(first_panel & -2, end_panel, most) as group:
                         tiles(b.maximum(group.index, first_panel), b.minimum(group.index + most, end_panel))
+                else:
+                    tiles(first_panel, end_panel)
 
     def _column(self, b: Builder, block: Value) -> Value:
         """The first column of a of a block."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from moec.artifact.cuda import BOUND_ALIGN
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.frame import align_up
 from moec.backends.cpu.values import Pointer, Value, byte_width
@@ -20,7 +21,6 @@ from moec.backends.cuda.program import Program, Weight
 from moec.backends.cuda.status import Status
 
 MAP_BYTES = 128
-ALIGN = 128
 
 # CUtensorMapDataType, CUtensorMapSwizzle
 DATA_TYPES = {"i8": 0, "i32": 3, "f16": 6, "f32": 7, "bf16": 9}
@@ -58,7 +58,7 @@ class Bound:
 
     @property
     def _first(self) -> int:
-        return align_up(8 * max(1, len(self.program.stacks)), ALIGN)
+        return align_up(8 * max(1, len(self.program.stacks)), BOUND_ALIGN)
 
     def map_offset(self, map_: TensorMap) -> int:
         """Where the bytes of a tensor map lie."""

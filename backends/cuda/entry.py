@@ -29,12 +29,12 @@ from collections.abc import Callable, Sequence
 
 from torch_mlir import ir
 
+from moec.artifact.cuda import BOUND_ALIGN
 from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, exported, set_integer
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.layer import Tensor
 from moec.backends.cpu.values import Pointer, Value
 from moec.backends.cuda import driver as drivers
-from moec.backends.cuda.binding import ALIGN as BOUND_ALIGN
 from moec.backends.cuda.binding import Bound
 from moec.backends.cuda.bundle import Bundle
 from moec.backends.cuda.driver import Driver

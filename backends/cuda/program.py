@@ -210,8 +210,6 @@ def rows(value: ir.Value) -> int:
     owner = value.owner
     if not isinstance(owner, ir.Block) and owner.operation.name == "moe.plan":
         return int(ir.RankedTensorType(owner.operation.operands[0].type).get_dim_size(1))
-    if not isinstance(owner, ir.Block) and owner.operation.name == "moe.quantize_rows":
-        return rows(owner.operation.operands[0])
     return rows_per_token(value)
 
 

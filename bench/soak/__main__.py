@@ -12,6 +12,7 @@ from bench import machine
 from bench.soak.layers import FORCED, SERVICE
 from bench.soak.report import QUANTILES, Paired, Report
 from bench.soak.soak import PAUSE, Soak
+from moec.errors import DiagnosticError
 
 LARGEST_RATIO = 1.2
 MIB = 2**20
@@ -68,18 +69,21 @@ def main() -> None:
     options = parse_arguments()
     logging.getLogger("moec.adapt").setLevel(logging.ERROR)  # what is killed here is reported in the end
     with tempfile.TemporaryDirectory(prefix="moec-soak-") as folder:
-        soak = Soak(
-            Path(folder),
-            SERVICE[options.service] if options.service else FORCED,
-            options.callers,
-            options.threads,
-            options.strike,
-            options.pause,
-            options.seed,
-            service=options.service is not None,
-            ahead=options.variants,
-            recompiling=not options.same,
-        )
+        try:
+            soak = Soak(
+                Path(folder),
+                SERVICE[options.service] if options.service else FORCED,
+                options.callers,
+                options.threads,
+                options.strike,
+                options.pause,
+                options.seed,
+                service=options.service is not None,
+                ahead=options.variants,
+                recompiling=not options.same,
+            )
+        except DiagnosticError as error:
+            raise SystemExit(f"this layer has no variants that can be compiled ahead:\n{error}") from None
         window = options.window or (45.0 if options.service else 5.0)
         try:
             report = soak.run(max(1, round(options.minutes * 60 / (2 * window))), window)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.drift.traffic import Phase
 
@@ -40,7 +40,7 @@ class Soaked:
     when: str
     phases: Sequence[tuple[float, float, tuple[tuple[int, float], ...]]]
     most: int = 2
-    largest_error: float = field(default=0.0)
+    largest_error: float = 0.0
 
     @property
     def source(self) -> str:

@@ -106,6 +106,10 @@ def on_device(weights: Sequence[Weight], quantised: Quantised | None) -> list[We
     return held + behind
 
 
+BOUND_ALIGN = 128
+"""What a layer's bound weights are aligned to, in bytes: as the driver's tensor maps are, which lie among them."""
+
+
 def others(experts: int, taken: Iterable[Collection[int] | None]) -> tuple[int, ...]:
     """The experts, of so many, that no format takes, in order.
 

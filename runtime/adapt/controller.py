@@ -138,23 +138,16 @@ class Controller:
     def _consider(self, guard: Guard, load: Snapshot, now: float) -> None:
         """Begin the best variant that is worth it, or say why there is none."""
         weighed = self._weighed(guard, load)
-        for proposal, found in weighed:
-            until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
-            if until <= now and found.worthwhile and self._has_place(proposal):
+        against = [self._against(proposal, found, now) for proposal, found in weighed]
+        for (proposal, found), why in zip(weighed, against, strict=True):
+            if why is None:
                 self._decide("compile", f"{proposal.why}; {found.why}", proposal, guard, found)
                 self._begin(guard, proposal)
                 return
-        if not weighed:
-            self._decide("keep", "nothing that the policy allows suits this load better", None, guard)
+        if weighed:
+            self._decide("reject", str(against[0]), weighed[0][0], guard, weighed[0][1])
         else:
-            proposal, found = weighed[0]
-            until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
-            why = found.why
-            if until > now:
-                why = f"it failed before and is left alone for {until - now:.0f} s"
-            elif found.worthwhile:
-                why = f"there are {len(self.stage.running)} variants, and the least of them saves more"
-            self._decide("reject", why, proposal, guard, found)
+            self._decide("keep", "nothing that the policy allows suits this load better", None, guard)
         guard.handled(now, fruitless=not weighed)
 
     def _foresee(self, load: Snapshot, now: float) -> None:
@@ -166,8 +159,7 @@ class Controller:
             if guard in self._foreseen:
                 continue
             for proposal, found in self._weighed(guard, load, ahead):
-                until, _ = self._avoided.get(proposal.specialisation.content, (now, 0.0))
-                if until <= now + ahead and found.worthwhile and self._has_place(proposal):
+                if self._against(proposal, found, now + ahead) is None:
                     self._foreseen.add(guard)
                     self._compiler.expect(proposal.specialisation)
                     return
@@ -182,6 +174,17 @@ class Controller:
             made = estimate(proposal.gain, guard.trigger.gain, self._rate * share, seconds, lasted, cost)
             found.append((proposal, made))
         return sorted(found, key=lambda one: -one[1].saved)
+
+    def _against(self, proposal: Proposal, found: Estimate, when: float) -> str | None:
+        """Why not to compile it then; None: it is worth it."""
+        until, _ = self._avoided.get(proposal.specialisation.content, (when, 0.0))
+        if until > when:
+            return f"it failed before and is left alone for {until - when:.0f} s"
+        if not found.worthwhile:
+            return found.why
+        if not self._has_place(proposal):
+            return f"there are {len(self.stage.running)} variants, and the least of them saves more"
+        return None
 
     def _has_place(self, proposal: Proposal) -> bool:
         """Whether there are fewer variants than allowed, or one that saves clearly less."""

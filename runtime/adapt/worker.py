@@ -101,14 +101,14 @@ class Worker:
                 self._ensure(patience)
                 self._number += 1
                 answer = self._ask(_request(self._number, job), patience)
-                seconds = answer.get("seconds", 0.0)
-                if answer.get("id") != self._number or not isinstance(seconds, float):
+                ok, seconds = answer.get("ok") is True, answer.get("seconds")
+                if answer.get("id") != self._number or (ok and not isinstance(seconds, float)):
                     raise CompilerError(f"the compiler answered {json.dumps(answer)[:200]}")
             except CompilerError:
                 self._kill()
                 raise
             self._rest_later()
-            if answer.get("ok") is not True:
+            if not ok or not isinstance(seconds, float):
                 raise CompilerError(str(answer.get("error"))[:_LAST_WORDS])
             return seconds
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from moec.artifact.cuda import Cuda, on_device
+from moec.artifact.cuda import BOUND_ALIGN, Cuda, on_device
 from moec.errors import CudaError, CudaOutOfMemory, DeviceError, LayoutError, NoCudaDriver, UnsupportedGpu
 from moec.runtime.cuda import torch_device
 from moec.runtime.native import Library, pinned, translated
 
 _BOUND_KEPT = 64
 _SIZES_KEPT = 256
-_BOUND_ALIGN = 128
 _ERRORS = {error.__name__: error for error in (CudaError, CudaOutOfMemory, NoCudaDriver, UnsupportedGpu)}
 
 
@@ -51,8 +50,8 @@ class Entry:
             if found is not None:
                 self._bound.move_to_end(addresses)
                 return found
-        whole = torch.empty(self._bound_bytes + _BOUND_ALIGN, dtype=torch.uint8, device="cpu")
-        made = whole[-whole.data_ptr() % _BOUND_ALIGN :][: self._bound_bytes]
+        whole = torch.empty(self._bound_bytes + BOUND_ALIGN, dtype=torch.uint8, device="cpu")
+        made = whole[-whole.data_ptr() % BOUND_ALIGN :][: self._bound_bytes]
         stacks = map(torch_device.argument, self._opened.stacks(weights))
         self._opened.call(f"cuda_{self._name}_bind", self._opened.handle, made, *stacks)
         with self._lock:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moec.artifact.cuda import BOUND_ALIGN
 from moec.backends.cuda import binding
 from moec.backends.cuda import driver as drivers
 
@@ -38,7 +39,7 @@ VALUES = {
 def test_numbers_and_names(tmp_path: Path) -> None:
     lines = ["#include <cuda.h>"]
     lines += [f'static_assert({name} == {value}, "{name}");' for name, value in VALUES.items()]
-    lines += [f'static_assert({binding.ALIGN} % alignof(CUtensorMap) == 0, "alignof(CUtensorMap)");']
+    lines += [f'static_assert({BOUND_ALIGN} % alignof(CUtensorMap) == 0, "alignof(CUtensorMap)");']
     lines += [f"auto* const {name}_exists = &{name};" for name in drivers.FUNCTIONS]
     source = tmp_path / "header.cc"
     source.write_text("\n".join(lines) + "\n")
