@@ -97,9 +97,11 @@ def test_all_ranks_change_at_the_same_step(seed: int) -> None:
     ranks, steps = 3, 200
     gates = [Gate(version(0), 100) for _ in range(ranks)]
     together, conferring = threading.Barrier(ranks), threading.Barrier(ranks)
+    ended, stopping = threading.Event(), threading.Event()
+    # One thread asks for all: steps may end while movers ask one after another, and then some wait for the others.
+    starting = threading.Barrier(ranks, lambda: stopping.set() if ended.is_set() else None)
     fences = [0] * ranks
     seen: list[list[int]] = [[] for _ in range(ranks)]
-    ended = threading.Event()
 
     def make_steps(rank: int) -> None:
         chance = random.Random(f"{seed} steps {rank}")
@@ -114,10 +116,8 @@ def test_all_ranks_change_at_the_same_step(seed: int) -> None:
         number = 0
         while True:
             time.sleep(chance.random() * 5e-3)
-            conferring.wait(100)
-            stop = ended.is_set()
-            conferring.wait(100)
-            if stop:
+            starting.wait(100)
+            if stopping.is_set():
                 return
             number += 1
             fences[rank] = gates[rank].fence(1)
