@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch.compiler import assume_constant_result
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from moec.artifact.manifest import Weight
@@ -221,7 +220,6 @@ class PackedWeights:
             if self.weights[i].name in self.missing and not stands_in(t)
         }
 
-    @assume_constant_result  # type: ignore[untyped-decorator]  # torch's compiler runs it instead of tracing it
     def missing_now(self) -> tuple[str, ...]:
         """`missing`, less what was written since it was marked as blank."""
         for index, (tensor, stamp) in list(self.blank.items()):
@@ -229,6 +227,10 @@ class PackedWeights:
                 self.missing.pop(self.weights[index].name, None)
                 self.blank.pop(index, None)  # another thread may have seen it, too
         return tuple(self.missing)
+
+    # torch's compiler runs it instead of tracing it.  `torch.compiler.assume_constant_result` makes the same mark, and
+    # imports the compiler for it: 2 s for every process that loads a layer.
+    missing_now._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def forget(self) -> None:
         """Take nothing for packed, and hold no tensor."""

@@ -41,6 +41,11 @@ def inputs(*leading: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(*leading, 4), torch.randint(0, 5, leading, dtype=torch.int32)
 
 
+def test_what_is_not_traced_is_marked_as_torch_does() -> None:
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(packing.PackedWeights.missing_now) == vars(marked) != {}
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("keep", [False, True])
 def test_compile_full_graph(path: Path, backend: str, keep: bool) -> None:
