@@ -11,7 +11,7 @@ from torch_mlir import ir
 
 from moec.artifact import manifest
 from moec.artifact.cuda import Cuda
-from moec.backends.objects import Objects
+from moec.backends.objects import Known
 from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.dialect.places import place
 from moec.errors import DiagnosticError
@@ -126,9 +126,7 @@ class Backend(Protocol):
         """The text of a stage.  Raises Unsupported with a reason for everything that cannot be compiled."""
         ...
 
-    def compile(
-        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
-    ) -> Library:
+    def compile(self, module: ir.Module, variants: Sequence[str] | None = None, known: Known | None = None) -> Library:
         """The library with these variants, all by default.  Raises Unsupported as `lower` does.
 
         known: gives code that was made before, and takes what is made now.

@@ -6,12 +6,23 @@ import contextlib
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from moec.writing import replace_file
 
 LARGEST = 64 * 2**20
 """Bytes of object code that are kept: about a hundred layers."""
+
+
+class Known(Protocol):
+    """Object files by digests of all that they depend on."""
+
+    def get(self, name: str) -> bytes | None: ...
+
+    def put(self, name: str, data: bytes) -> None: ...
 
 
 class Objects:
@@ -43,11 +54,32 @@ class Objects:
                 _write(self._folder / name, data)
                 _shrink(self._folder, self._largest)
 
+    @property
+    def kept(self) -> Mapping[str, bytes]:
+        """Those in memory."""
+        return dict(self._kept)
+
     def _keep(self, name: str, data: bytes) -> None:
         self._bytes += len(data) - len(self._kept.pop(name, b""))
         self._kept[name] = data
         while self._bytes > self._largest:
             self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Objects, and besides those that an artifact brings along, which are for compiling that artifact alone: what is in
+    one that somebody else made is not to get into others."""
+
+    own: Known
+    brought: Mapping[str, bytes]
+
+    def get(self, name: str) -> bytes | None:
+        brought = self.brought.get(name)
+        return brought if brought is not None else self.own.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        self.own.put(name, data)
 
 
 def _read(path: Path) -> bytes | None:

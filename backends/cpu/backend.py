@@ -14,7 +14,7 @@ from moec.backends.cpu import codegen, entry, isa, layer, link, packed_form, par
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.lender import Lender
-from moec.backends.objects import Objects
+from moec.backends.objects import Known
 from moec.diagnostics import Diagnostic, Fix, Severity
 from moec.dialect.functions import Routed, routed
 from moec.errors import DiagnosticError
@@ -57,7 +57,7 @@ class CpuBackend:
         self,
         module: ir.Module,
         variants: Sequence[str] | None = None,
-        known: Objects | None = None,
+        known: Known | None = None,
         lender: ir.Module | None = None,
     ) -> Library:
         """The shared library.  Raises Unsupported for what cannot be compiled, ToolchainError without a linker.
@@ -71,12 +71,12 @@ class CpuBackend:
         self,
         module: ir.Module,
         variants: Sequence[str] | None = None,
-        known: Objects | None = None,
+        known: Known | None = None,
         lender: ir.Module | None = None,
     ) -> tuple[Sequence[bytes], tuple[manifest.Variant, ...]]:
         """What `compile` links, and what is to be said of the variants."""
         chosen = [v for v in self.variants(module) if variants is None or v.name in variants]
-        made, described = kernels(module, chosen, lender)
+        made, described = kernels(module, chosen, lender, whole=known is not None)
         if known is not None:
             return parts.object_files(made, known), described
         codegen.lower_to_llvm(made)
@@ -84,9 +84,12 @@ class CpuBackend:
 
 
 def kernels(
-    module: ir.Module, variants: Sequence[Variant], lender: ir.Module | None = None
+    module: ir.Module, variants: Sequence[Variant], lender: ir.Module | None = None, *, whole: bool = False
 ) -> tuple[ir.Module, tuple[manifest.Variant, ...]]:
-    """The code of a kernel-level module for some variants, at the level of vectors, and what is to be said of them."""
+    """The code of a kernel-level module for some variants, at the level of vectors, and what is to be said of them.
+
+    whole: each variant has all of its code, as it has it alone; else they share what is the same
+    """
     with module.context, ir.Location.unknown():
         prepared, functions = layer.prepare(module)
         made = ir.Module.create(ir.Location.unknown())
@@ -98,7 +101,8 @@ def kernels(
             runs = [threads.run_function(base.for_variant(plan.frame.variant), plan) for plan in plans]
             compiled.append(entry.Compiled(function, plans, runs))
         entry.export(base, compiled)
-        sharing.share(made, variants)
+        if not whole:
+            sharing.share(made, variants)
         described = tuple(_described(compiled[0].layer, plan, routed(prepared)) for plan in compiled[0].plans)
         del prepared, lent
         made.operation.verify()

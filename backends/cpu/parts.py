@@ -20,16 +20,17 @@ from torch_mlir.dialects import llvm
 
 import moec
 from moec.backends.cpu import codegen
-from moec.backends.objects import Objects
+from moec.backends.objects import Known
 
 _PARTS = (
-    (re.compile(r"(kernel_\w+)_\d+x\d+_"), ""),
-    (re.compile(r"(phase|find|setup|workspace|team|run)[_.]"), "call"),
+    (re.compile(r"(kernel_\w+)_\d+x\d+_\w+(\.\w+)"), r"\1\2"),
+    (re.compile(r"(?:phase_\w+|find_\w+|setup|workspace|team|run)(\.\w+)"), r"call\1"),
     (re.compile(r"constant_|adopt_|(un)?pack_\d+\."), "experts"),
-    (re.compile(r"(un)?pack_"), "packing"),
+    (re.compile(r"(?:un)?pack_\w+(\.\w+)"), r"packing\1"),
 )
-"""Parts by the names of what is in them; "": a part by the matched name.  `experts` is what depends on which experts
-are quantised: tables, and which of them lie where."""
+"""Parts by the names of what is in them, with groups of what matched.  `experts` is what depends on which experts are
+quantised: tables, and which of them lie where.  What takes long has a part for each instruction set, so that code for
+one of them has these in common with code for several."""
 _HIDDEN = 1  # LLVM's number
 
 
@@ -50,11 +51,15 @@ class _Symbol:
         """The part that it belongs to; any choice is right."""
         for pattern, part in _PARTS:
             if found := pattern.match(self.name):
-                return part or found[1]
+                return found.expand(part)
         return "interface"
 
+    def mentioned(self, content: bytes) -> bool:
+        """Whether bytecode holds its name, at the end of a string: names of instruction sets may begin alike."""
+        return self.name.encode() + b"\0" in content
 
-def object_files(module: ir.Module, known: Objects) -> list[bytes]:
+
+def object_files(module: ir.Module, known: Known) -> list[bytes]:
     """The object files of a module at the level of vectors; `known` gives and takes them."""
     symbols = [_symbol(op.operation) for op in module.body.operations]
     parts: dict[str, list[_Symbol]] = {}
@@ -65,7 +70,7 @@ def object_files(module: ir.Module, known: Objects) -> list[bytes]:
     for own in parts.values():
         inside = {symbol.name for symbol in own}
         others = b"".join(symbol.content for symbol in symbols if symbol.name not in inside)
-        shown = {symbol.name for symbol in own if symbol.name.encode() in others}
+        shown = {symbol.name for symbol in own if symbol.mentioned(others)}
         digest = _digest(own, shown)
         made = known.get(digest)
         if made is None:
@@ -96,7 +101,7 @@ def _compile(module: ir.Module, own: Sequence[_Symbol], shown: Set[str], others:
         made = ir.Module.create()
         with ir.InsertionPoint(made.body):
             for symbol in others:
-                if symbol.name.encode() in content:
+                if symbol.mentioned(content):
                     _declare(symbol)
             for symbol in own:
                 copy = symbol.operation.clone()

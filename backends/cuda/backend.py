@@ -21,7 +21,7 @@ from moec.backends.cuda.bundle import Bundle, bundles
 from moec.backends.cuda.record import MEMBER, record
 from moec.backends.cuda.source import Source, sources
 from moec.backends.cuda.targets import architectures
-from moec.backends.objects import Objects
+from moec.backends.objects import Known
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class CudaBackend:
         with module.context, ir.Location.unknown():
             return "\n".join(source.text for source in sources(bundles(module, self.archs)))
 
-    def compile(
-        self, module: ir.Module, variants: Sequence[str] | None = None, known: Objects | None = None
-    ) -> Library:
+    def compile(self, module: ir.Module, variants: Sequence[str] | None = None, known: Known | None = None) -> Library:
         """The shared library.  Raises Unsupported for what cannot be compiled, DiagnosticError (E0711) where there is
         no CUDA compiler and (E0712) where it fails, ToolchainError without a linker."""
         compiler = self.compiler or toolchain.require()

@@ -1,6 +1,6 @@
 """Reading and writing artifacts: an ELF shared library followed by a ZIP archive whose comment seals both.
 
-    [ELF shared library][ZIP: manifest.json, ir/…, source/…, variants/…, pieces/…][end record]
+    [ELF shared library][ZIP: manifest.json, ir/…, source/…, variants/…, pieces/…, objects/…][end record]
 
 The end record's comment is "moec1 sha256:<hex>".
 
@@ -38,6 +38,9 @@ KERNEL_IR = "ir/kernels.mlir"
 PIECES_IR = "ir/pieces.mlir"
 VARIANTS = "variants/"
 PIECES = "pieces/"
+OBJECTS = "objects/"
+
+_SUFFIXES = {VARIANTS: ".so", PIECES: ".so", OBJECTS: ".o"}
 
 _END = struct.Struct("<4sHHHHIIH")
 _END_MAGIC = b"PK\x05\x06"
@@ -62,6 +65,7 @@ class Artifact:
     texts     IR and sources by their names in the archive
     variants  specialisations that were compiled ahead, each a whole artifact, by their names
     pieces    what the ranks of a mesh run, each a whole artifact, by their names
+    objects   machine code that the library is made of, by digests of what it was made from, to compile the layer anew
     """
 
     path: str
@@ -71,6 +75,7 @@ class Artifact:
     texts: Mapping[str, str]
     variants: Mapping[str, bytes] = field(default_factory=dict)
     pieces: Mapping[str, bytes] = field(default_factory=dict)
+    objects: Mapping[str, bytes] = field(default_factory=dict)
 
     def piece(self, name: str) -> Artifact:
         """A piece of the layer, verified.  Raises KeyError for one that is not there, ArtifactError for one that is
@@ -116,6 +121,7 @@ def write(
     texts: Mapping[str, str],
     variants: Mapping[str, bytes] = NOTHING,
     pieces: Mapping[str, bytes] = NOTHING,
+    objects: Mapping[str, bytes] = NOTHING,
 ) -> None:
     """Write an artifact; an existing file is replaced in one step, so that a reader sees the old or the new one.
 
@@ -123,8 +129,9 @@ def write(
     texts     archive members such as `GRAPH_IR`, "source/layer.moe"
     variants  what `packed` made of specialisations, by their names
     pieces    what it made of the pieces of a layer that runs on a mesh, by their names
+    objects   object files of the library's parts, by digests of what they were made from
     """
-    replace_file(Path(path), packed(library, manifest, texts, variants, pieces, os.fspath(path)))
+    replace_file(Path(path), packed(library, manifest, texts, variants, pieces, objects, os.fspath(path)))
 
 
 def packed(
@@ -133,6 +140,7 @@ def packed(
     texts: Mapping[str, str],
     variants: Mapping[str, bytes] = NOTHING,
     pieces: Mapping[str, bytes] = NOTHING,
+    objects: Mapping[str, bytes] = NOTHING,
     where: str = "the artifact",
 ) -> bytes:
     """The bytes of an artifact's file; `where` stands in messages."""
@@ -140,8 +148,8 @@ def packed(
     content = manifest.to_json()
     Manifest.from_json(content)
     members = {MANIFEST: content, **{name: text.encode() for name, text in sorted(texts.items())}}
-    for folder, inner in ((VARIANTS, variants), (PIECES, pieces)):
-        members |= {f"{folder}{name}.so": data for name, data in inner.items()}
+    for folder, inner in ((VARIANTS, variants), (PIECES, pieces), (OBJECTS, objects)):
+        members |= {f"{folder}{name}{_SUFFIXES[folder]}": data for name, data in inner.items()}
     _check_sizes({name: len(data) for name, data in members.items()}, where)
     stream = io.BytesIO(library)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -178,7 +186,7 @@ def parse(data: bytes, where: str) -> Artifact:
                 raise ArtifactError(f"{where}: its archive holds a name twice")
             members = {e.filename: archive.read(e) for e in entries}
             start = min((e.header_offset for e in entries), default=end)
-            variants, pieces = _taken(members, VARIANTS), _taken(members, PIECES)
+            variants, pieces, objects = (_taken(members, folder) for folder in (VARIANTS, PIECES, OBJECTS))
             texts = {name: content.decode() for name, content in members.items()}
     except _MALFORMED_ZIP as error:
         raise ArtifactError(f"{where}: its archive is malformed: {error}") from error
@@ -190,13 +198,14 @@ def parse(data: bytes, where: str) -> Artifact:
         manifest = Manifest.from_json(texts.pop(MANIFEST).encode())
     except ArtifactError as error:
         raise type(error)(f"{where}: {error}") from error
-    return Artifact(where, digest, manifest, data[:start], texts, variants, pieces)
+    return Artifact(where, digest, manifest, data[:start], texts, variants, pieces, objects)
 
 
 def _taken(members: dict[str, bytes], folder: str) -> dict[str, bytes]:
-    """The artifacts in a folder of the archive, by their names; they are members no longer."""
-    names = [name for name in members if name.startswith(folder) and name.endswith(".so")]
-    return {name[len(folder) : -len(".so")]: members.pop(name) for name in names}
+    """What a folder of the archive holds, by names; it is among the members no longer."""
+    suffix = _SUFFIXES[folder]
+    names = [name for name in members if name.startswith(folder) and name.endswith(suffix)]
+    return {name[len(folder) : -len(suffix)]: members.pop(name) for name in names}
 
 
 def _contents(where: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from json import dumps, loads
 from math import prod
 from pathlib import Path
@@ -66,11 +66,16 @@ def description(artifact: Artifact) -> dict[str, Any]:
             "members": {name: len(text.encode()) for name, text in artifact.texts.items()},
             "variants": {name: len(data) for name, data in artifact.variants.items()},
             "pieces": {name: len(data) for name, data in artifact.pieces.items()},
+            "objects": {name: len(data) for name, data in artifact.objects.items()},
         },
         "manifest": loads(artifact.manifest.to_json()),
         "this_cpu": {"machine": host_machine(), "uses": _used(lacks), "lacks": lacks},
         "memory": {"weight_bytes": sum(weight.nbytes for weight in artifact.manifest.parameters)},
     }
+
+
+def _bytes(files: Mapping[str, bytes]) -> int:
+    return sum(map(len, files.values()))
 
 
 def _architecture(one: Architecture) -> str:
@@ -112,6 +117,8 @@ def _tables(artifact: Artifact) -> Iterable[Table]:
         _rows(about, ("compiled ahead", ", ".join(artifact.variants)))
     if artifact.pieces:
         _rows(about, ("pieces", ", ".join(artifact.pieces)))
+    if artifact.objects:
+        _rows(about, ("for recompiling", f"{len(artifact.objects)} object files, {size(_bytes(artifact.objects))}"))
     if manifest.specialisation is not None:
         _rows(about, *_specialisation(manifest.specialisation, manifest.base))
     yield about

@@ -5,10 +5,10 @@ Importing this package imports MLIR; what runs a compiled artifact never does.
 
 from torch_mlir import ir
 
-from moec.dialect.base import Moe
 from moec.dialect.exchange import CollectOp, TakeRowsOp
 from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, RouteOp, SharedOp
 from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
+from moec.dialect.moe import Moe
 from moec.dialect.quantised import DequantizeOp, QuantizeOp, QuantizeRowOp, QuantizeRowsOp
 from moec.dialect.rows import ChosenOp, OwnOp, RowOp, TakeOp, TopKOp, TopPOp, YieldChoiceOp, YieldOp
 from moec.dialect.schedules import ExchangeOp, RunOp, ScheduleOp, Signal

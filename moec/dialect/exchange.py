@@ -9,7 +9,7 @@ from typing import Any
 from torch_mlir.dialects.ext import Operand, Pure, Region, Result
 
 from moec.dialect import exchange_checks as checks
-from moec.dialect.base import Moe
+from moec.dialect.moe import Moe
 
 
 class TakeRowsOp(Moe.Operation, name="take_rows", traits=[Pure]):

@@ -14,7 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Region, Result
 
 from moec.dialect import checks
-from moec.dialect.base import Moe
+from moec.dialect.moe import Moe
 
 
 class RouteOp(Moe.Operation, name="route", traits=[Pure]):

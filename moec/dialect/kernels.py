@@ -30,7 +30,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Region, Result
 
 from moec.dialect import checks
-from moec.dialect.base import Moe, only, unsegmented
+from moec.dialect.moe import Moe, only, unsegmented
 
 
 class PlanOp(Moe.Operation, name="plan", traits=[Pure]):

@@ -26,7 +26,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result
 
 from moec.dialect import quantised_checks as checks
-from moec.dialect.base import Moe
+from moec.dialect.moe import Moe
 
 
 class QuantizeOp(Moe.Operation, name="quantize", traits=[Pure]):

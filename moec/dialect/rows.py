@@ -10,7 +10,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result
 
 from moec.dialect import checks
-from moec.dialect.base import Moe, unsegmented
+from moec.dialect.moe import Moe, unsegmented
 
 
 class RowOp(Moe.Operation, name="row", traits=[Pure]):

@@ -15,7 +15,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Region, Result
 
 from moec.dialect import schedule_checks as checks
-from moec.dialect.base import Moe, unsegmented
+from moec.dialect.moe import Moe, unsegmented
 
 
 class Signal(Moe.Type, name="signal"):

@@ -11,7 +11,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Region, Result
 
 from moec.dialect import training_checks as checks
-from moec.dialect.base import Moe
+from moec.dialect.moe import Moe
 
 
 class MapOp(Moe.Operation, name="map", traits=[Pure]):

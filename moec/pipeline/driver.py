@@ -17,14 +17,15 @@ from moec.artifact import container
 from moec.artifact.cuda import Cuda
 from moec.artifact.elf import is_library
 from moec.artifact.manifest import Manifest, Source, Variant
-from moec.artifact.specialisation import Specialisation
 from moec.backends.base import ProjectBackend
+from moec.backends.objects import Objects
 from moec.diagnostics import Diagnostic, Fix, Severity, closest
 from moec.dialect import context
 from moec.dialect.functions import has_training, layer_function
 from moec.errors import DiagnosticError
 from moec.pipeline import describe, describe_policy, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
+from moec.pipeline.prebuild import Ahead, Wanted, prebuild, worth_compiling
 
 if TYPE_CHECKING:
     from moec.backends.base import Backend
@@ -218,17 +219,17 @@ class Compilation:
         _require_writable(output)
         kernels = self.kernels
         wanted = self._wanted()
+        follows = describe_policy.policy(kernels) is not None
+        known = Objects() if follows else None  # in parts, which variants have in common with it
         with self.stage("machine code"):
-            library = self.backend.compile(kernels)
+            library = self.backend.compile(kernels, known=known)
         texts = {container.GRAPH_IR: self.graph_text, container.KERNEL_IR: self.emit("kernels")}
         texts |= {f"source/{name}": text for name, text in self.sources.items()}
         texts |= library.texts
         manifest = self.manifest(library.variants, library.cuda)
-        ahead: Mapping[str, bytes] = {}
-        if wanted:
-            from moec.pipeline.prebuild import prebuild
-
-            base = container.Artifact(str(output), "", manifest, library.data, texts)
+        ahead = Ahead({}, {} if known is None else known.kept)
+        if wanted is not None:
+            base = container.Artifact(str(output), "", manifest, library.data, texts, objects=ahead.objects)
             ahead = prebuild(base, wanted, lambda one: self.stage(f"variant {one.name}"))
         pieces: Mapping[str, bytes] = {}
         if manifest.parallel is not None:
@@ -239,15 +240,13 @@ class Compilation:
             manifest = replace(manifest, schedule=made.schedule)
             self.report.remarks.entries.extend(made.remarks.entries)
         with self.stage("artifact"):
-            container.write(output, library.data, manifest, texts, ahead, pieces)
+            container.write(output, library.data, manifest, texts, ahead.variants, pieces, ahead.objects)
 
-    def _wanted(self) -> tuple[Specialisation, ...]:
+    def _wanted(self) -> Wanted | None:
         """What to compile ahead beside the layer.  Raises DiagnosticError where that is asked for in vain; asked before
         seconds go into compiling the layer itself."""
         if not self.variants:
-            return ()
-        from moec.pipeline.prebuild import worth_compiling
-
+            return None
         return worth_compiling(self.manifest(()))
 
     def _piece_stage(self, name: str) -> AbstractContextManager[None]:

@@ -1,7 +1,8 @@
 """Compiling ahead what a policy allows, so that a layer can follow its load where no compiler is installed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from moec.artifact import container
 from moec.artifact.allowed import capacities, coldest, range_gain, regimes
@@ -15,38 +16,64 @@ from moec.errors import DiagnosticError
 from moec.pipeline.respecialise import compiled
 
 
-def worth_compiling(manifest: Manifest) -> tuple[Specialisation, ...]:
+@dataclass(frozen=True)
+class Wanted:
+    """What to compile ahead.
+
+    variants  known before the layer runs
+    examples  of variants that are not, with some experts for others: their kernels are the same
+    """
+
+    variants: tuple[Specialisation, ...] = ()
+    examples: tuple[Specialisation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What was compiled ahead: whole artifacts by the names of their specialisations, and object files by digests."""
+
+    variants: Mapping[str, bytes]
+    objects: Mapping[str, bytes]
+
+
+def worth_compiling(manifest: Manifest) -> Wanted:
     """What a layer's policy allows that is known before it runs.
 
     Ranges of tokens for which the code would be another, a few capacities and, where the policy's load is a trace, the
-    experts that are coldest in it.  Raises DiagnosticError where nothing is left.
+    experts that are coldest in it; else their kernels.  Raises DiagnosticError where nothing is left.
     """
     policy = manifest.policy
     if policy is None:
         raise _nothing(f"no layout says which variants `{manifest.layer}` may have")
     routing = policy.load.routing if policy.load is not None else None
-    cold = coldest(policy, routing.counts) if isinstance(routing, Observed) else ()
+    observed = routing.counts if isinstance(routing, Observed) else None
+    experts = max((one.row[0] for one in manifest.statistics), default=0)
+    cold = coldest(policy, [0.0] * experts if observed is None else observed) if experts else ()
     ranges = (one for one in regimes(policy) if one.tokens is not None and range_gain(manifest, one.tokens[1]) > 1)
-    found = (*ranges, *capacities(policy), *cold)
-    if not found:
+    known = (*ranges, *capacities(policy))
+    found = Wanted(known, cold) if observed is None else Wanted((*known, *cold))
+    if found == Wanted():
         raise _nothing(f"the layout `{policy.layout}` allows nothing that is known ahead")
     return found
 
 
 def prebuild(
     base: Artifact,
-    wanted: Sequence[Specialisation],
+    wanted: Wanted,
     stage: Callable[[Specialisation], AbstractContextManager[None]],
-) -> Mapping[str, bytes]:
-    """The artifacts of all that is `wanted` by their names, compiled from one that need not be written yet, each within
-    what `stage` gives for it."""
-    made, known = {}, Objects()
-    for specialisation in wanted:
-        with stage(specialisation):
-            library, manifest, texts = compiled(base, specialisation, known=known)
-            own = {name: text for name, text in texts.items() if not name.startswith("source/")}
-            made[specialisation.name] = container.packed(library, manifest, own, where=specialisation.name)
-    return made
+) -> Ahead:
+    """What is `wanted`, compiled from an artifact that need not be written yet, each within what `stage` gives for it.
+
+    The object files are the base's and those of variants with quantised experts: others have most of them in common.
+    """
+    variants, code, cold = {}, Objects(), Objects()
+    for one in (*wanted.variants, *wanted.examples):
+        with stage(one):
+            library, manifest, texts = compiled(base, one, known=cold if one.quantised else code)
+            if one in wanted.variants:
+                own = {name: text for name, text in texts.items() if not name.startswith("source/")}
+                variants[one.name] = container.packed(library, manifest, own, where=one.name)
+    return Ahead(variants, {**base.objects, **cold.kept})
 
 
 def _nothing(why: str) -> DiagnosticError:

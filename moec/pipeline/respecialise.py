@@ -12,7 +12,7 @@ from moec.artifact import container
 from moec.artifact.container import Artifact
 from moec.artifact.manifest import Manifest
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
-from moec.backends.objects import Objects
+from moec.backends.objects import Known, Lent, Objects
 from moec.dialect import context
 from moec.dialect.functions import functions, is_plain, layer_function
 from moec.errors import ArtifactError
@@ -25,13 +25,14 @@ def respecialise(
     specialisation: Specialisation,
     output: str | os.PathLike[str],
     variant: str | None = None,
-    known: Objects | None = None,
+    known: Known | None = None,
 ) -> Path:
     """Compile the layer of an artifact anew and write the result; the file it was made from is not needed.
 
     path     the artifact, which must not be specialised itself
     variant  compile for this instruction set only; None: for all of the artifact's
-    known    code of layers that were specialised before, for what they have in common
+    known    code of layers that were specialised before, for what they have in common; what the artifact itself brings
+             along is used anyway
 
     The new artifact takes and gives what the old one does and names it as its base, but it cannot be trained and holds
     no policy.  Raises ArtifactError for an artifact that cannot be read or has no such variant, DiagnosticError where
@@ -44,7 +45,7 @@ def respecialise(
 
 
 def compiled(
-    base: Artifact, specialisation: Specialisation, variant: str | None = None, known: Objects | None = None
+    base: Artifact, specialisation: Specialisation, variant: str | None = None, known: Known | None = None
 ) -> tuple[bytes, Manifest, dict[str, str]]:
     """Library, manifest (which names no base yet) and texts of a specialised artifact.  Raises as `respecialise`."""
     from moec import passes
@@ -75,7 +76,8 @@ def compiled(
         passes.run(kernels, passes.parse_pipeline(changes))
     passes.run(kernels, passes.parse_pipeline(_tuning(specialisation)))
     # Layers follow their load on the CPU; an artifact's code for other devices stays as it is.
-    library = CpuBackend().compile(kernels, names if variant is None else [variant], known, lender)
+    parts = Lent(Objects() if known is None else known, base.objects)
+    library = CpuBackend().compile(kernels, names if variant is None else [variant], parts, lender)
     manifest = replace(
         base.manifest,
         compiler=f"moec {moec.__version__}",

@@ -37,7 +37,7 @@ class Turn(NamedTuple):
     rest: float
 
 
-SHORT = Turn(0.0005, 0.0095)
+SHORT = Turn(0.0005, 0.0195)
 """Ends before the system looks who is next (every 4 ms at 250 ticks a second): a wait becomes longer by its length."""
 WHOLE = Turn(0.05, 0.0)
 

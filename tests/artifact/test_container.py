@@ -257,6 +257,13 @@ def test_pieces_come_back(tmp_path: Path) -> None:
         outer.piece("experts")
 
 
+def test_object_files_come_back(tmp_path: Path) -> None:
+    objects = {"0a" * 32: b"\x7fELF\xff", "1b" * 32: b""}
+    write(tmp_path / "a.so", library(), manifest(), TEXTS, objects=objects)
+    found = read(tmp_path / "a.so")
+    assert (dict(found.texts), dict(found.objects)) == (TEXTS, objects)
+
+
 @pytest.mark.parametrize("wrong", ["layer", "nested", "damaged"])
 def test_a_piece_of_another_artifact_is_refused(tmp_path: Path, wrong: str) -> None:
     described = replace(manifest(), layer="Other_route" if wrong == "layer" else "Sample_route")

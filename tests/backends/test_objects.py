@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from moec.backends.objects import Objects
+from moec.backends.objects import Lent, Objects
 
 
 def test_what_was_not_used_for_longest_goes() -> None:
@@ -64,3 +64,11 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
     objects = Objects(folder=tmp_path / "file")
     objects.put("a", b"1234")
     assert objects.get("a") == b"1234"
+
+
+def test_what_an_artifact_brings_along_is_not_kept_for_others() -> None:
+    objects = Objects()
+    lent = Lent(objects, {"a": b"1234", "b": b""})
+    lent.put("c", b"12")
+    assert [lent.get(name) for name in "abcd"] == [b"1234", b"", b"12", None]
+    assert objects.kept == {"c": b"12"}

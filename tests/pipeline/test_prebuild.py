@@ -69,7 +69,7 @@ def test_what_gives_nothing_is_not_compiled() -> None:
     def names(*ranges: tuple[int, int]) -> list[str]:
         policy = Policy("Serve", Load("Chat", (1, 64), Uniform()), tokens=ranges)
         layer = replace(manifest(), statistics=(Statistic("chosen", "routed", 2, (8,)),), policy=policy)
-        return [one.name for one in worth_compiling(layer)]
+        return [one.name for one in worth_compiling(layer).variants]
 
     assert names((1, 8)) == ["tokens_1_8"]
     assert names((1, 8), (9, 64)) == ["tokens_1_8"]

@@ -17,6 +17,7 @@ from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.backends.objects import Objects
 from moec.cli.respecialise import serve
 from moec.errors import ArtifactError, DiagnosticError
+from moec.pipeline.respecialise import compiled as compiled_anew
 from moec.pipeline.respecialise import respecialise
 
 LAYER = """edition 1
@@ -51,6 +52,24 @@ def results(path: Path, tokens: int = 50) -> torch.Tensor:
     layer = moec.load(path)
     layer.reset_parameters(0)
     return layer(torch.randn(tokens, 48, generator=torch.Generator().manual_seed(tokens)).bfloat16())
+
+
+def test_an_artifact_that_follows_its_load_brings_its_code_along(best: str, tmp_path: Path) -> None:
+    path = tmp_path / "layer.moe"
+    quantised = "approx quantize coldest(routed, 3) as int8(group = 16)"
+    layout = f"layout Serve for L {{ specialise tokens(1..16, 17..64)\n {quantised} }}\n"
+    path.write_text(LAYER.format(factor=1.0, more="") + layout)
+    base, ahead = read(moec.compile(path)), read(moec.compile(path, tmp_path / "ahead.so", variants=True))
+    assert set(base.objects) < set(ahead.objects)
+    assert not any(one.manifest.specialisation.quantised for one in ahead.prebuilt() if one.manifest.specialisation)
+    cold = Specialisation("cold", quantised=(replace(COLD, scale="bf16"),))
+    for made, artifact in ((Specialisation("few", (17, 64)), base), (cold, ahead)):
+        alone, beside = Objects(), Objects()
+        wanted = compiled_anew(replace(artifact, objects={}), made, best, alone)
+        found = compiled_anew(artifact, made, best, beside)
+        assert found[0] == wanted[0]
+        assert len(beside.kept) <= 2 < 4 <= len(alone.kept)
+        assert not set(beside.kept) & set(artifact.objects)
 
 
 def test_a_range_of_tokens_keeps_every_bit(base: Path, best: str, tmp_path: Path) -> None:
