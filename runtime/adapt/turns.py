@@ -23,7 +23,7 @@ from moec.runtime.adapt.background import LOWEST
 _WAITING = 0.2
 """Seconds in a second that others wait, all their threads together, from which on turns become short.  A call that
 waits for a third process now and then is no reason."""
-_SERVED = 0.04
+_SERVED = 0.02
 """Below which they end to be short: less than what a thread waits that shares its processor with them."""
 _IDLE = 0.005
 """Seconds in a second that a program must run or wait for a processor to be worth stopping."""
