@@ -29,9 +29,6 @@ COMMANDS = (
     "doctor",
 )
 
-HIDDEN = ("respecialise",)
-"""Commands that other processes of moec call."""
-
 BUG = (
     "This is a bug in moec: please report it with this traceback, the file you compiled, and what `moec doctor` prints."
 )
@@ -47,7 +44,7 @@ class CommandTable(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        if name not in (*COMMANDS, *HIDDEN):
+        if name not in COMMANDS:
             return None
         single = typer.Typer(add_completion=False)
         single.command(name=name)(import_module(f"moec.cli.{name}").command)
@@ -55,7 +52,7 @@ class CommandTable(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
-        if name not in (*COMMANDS, *HIDDEN) and not name.startswith("-"):
+        if name not in COMMANDS and not name.startswith("-"):
             from moec.diagnostics import closest
 
             near = closest(name, COMMANDS)

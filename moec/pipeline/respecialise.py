@@ -16,8 +16,12 @@ from moec.backends.objects import Known, Lent, Objects
 from moec.dialect import context
 from moec.dialect.functions import functions, is_plain, layer_function
 from moec.errors import ArtifactError
+from moec.passes.registry import DEFAULT_PIPELINE
 from moec.pipeline import ir_text
 from moec.pipeline.describe_quantised import quantised
+
+PASSES = (*DEFAULT_PIPELINE, "refit-capacity", "quantise-experts", "specialise-tokens")
+"""Those that compiling anew may run, by name."""
 
 
 def respecialise(

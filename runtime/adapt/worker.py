@@ -1,8 +1,8 @@
 """The compiler in a process of its own, which leaves processors to callers: whatever happens to it, they go on.
 
-The process is `python -m moec respecialise`, under one that has it take turns (turns.py).  It is started with the first
-job, or when one is likely to come soon, stays warm for the next one, and ends some time after the last, or when this
-process ends, as it then reads the end of its input.  One line of JSON is a job, one an answer.
+The process is `python -m moec.pipeline.server`, under one that has it take turns (turns.py).  It is started with the
+first job, or when one is likely to come soon, stays warm for the next one, and ends some time after the last, or when
+this process ends, as it then reads the end of its input.  One line of JSON is a job, one an answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from moec.artifact.specialisation import Specialisation
 from moec.errors import CompilerError, CompilerMissing
 from moec.runtime.adapt.patience import LOOKS, Patience
 
-_NEEDED = ("torch_mlir", "typer")
+_NEEDED = ("torch_mlir",)
 """What is not there where only the runtime is installed."""
 _LONGEST_ANSWER = 1 << 20
 _LAST_WORDS = 2000
@@ -55,14 +55,14 @@ class Worker:
 
     timeout  seconds of processor time, or of waiting for something else, for a job, the start of the process included
     idle     seconds after which a process without a job ends
-    command  what is run; by default this Python's `-m moec respecialise`
+    command  what is run; by default this Python's `-m moec.pipeline.server`
     """
 
     def __init__(self, timeout: float = 60.0, idle: float = 60.0, command: tuple[str, ...] | None = None) -> None:
         self._timeout = timeout
         self._idle = idle
         # -P: a folder called moec where the process happens to work must not be taken for moec.
-        self._command = command or (sys.executable, "-P", "-m", "moec", "respecialise")
+        self._command = command or (sys.executable, "-P", "-m", "moec.pipeline.server")
         self._own = command is None
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None

@@ -15,10 +15,10 @@ import moec
 from moec.artifact.container import Artifact, read, write
 from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.backends.objects import Objects
-from moec.cli.respecialise import serve
 from moec.errors import ArtifactError, DiagnosticError
 from moec.pipeline.respecialise import compiled as compiled_anew
 from moec.pipeline.respecialise import respecialise
+from moec.pipeline.server import serve
 
 LAYER = """edition 1
 layer L(d = 48, ff = 32) {{

@@ -1,4 +1,4 @@
-"""Answers as `python -m moec respecialise` does, and misbehaves as it is told by the name of the specialisation."""
+"""Answers as `python -m moec.pipeline.server` does, and misbehaves as it is told by the name of the specialisation."""
 
 import json
 import os

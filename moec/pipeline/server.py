@@ -1,4 +1,7 @@
-"""`moec respecialise`: the compiler as a process that adaptation gives its jobs to.  People do not call it."""
+"""`python -m moec.pipeline.server`: the compiler as a process that adaptation gives its jobs to.
+
+People do not call it, and it is no command of `moec`, so that nothing of a command line is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +21,7 @@ from moec.backends.objects import Objects
 from moec.errors import MoecError
 
 
-def command() -> None:
+def main() -> None:
     """Compile what each line of standard input asks for, and answer with a line of standard output; until its end."""
     # Answers alone go to standard output: what libraries print there goes to standard error.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
@@ -68,14 +72,18 @@ def _answer(line: str, known: dict[str | None, Objects]) -> Mapping[str, Any]:
 
 def _warm_up() -> None:
     """Import what every job needs, so that the first one need not."""
-    from importlib import import_module
-
     from moec.backends.cpu.layer import EMITTERS
     from moec.dialect import context
-    from moec.passes.registry import PASSES
+    from moec.passes.registry import pass_class
+    from moec.pipeline.respecialise import PASSES
 
-    for place in (*EMITTERS.values(), *PASSES.values()):
+    for place in EMITTERS.values():
         import_module(place.partition(":")[0])
-    import_module("moec.pipeline.respecialise")
+    for name in PASSES:
+        pass_class(name)
     import_module("moec.backends.cpu.backend")
     context()
+
+
+if __name__ == "__main__":
+    main()
