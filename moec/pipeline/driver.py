@@ -230,7 +230,7 @@ class Compilation:
         ahead = Ahead({}, {} if known is None else known.kept)
         if wanted is not None:
             base = container.Artifact(str(output), "", manifest, library.data, texts, objects=ahead.objects)
-            ahead = prebuild(base, wanted, lambda one: self.stage(f"variant {one.name}"))
+            ahead = prebuild(base, wanted, self.stage)
         pieces: Mapping[str, bytes] = {}
         if manifest.parallel is not None:
             from moec.pipeline.pieces import compile_pieces

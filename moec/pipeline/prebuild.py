@@ -60,19 +60,22 @@ def worth_compiling(manifest: Manifest) -> Wanted:
 def prebuild(
     base: Artifact,
     wanted: Wanted,
-    stage: Callable[[Specialisation], AbstractContextManager[None]],
+    stage: Callable[[str], AbstractContextManager[None]],
 ) -> Ahead:
-    """What is `wanted`, compiled from an artifact that need not be written yet, each within what `stage` gives for it.
+    """What is `wanted`, compiled from an artifact that need not be written yet, each within what `stage` gives for its
+    name.
 
     The object files are the base's and those of variants with quantised experts: others have most of them in common.
     """
     variants, code, cold = {}, Objects(), Objects()
-    for one in (*wanted.variants, *wanted.examples):
-        with stage(one):
+    for one in wanted.variants:
+        with stage(f"variant {one.name}"):
             library, manifest, texts = compiled(base, one, known=cold if one.quantised else code)
-            if one in wanted.variants:
-                own = {name: text for name, text in texts.items() if not name.startswith("source/")}
-                variants[one.name] = container.packed(library, manifest, own, where=one.name)
+            own = {name: text for name, text in texts.items() if not name.startswith("source/")}
+            variants[one.name] = container.packed(library, manifest, own, where=one.name)
+    for one in wanted.examples:
+        with stage(f"kernels of {', '.join(experts.format for experts in one.quantised)}"):
+            compiled(base, one, known=cold)
     return Ahead(variants, {**base.objects, **cold.kept})
 
 

@@ -17,8 +17,12 @@ from typing import IO, Any
 
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.specialisation import read_specialisation
+from moec.backends.cpu.layer import EMITTERS
 from moec.backends.objects import Objects
+from moec.dialect import context
 from moec.errors import MoecError
+from moec.passes.registry import pass_class
+from moec.pipeline.respecialise import PASSES, respecialise
 
 
 def main() -> None:
@@ -51,8 +55,6 @@ def _say(answers: IO[str], what: Mapping[str, Any]) -> None:
 
 
 def _answer(line: str, known: dict[str | None, Objects]) -> Mapping[str, Any]:
-    from moec.pipeline.respecialise import respecialise
-
     number = None
     try:
         job = Fields.of(json.loads(line), "job")
@@ -72,11 +74,6 @@ def _answer(line: str, known: dict[str | None, Objects]) -> Mapping[str, Any]:
 
 def _warm_up() -> None:
     """Import what every job needs, so that the first one need not."""
-    from moec.backends.cpu.layer import EMITTERS
-    from moec.dialect import context
-    from moec.passes.registry import pass_class
-    from moec.pipeline.respecialise import PASSES
-
     for place in EMITTERS.values():
         import_module(place.partition(":")[0])
     for name in PASSES:
