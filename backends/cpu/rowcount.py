@@ -29,6 +29,8 @@ def _made(operation: ir.Operation, seen: set[ir.Value]) -> int | None:
             return int(ir.RankedTensorType(operation.operands[0].type).get_dim_size(1))
         case "moe.map" | "moe.quantize_rows":
             return _of(operation.operands[0], seen)
+        case "moe.join_rows":
+            return _of(operation.operands[1], seen)
         case _:
             return None
 

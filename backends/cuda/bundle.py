@@ -10,6 +10,7 @@ from torch_mlir import ir
 from moec.backends.cpu.layer import Layer, prepare
 from moec.backends.cpu.parameters import PARAMETERS
 from moec.backends.cuda.arch import Arch
+from moec.backends.cuda.fewer_launches import with_fewer_launches
 from moec.backends.cuda.kept import Kept, kept
 from moec.backends.cuda.kernel import Kernel
 from moec.backends.cuda.program import Program, program
@@ -38,7 +39,7 @@ class Bundle:
 
 def bundles(module: ir.Module, archs: Sequence[Arch]) -> tuple[Bundle, ...]:
     """One for each architecture.  Raises Unsupported for what one of them has no kernels for."""
-    prepared, functions = prepare(module)
+    prepared, functions = prepare(with_fewer_launches(module))
     itself, *training = functions
     layers = [itself, *map(_split, training)]
     tensors = kept(itself)

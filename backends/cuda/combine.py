@@ -1,4 +1,4 @@
-"""moe.grouped_matmul_combine: a product whose rows go to memory, and the sum of each token's.
+"""moe.grouped_matmul_combine: a product whose rows go to memory, and the sum of each token's; moe.sum_rows: that sum.
 
 The rows are rounded to the type of the product's operands in between: their sum has other bits than that of rows that
 stay f32, always the same ones.
@@ -13,7 +13,7 @@ from torch_mlir import ir
 from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.finish import finish
-from moec.backends.cuda.kernel import Buffer, BufferPointer, Kernel, Scope, TensorPointer, TokenGrid, Tokens
+from moec.backends.cuda.kernel import BufferPointer, Kernel, Scope, TensorPointer, TokenGrid, Tokens
 from moec.backends.cuda.matmul.emit import product
 from moec.backends.cuda.planned import rows_of_slots
 from moec.backends.cuda.rowcodes import before_rounding
@@ -31,11 +31,22 @@ def grouped_matmul_combine(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[
     width = {"f32": 4, "bf16": 2, "f16": 2}[rows_type]
     rows = scope.buffer(view.out, "rows", per_token=per_token * columns * width, fixed=0)
     made = product(op, scope, arch, rows, rows_type)
-    return (*made, _combine(op, scope, rows, rows_type, per_token, columns))
+    memory = f"const {expressions.MEMORY[rows_type]}*"
+    return (*made, _combine(op, scope, BufferPointer(rows, memory), rows_type))
 
 
-def _combine(op: ir.Operation, scope: Scope, rows: Buffer, rows_type: str, per_token: int, columns: int) -> Kernel:
+def sum_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+    """The kernel of a `moe.sum_rows`."""
+    rows: ir.Value = op.operands[0]
+    memory = expressions.memory_type(op, rows.type)
+    return (_combine(op, scope, TensorPointer(rows, f"const {memory}*"), expressions.element_of(rows.type)),)
+
+
+def _combine(op: ir.Operation, scope: Scope, rows: BufferPointer | TensorPointer, rows_type: str) -> Kernel:
+    """The kernel that adds up rows, elements of `rows_type`, as the finish of an operation and its plan say."""
     view: Any = op.opview
+    per_token = int(ir.IntegerAttr(view.slots_per_token).value)
+    columns = int(ir.RankedTensorType(view.out.type).get_dim_size(1))
     name = scope.name("combine")
     ends = finish(view.finish, scope, "combine")
     memory, out = expressions.MEMORY[rows_type], expressions.MEMORY[ends.result]
@@ -56,7 +67,7 @@ def _combine(op: ir.Operation, scope: Scope, rows: Buffer, rows_type: str, per_t
         ]
     )
     arguments = (
-        BufferPointer(rows, f"const {memory}*"),
+        rows,
         BufferPointer(rows_of_slots(scope, view.offsets), "const int*"),
         TensorPointer(view.out, f"{out}*"),
         *ends.arguments,

@@ -15,6 +15,7 @@ EMITTERS: dict[str, str] = {
     "moe.group_sum": "moec.backends.cuda.sums:group_sum",
     "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
     "moe.grouped_matmul_combine": "moec.backends.cuda.combine:grouped_matmul_combine",
+    "moe.join_rows": "moec.backends.cuda.matmul.joined:join_rows",
     "moe.map": "moec.backends.cuda.rowkernel:map_rows",
     "moe.matmul": "moec.backends.cuda.route:matmul",
     "moe.plan": "moec.backends.cuda.plan:plan",
@@ -22,6 +23,7 @@ EMITTERS: dict[str, str] = {
     "moe.route": "moec.backends.cuda.route:route",
     "moe.row_values": "moec.backends.cuda.sums:row_values",
     "moe.slot_values": "moec.backends.cuda.sums:slot_values",
+    "moe.sum_rows": "moec.backends.cuda.combine:sum_rows",
     "moe.weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
 }
 

@@ -161,7 +161,7 @@ def _kernels(program: Program, areas: Sequence[Area], numbers: _Numbers) -> Iter
 
 def _writes(kernel: Kernel, program: Program, areas: Sequence[Area], numbers: _Numbers) -> Iterable[dict[str, int]]:
     """What a kernel is given without a promise to read it only; buffers as the areas that they are."""
-    for argument in kernel.arguments:
+    for argument in dict.fromkeys(kernel.arguments):
         if isinstance(argument, TensorPointer | BufferPointer) and not argument.ctype.startswith("const "):
             if isinstance(argument, TensorPointer):
                 yield {"value": numbers.of(argument.value)}

@@ -19,10 +19,12 @@ from bench.cuda.shapes import Shape
 from bench.cuda.timing import median_seconds, median_seconds_cold
 from moec.backends.cpu.layer import prepare
 from moec.backends.cuda.arch import ARCHITECTURES, Arch
+from moec.backends.cuda.fewer_launches import with_fewer_launches
 from moec.backends.cuda.matmul import measured, tiles
 from moec.backends.cuda.matmul.measured import Measured, Sizes
 from moec.backends.cuda.matmul.problem import Problem, problem
 from moec.backends.cuda.toolchain import headers
+from moec.dialect.parts import part_of
 from moec.pipeline import Compilation
 
 Seconds = Callable[[Shape, str, Sequence[Measured]], float]
@@ -65,8 +67,9 @@ def _candidates(shape: Shape, arch: Arch, device: str) -> list[list[Measured]]:
         path.write_text(shape.source)
         module = Compilation(path, target=f"cuda:{arch.name}").kernels
         with module.context, measured.used(Path(folder) / "none.toml"):
-            _copy, (layer, *_) = prepare(module)  # its values end with it
-            problems = [problem(op.operation) for op in layer.operations if op.operation.name in _PRODUCTS]
+            _copy, (layer, *_) = prepare(with_fewer_launches(module))  # its values end with it
+            operations = [op.operation for op in layer.operations if op.operation.name in _PRODUCTS]
+            problems = [problem(op) for op in operations if part_of(op) is None]
             return [found for of in problems for found in _of_product(of, arch, device) if len(found) > 1]
 
 

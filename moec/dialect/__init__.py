@@ -7,6 +7,7 @@ from torch_mlir import ir
 
 from moec.dialect.exchange import CollectOp, TakeRowsOp
 from moec.dialect.graph import CapacityOp, CombineOp, DispatchOp, ExpertsOp, RouteOp, SharedOp
+from moec.dialect.joined import JoinRowsOp, SumRowsOp
 from moec.dialect.kernels import ElementOp, GroupedMatmulCombineOp, GroupedMatmulOp, MatmulOp, PlanOp
 from moec.dialect.moe import Moe
 from moec.dialect.quantised import DequantizeOp, QuantizeOp, QuantizeRowOp, QuantizeRowsOp
@@ -27,10 +28,10 @@ from moec.dialect.training import (
 __all__ = [
     "CapacityOp", "ChosenOp", "CollectOp", "CombineOp", "CountOp", "DenseGroupSumOp", "DenseWeightGradientOp",
     "DequantizeOp", "DispatchOp", "ElementOp", "ExchangeOp", "ExpertsOp", "GroupSumOp", "GroupedMatmulCombineOp",
-    "GroupedMatmulOp", "MapOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp", "QuantizeRowOp",
-    "QuantizeRowsOp", "RouteOp", "RowOp", "RowValuesOp", "RunOp", "ScheduleOp", "SharedOp", "Signal",
-    "SlotValuesOp", "TakeOp", "TakeRowsOp", "TopKOp", "TopPOp", "WeightGradientOp", "YieldChoiceOp", "YieldOp",
-    "context",
+    "GroupedMatmulOp", "JoinRowsOp", "MapOp", "MatmulOp", "Moe", "OwnOp", "PlanOp", "PutOp", "QuantizeOp",
+    "QuantizeRowOp", "QuantizeRowsOp", "RouteOp", "RowOp", "RowValuesOp", "RunOp", "ScheduleOp", "SharedOp", "Signal",
+    "SlotValuesOp", "SumRowsOp", "TakeOp", "TakeRowsOp", "TopKOp", "TopPOp", "WeightGradientOp", "YieldChoiceOp",
+    "YieldOp", "context",
 ]  # fmt: skip
 
 

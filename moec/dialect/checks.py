@@ -6,6 +6,7 @@ from typing import Any
 from torch_mlir import ir
 
 from moec.dialect.formats import format_of
+from moec.dialect.parts import part_of
 
 KINDS = ("row", "scalar", "token", "token_scalar", "slot", "column", "expert")
 FINISH_KINDS = ("token", "token_scalar")
@@ -248,7 +249,15 @@ def matmul(op: Any) -> tuple[int, int]:
 
 
 def grouped(op: Any, experts: int) -> None:
-    expect(op.offsets, "offsets", (experts + 1,), "i32")
+    """`experts`: of the weights; a product may have those of some of its plan's experts."""
+    part = part_of(op.operation)
+    if part is None:
+        expect(op.offsets, "offsets", (experts + 1,), "i32")
+    else:
+        (ends,) = shape(tensor(op.offsets, "offsets"))
+        expect(op.offsets, "offsets", (ends,), "i32")
+        ascending = list(part) == sorted(set(part)) and all(0 <= expert < (ends or 0) - 1 for expert in part)
+        require(ascending and len(part) == experts, f"part must be {experts} experts of the plan, in order")
     expect(op.slots, "slots", (None,), "i32")
     positive(op, "slots_per_token")
 
@@ -306,6 +315,7 @@ def grouped_matmul(op: Any) -> None:
 @sound
 def grouped_matmul_combine(op: Any) -> None:
     experts, columns = matmul(op)
+    require(part_of(op.operation) is None, "rows of some experts are joined with others before they are added up")
     grouped(op, experts)
     batched(op.tokens, "tokens")
     scalar_region(op, op.epilogue, "the epilogue", len(op.weights), [ir.F32Type.get(op.context)])

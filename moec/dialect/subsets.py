@@ -64,12 +64,25 @@ def renumbered(index: ir.Value) -> tuple[tuple[int, ...], ir.Value] | None:
     router = None if isinstance(index, ir.BlockArgument) else index.owner.operation
     if router is None or router.name != "moe.route":
         return None
-    given = router.operands[0]
-    if str(ir.RankedTensorType(given.type).element_type) != "i32":
+    block = router.regions[0].blocks[0]
+    program = {op.operation.name: op.operation for op in block.operations if op.operation.name != "arith.constant"}
+    if set(program) != {"moe.take", "arith.subi", "moe.row", "moe.yield_choice"}:
         return None
-    (take,) = (op for op in router.regions[0].blocks[0].operations if op.operation.name == "moe.take")
-    table = np.array(ir.DenseElementsAttr(take.values.owner.operation.attributes["value"]))
-    return tuple(int(n) for n in np.argsort(table, kind="stable") if table[n] > 0), given
+    take, less = program["moe.take"], program["arith.subi"]
+    table, ones = _elements(take.operands[0]), _elements(less.operands[1])
+    if table is None or ones is None or (ones != 1).any() or take.operands[1] != block.arguments[0]:
+        return None
+    if less.operands[0] != take.results[0] or program["moe.yield_choice"].operands[0] != less.results[0]:
+        return None
+    return tuple(int(n) for n in np.argsort(table, kind="stable") if table[n] > 0), router.operands[0]
+
+
+def _elements(value: ir.Value) -> NDArray[np.int32] | None:
+    """Those of a constant."""
+    owner = None if isinstance(value, ir.BlockArgument) else value.owner.operation
+    if owner is None or owner.name != "arith.constant":
+        return None
+    return np.array(ir.DenseElementsAttr(owner.attributes["value"]))
 
 
 def quantized(weights: ir.Value, format: str, group: int | None, scale: str) -> ir.Value:

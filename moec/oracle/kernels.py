@@ -1,10 +1,11 @@
 """What kernel-level operations of the `moe` dialect compute."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch_mlir import ir
 
+from moec.dialect.parts import part_of
 from moec.oracle import routing
 from moec.oracle.scope import Array, Meaning, Scope, integer, terminator
 
@@ -65,12 +66,17 @@ def _matrix(op: ir.Operation, weights: Array, expert: int) -> Array:
 
 
 def _contributions(op: ir.Operation, lhs: Array, plan: list[Array], weights: list[Array], scope: Scope) -> list[Array]:
-    """The epilogue's values for every row and column, in plan order."""
+    """The epilogue's values for every row and column, in plan order; NaN for rows of experts that are not its own."""
     offsets, slots = plan
+    own = part_of(op)
     per_token = integer(op, "slots_per_token")
     columns = _matrix(op, weights[0], 0).shape[1]
-    out = [np.zeros((len(slots), columns)) for _ in terminator(op.regions[0]).operands]
+    nothing = 0.0 if own is None else np.nan
+    out = [np.full((len(slots), columns), nothing) for _ in terminator(op.regions[0]).operands]
     for group in _groups(offsets, slots):
+        if own is not None and group.expert not in own:
+            continue
+        group = group if own is None else replace(group, expert=own.index(group.expert))
         rows = lhs[group.slots // per_token if integer(op, "gather") else group.rows]
         accumulators = [rows @ _matrix(op, w, group.expert) for w in weights]
         for whole, part in zip(out, _region(op.regions[0], group, accumulators, per_token, scope), strict=True):
@@ -86,9 +92,28 @@ def _grouped_matmul(op: ir.Operation, inputs: list[Array], scope: Scope) -> list
 def _grouped_matmul_combine(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
     lhs, tokens, offsets, slots, *weights = inputs
     (rows,) = _contributions(op, lhs, [offsets, slots], weights, scope)
+    return finished(op.regions[1], _summed(op, rows, tokens, slots), scope)
+
+
+def _summed(op: ir.Operation, rows: Array, tokens: Array, slots: Array) -> Array:
     total = np.zeros((len(tokens), rows.shape[1]))
     np.add.at(total, slots // integer(op, "slots_per_token"), rows)
-    return finished(op.regions[1], total, scope)
+    return total
+
+
+def _join_rows(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    offsets, *rows = inputs
+    out = np.empty_like(rows[0])
+    for product, mine in zip(op.operands[1:], rows, strict=True):
+        for expert in part_of(product.owner.operation) or ():
+            own = slice(offsets[expert], offsets[expert + 1])
+            out[own] = mine[own]
+    return [out]
+
+
+def _sum_rows(op: ir.Operation, inputs: list[Array], scope: Scope) -> list[Array]:
+    rows, tokens, _, slots = inputs
+    return finished(op.regions[0], _summed(op, rows, tokens, slots), scope)
 
 
 def finished(region: ir.Region, total: Array, scope: Scope) -> list[Array]:
@@ -103,4 +128,6 @@ MEANING: dict[str, Meaning] = {
     "moe.matmul": _matmul,
     "moe.grouped_matmul": _grouped_matmul,
     "moe.grouped_matmul_combine": _grouped_matmul_combine,
+    "moe.join_rows": _join_rows,
+    "moe.sum_rows": _sum_rows,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moec.backends.cuda.kernel import Buffer, BufferPointer, DeviceGrid, Kernel, Scope, Tokens
-from moec.backends.cuda.matmul import warps
+from moec.backends.cuda.matmul import launch, warps
 from moec.backends.cuda.matmul.problem import Epilogue, Problem, epilogue
 from moec.backends.cuda.matmul.tiles import DECODE, Decode
 
@@ -32,8 +32,9 @@ def kernels(
     partial = scope.buffer(owner, f"partial sums, {how.splits} of {of.products} of {most} rows", 0, size)
     type_ = f"moec::PartialSums<{of.products}, {most}, {of.columns}>"
     keep = Epilogue(type_, "", ("float* partial",), (BufferPointer(partial, "float*"),), "{partial}")
-    first = warps.with_epilogue(of, how.tile, 2, scope, f"{wish}_parts", keep, tokens, how.splits)
-    first = replace(first, includes=(*first.includes, "moec/matmul/partial.cuh"))
+    body = warps.body(of, how.tile, 2, scope, keep, how.splits)
+    body = replace(body, includes=(*body.includes, "moec/matmul/partial.cuh"))
+    first = launch.alone(body, scope.name(f"{wish}_parts"), tokens)
     return first, _sum(of, how, scope, partial, rows, rows_type, tokens, wish)
 
 
@@ -49,15 +50,14 @@ def _sum(
 ) -> Kernel:
     name = scope.name(f"{wish}_sum")
     after = epilogue(of, scope, f"{wish}_sum", rows, rows_type)
-    parameters, arguments, plan_values = of.operands(scope)
-    segments = of.segments
+    given, segments = of.operands(scope), of.segments
     source = _SUM.format(
         epilogue=after.source,
         threads=_THREADS,
         name=name,
-        parameters=", ".join((*parameters[segments:], *after.parameters, "int tokens")),
-        plan=of.plan_type,
-        plan_values=plan_values,
+        parameters=", ".join((*given.parameters[segments:], *after.parameters, "int tokens")),
+        plan=given.plan,
+        plan_values=given.values,
         sizes=f"{of.products}, {how.splits}, {DECODE * of.per_token}, {of.columns}",
         epilogue_name=after.name,
         initial=after.initial,
@@ -69,6 +69,6 @@ def _sum(
         threads=_THREADS,
         shared_bytes=0,
         grid=DeviceGrid(4),
-        arguments=(BufferPointer(partial, "const float*"), *arguments[segments:], *after.arguments, Tokens()),
+        arguments=(BufferPointer(partial, "const float*"), *given.arguments[segments:], *after.arguments, Tokens()),
         tokens=tokens,
     )

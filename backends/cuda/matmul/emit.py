@@ -9,14 +9,16 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Buffer, Kernel, Scope
-from moec.backends.cuda.matmul import coded, divided, lanes, measured, router, tiles, warpgroups, warps
-from moec.backends.cuda.matmul.problem import Problem, problem
+from moec.backends.cuda.matmul import coded, divided, lanes, launch, measured, router, tiles, warpgroups, warps
+from moec.backends.cuda.matmul.problem import Problem, epilogue, problem
 from moec.backends.cuda.matmul.tile import CodedWarpgroupTile, WarpgroupTile, WarpTile
+from moec.dialect.joined import join_of
 
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
-    """The kernels of `moe.matmul` or `moe.grouped_matmul`.  Raises Unsupported."""
-    return _kernels(problem(op), scope, arch, None, "f32")
+    """The kernels of `moe.matmul` or `moe.grouped_matmul`; none where its rows are joined with those of others, which
+    are done together with it.  Raises Unsupported."""
+    return () if join_of(op) is not None else _kernels(problem(op), scope, arch, None, "f32")
 
 
 def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type: str) -> tuple[Kernel, ...]:
@@ -27,11 +29,18 @@ def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type:
     return _kernels(problem(op), scope, arch, rows, rows_type)
 
 
-def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
+def in_f32(of: Problem) -> bool:
+    """Whether a product is one of f32, on plain cores."""
+    return of.lhs_type == "f32" or (of.codes is None and of.type == "f32")
+
+
+def check(of: Problem) -> None:
+    """Raises Unsupported for a product that tensor cores cannot make."""
     if of.codes is not None:
-        return _of_codes(of, scope, arch, rows, rows_type)
-    if "f32" in (of.type, of.lhs_type):
-        return _in_f32(of, scope, rows, rows_type)
+        least = 16 if of.bits == 8 else 8
+        if of.inner % least:
+            raise unsupported("cuda", of.op, f"rows of {of.inner} elements beside codes: no multiple of {least}")
+        return
     if of.type != of.lhs_type or of.type not in ("bf16", "f16"):
         why = f"rows of {of.lhs_type} and weights of {of.type}"
         raise unsupported("cuda", of.op, why, "give both one dtype, or these weights f32")
@@ -39,25 +48,33 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
         raise unsupported(
             "cuda", of.op, f"rows of {of.columns if of.inner % 8 == 0 else of.inner} elements: no multiple of 16 bytes"
         )
-    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
-    limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
-    found = _of_few(of, few, scope, arch, rows, rows_type, limit, "product")
-    last = _of_many(of, many, scope, rows, rows_type, limit, "product")
-    return (*found, _noted(last, of, arch, measured.MANY))
 
 
-def _of_many(
-    of: Problem, tile: tiles.ManyTile, scope: Scope, rows: Buffer | None, rows_type: str, least: int, name: str
-) -> Kernel:
-    """The kernel for `least` tokens and more."""
-    tokens = (least, None)
+def of_many(
+    of: Problem, tile: tiles.ManyTile, scope: Scope, wish: str, rows: Buffer | None, rows_type: str
+) -> launch.Body:
+    """What the kernel for many rows does."""
     match tile:
         case CodedWarpgroupTile():
-            return coded.kernel(of, tile, scope, name, rows, rows_type, tokens)
+            return coded.body(of, tile, scope, wish, rows, rows_type)
         case WarpgroupTile():
-            return warpgroups.kernel(of, tile, scope, name, rows, rows_type, tokens)
+            return warpgroups.body(of, tile, scope, wish, rows, rows_type)
         case WarpTile():
-            return warps.kernel(of, tile, 1, scope, name, rows, rows_type, tokens)
+            return warps.body(of, tile, 1, scope, epilogue(of, scope, wish, rows, rows_type))
+
+
+def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
+    if of.codes is not None and (of.segments > 1 or of.transposed):
+        raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
+    name = "product" if of.codes is None else f"product_{of.codes.format}"
+    if in_f32(of):
+        return _in_f32(of, scope, rows, rows_type, f"{name}_f32")
+    check(of)
+    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
+    limit = tiles.most_tokens_of_few_rows([(of, few, many)], arch)
+    found = _of_few(of, few, scope, arch, rows, rows_type, limit, name)
+    last = launch.alone(of_many(of, many, scope, name, rows, rows_type), scope.name(name), (limit, None))
+    return (*found, _noted(last, of, arch, measured.MANY))
 
 
 def _of_few(
@@ -91,25 +108,11 @@ def _noted(kernel: Kernel, of: Problem, arch: Arch, regime: str) -> Kernel:
     return replace(kernel, source=f"// {kernel.name}: {origin}\n{kernel.source}")
 
 
-def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
+def _in_f32(of: Problem, scope: Scope, rows: Buffer | None, rows_type: str, name: str) -> tuple[Kernel, ...]:
+    if of.codes is not None:
+        return (lanes.kernel(of, scope, name, rows, rows_type, (0, None)),)
     limit = router.MOST_TOKENS_OF_DOTS + 1 if router.can_dot(of) else 0
     few = (router.dots_kernel(of, scope, rows, rows_type, (0, limit)),) if limit else ()
     if router.can_split(of):
         return (*few, router.split_kernel(of, scope, rows, rows_type, (limit, None)))
-    return (*few, lanes.kernel(of, scope, "product_f32", rows, rows_type, (limit, None)))
-
-
-def _of_codes(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_type: str) -> tuple[Kernel, ...]:
-    if of.codes is None or of.segments > 1 or of.transposed:
-        raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
-    name = f"product_{of.codes.format}"
-    if of.lhs_type == "f32":
-        return (lanes.kernel(of, scope, f"{name}_f32", rows, rows_type, (0, None)),)
-    least = 16 if of.bits == 8 else 8
-    if of.inner % least:
-        raise unsupported("cuda", of.op, f"rows of {of.inner} elements beside codes: no multiple of {least}")
-    few, many = tiles.few_rows(of), tiles.many_rows(of, arch)
-    limit = tiles.most_tokens_of_few_rows(of, arch, few, many)
-    found = _of_few(of, few, scope, arch, rows, rows_type, limit, name)
-    last = _of_many(of, many, scope, rows, rows_type, limit, name)
-    return (*found, _noted(last, of, arch, measured.MANY))
+    return (*few, lanes.kernel(of, scope, name, rows, rows_type, (limit, None)))

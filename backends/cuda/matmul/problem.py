@@ -14,6 +14,7 @@ from moec.backends.cuda.matmul.codes import Codes, codes_of
 from moec.backends.cuda.rowcodes import is_quantised, row_codes
 from moec.backends.cuda.shares import shares
 from moec.backends.cuda.stacks import is_weight
+from moec.dialect.joined import join_of, part_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Problem:
     lhs_type    element type of the rows, bf16 where they are quantised; `type` that of the weights
     codes       how the weights are kept where they are quantised; `weights` are codes then
     results     values that the epilogue's results are stored in; None: the rows that are combined afterwards
+    part        the plan's experts whose weights these are; None: all
+    share       which part of how many its launch's blocks have this product; (0, 1): all of them
     """
 
     op: ir.Operation
@@ -51,6 +54,8 @@ class Problem:
     type: str
     results: tuple[ir.Value, ...] | None
     codes: Codes | None = None
+    part: tuple[int, ...] | None = None
+    share: tuple[int, int] = (0, 1)
 
     @property
     def segments(self) -> int:
@@ -73,12 +78,6 @@ class Problem:
         return 0 if self.codes is None else self.codes.scale_rows
 
     @property
-    def plan_type(self) -> str:
-        """The C++ type of its plan."""
-        experts = self.experts if self.offsets is not None else 0
-        return f"moec::Plan<{experts}, {self.per_token}, {str(self.gathered).lower()}>"
-
-    @property
     def counters(self) -> int:
         """How many experts have a counter of tiles in shared memory."""
         return self.experts if self.offsets is not None else 0
@@ -88,21 +87,51 @@ class Problem:
         """Whether rows are quantised: codes, whose scales multiply sums."""
         return is_quantised(self.lhs[0])
 
-    def operands(self, scope: Scope) -> tuple[tuple[str, ...], tuple[Argument, ...], str]:
-        """Rows and plan: parameters of a kernel, their arguments, and the values of an object of `plan_type`.
-
-        The kernel's last parameter is `int tokens`.
-        """
+    def operands(self, scope: Scope) -> Operands:
+        """Rows and plan, as a kernel takes them."""
         memory = f"const {expressions.MEMORY[self.lhs_type]}*"
         parameters = [f"{memory} lhs{n}" for n in range(self.segments)]
         arguments: list[Argument] = [TensorPointer(rows, memory) for rows in self.lhs]
         if self.rounded:
             arguments = [BufferPointer(row_codes(scope, self.lhs[0]).codes, memory)]
         if self.offsets is None or self.slots is None:
-            return tuple(parameters), tuple(arguments), "nullptr, nullptr, tokens"
+            plan = f"moec::Plan<0, {self.per_token}, false>"
+            return Operands(tuple(parameters), tuple(arguments), "", plan, "nullptr, nullptr, tokens")
         parameters += ["const int* offsets", "const int* slots"]
         arguments += [TensorPointer(self.offsets, "const int*"), TensorPointer(self.slots, "const int*")]
-        return tuple(parameters), tuple(arguments), "offsets, slots, tokens"
+        before, further = self._part_of_plan(scope)
+        plan = f"moec::Plan<{self.experts}, {self.per_token}, {str(self.gathered).lower()}{further}>"
+        return Operands(tuple(parameters), tuple(arguments), before, plan, "offsets, slots, tokens")
+
+    def _part_of_plan(self, scope: Scope) -> tuple[str, str]:
+        """Of which experts and blocks the product is: a definition and further arguments of a plan's type."""
+        if self.part is None and self.share == (0, 1):
+            return "", ""
+        before, experts = "", "moec::AllExperts"
+        if self.part is not None:
+            experts = scope.name("experts")
+            before = (
+                f"MOEC_CONSTANT int {experts}_numbers[] = {{{', '.join(map(str, self.part))}}};\n"
+                f"struct {experts} {{\n"
+                f"  MOEC_DEVICE static int number(int expert) {{ return {experts}_numbers[expert]; }}\n"
+                "};\n"
+            )
+        return before, f", {experts}, moec::GridShare<{self.share[0]}, {self.share[1]}>"
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Rows and plan of a product in a kernel, whose last parameter is `int tokens`.
+
+    before  definitions that stand before the kernel
+    plan    a C++ type, and the `values` of an object of it
+    """
+
+    parameters: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    before: str
+    plan: str
+    values: str
 
 
 def problem(op: ir.Operation) -> Problem:
@@ -138,9 +167,16 @@ def problem(op: ir.Operation) -> Problem:
         transposed=view.transposed,
         lhs_type="bf16" if is_quantised(lhs[0]) else expressions.element_of(view.lhs.type),
         type=expressions.element_of(weights[0].type),
-        results=None if op.name == "moe.grouped_matmul_combine" else tuple(op.results),
+        results=None if op.name == "moe.grouped_matmul_combine" else _stored(op),
         codes=codes,
+        part=part_of(op),
     )
+
+
+def _stored(op: ir.Operation) -> tuple[ir.Value, ...]:
+    """Where results go: those that are joined with others, to where all of them are."""
+    join = join_of(op)
+    return tuple(op.results) if join is None else tuple(join.results)
 
 
 def _segments(value: ir.Value) -> tuple[ir.Value, ...]:

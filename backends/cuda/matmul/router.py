@@ -64,14 +64,14 @@ def _kernel(
 ) -> Kernel:
     name = scope.name(wish)
     after = epilogue(of, scope, wish, rows, rows_type)
-    lhs, given, plan_values = of.operands(scope)
+    given = of.operands(scope)
     memory = expressions.MEMORY[of.type]
     weights = [f"weight{n}" for n in range(of.products)]
     source = template.format(
         epilogue=after.source,
         name=name,
         parameters=", ".join(
-            (*lhs, *(f"const {memory}* {weight}" for weight in weights), *after.parameters, "int tokens")
+            (*given.parameters, *(f"const {memory}* {weight}" for weight in weights), *after.parameters, "int tokens")
         ),
         lhs_type=expressions.MEMORY[of.lhs_type],
         type=memory,
@@ -81,8 +81,8 @@ def _kernel(
         stages=_STAGES,
         narrow="" if of.lhs_type == "bf16" else f", {expressions.MEMORY[of.lhs_type]}",
         weights=", ".join(weights),
-        plan=of.plan_type,
-        plan_values=plan_values,
+        plan=given.plan,
+        plan_values=given.values,
         epilogue_name=after.name,
         initial=after.initial,
     )
@@ -95,7 +95,7 @@ def _kernel(
         shared_bytes=_STAGES * _STAGE_BYTES + 4 * of.counters if split else 0,
         grid=DeviceGrid(1 if split else 2),
         arguments=(
-            *given,
+            *given.arguments,
             *(TensorPointer(weight, f"const {memory}*") for weight in of.weights),
             *after.arguments,
             Tokens(),

@@ -69,7 +69,8 @@ def very_few_rows(of: Problem, arch: Arch) -> Decode:
     else is chosen.  Where these leave multiprocessors without work, tiles are narrower, or several blocks share one.
     """
     candidates = decode_candidates(of)
-    entry = measured.found(of, arch.name, measured.DECODE)
+    # products that share a launch have tiles of their own, which nothing was measured of
+    entry = measured.found(of, arch.name, measured.DECODE) if of.part is None else None
     if entry is not None:
         return _named(entry, candidates, lambda one: (one.tile.width, one.splits))
     best = min(candidates, key=lambda one: decode_seconds(of, one))
@@ -78,10 +79,15 @@ def very_few_rows(of: Problem, arch: Arch) -> Decode:
 
 
 def decode_candidates(of: Problem) -> list[Decode]:
-    """How such a product may be cut; the first is that of `few_rows`."""
+    """How such a product may be cut; the first is that of `few_rows`.
+
+    Products of some experts, which share a launch with those of others, have blocks of one size and a tile each.
+    """
     few = few_rows(of)
     if of.transposed or of.segments > 1:
         return [Decode(few, 1)]
+    if of.part is not None:
+        return [Decode(tile, 1) for tile in (few, *_narrower(of, few)) if tile.threads == few.threads]
     steps = -(-of.inner // few.depth)
     return [
         Decode(tile, splits)
@@ -153,16 +159,21 @@ def _of_warps(of: Problem) -> list[WarpTile]:
     return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, of.bits, of.scale_bytes) for width in widths]
 
 
-def most_tokens_of_few_rows(of: Problem, arch: Arch, few: WarpTile, many: ManyTile) -> int:
-    """The number of tokens from which on `many` is predicted to be the faster one.
+def most_tokens_of_few_rows(products: Sequence[tuple[Problem, WarpTile, ManyTile]], arch: Arch) -> int:
+    """The number of tokens from which on tiles for many rows are predicted to be the faster ones.
+
+    products  of one launch, each with its tiles for few and for many rows
 
     Experts have the same number of rows in this comparison; what they have is known on the device only.
     """
     device = cost.DEVICES[arch.name]
+    experts, per_token = sum(of.experts for of, _, _ in products), products[0][0].per_token
     for rows in range(1, 128):
-        if cost.seconds(of, many, device, rows) < _NOTABLE * cost.seconds(of, few, device, rows):
-            return max(1, rows * of.experts // of.per_token)
-    return 128 * of.experts // of.per_token
+        few = sum(cost.seconds(of, tile, device, rows) for of, tile, _ in products)
+        many = sum(cost.seconds(of, tile, device, rows) for of, _, tile in products)
+        if many < _NOTABLE * few:
+            return max(1, rows * experts // per_token)
+    return 128 * experts // per_token
 
 
 def many_candidates(of: Problem, arch: Arch) -> list[ManyTile]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from moec.backends.cuda import expressions
-from moec.backends.cuda.kernel import Argument, Buffer, DeviceGrid, Kernel, Scope, TensorPointer, Tokens
+from moec.backends.cuda.kernel import Argument, Buffer, Kernel, Scope, TensorPointer
+from moec.backends.cuda.matmul import launch
 from moec.backends.cuda.matmul.problem import Epilogue, Problem, epilogue
 from moec.backends.cuda.matmul.tile import WarpTile
 
-_TEMPLATE = """{epilogue}
-MOEC_KERNEL({threads}, {blocks}) {name}({parameters}) {{
-  MOEC_SHARED(shared);
-  using Tile = {tile};
+_STATEMENTS = """  using Tile = {tile};
   const {lhs_memory}* const lhs[] = {{{lhs}}};
   {weight} rhs[] = {{{weights}}};
   moec::multiply_by_warps<Tile>(shared, lhs, {plan}{{{plan_values}}}, rhs, {epilogue_name}{initial});
-}}
 """
 
 
@@ -29,22 +26,13 @@ def kernel(
     tokens: tuple[int, int | None],
 ) -> Kernel:
     """The kernel of a product whose rows are bf16 or f16, and weights alike or codes; `blocks` on a multiprocessor."""
-    return with_epilogue(problem, tile, blocks, scope, wish, epilogue(problem, scope, wish, rows, rows_type), tokens)
+    made = body(problem, tile, blocks, scope, epilogue(problem, scope, wish, rows, rows_type))
+    return launch.alone(made, scope.name(wish), tokens)
 
 
-def with_epilogue(
-    problem: Problem,
-    tile: WarpTile,
-    blocks: int,
-    scope: Scope,
-    wish: str,
-    after: Epilogue,
-    tokens: tuple[int, int | None],
-    splits: int = 1,
-) -> Kernel:
-    """The same with an epilogue of its own; `splits` blocks share the inner dimension of each tile."""
-    name = scope.name(wish)
-    lhs, given, plan_values = problem.operands(scope)
+def body(problem: Problem, tile: WarpTile, blocks: int, scope: Scope, after: Epilogue, splits: int = 1) -> launch.Body:
+    """What such a kernel does, with an epilogue of its own; `splits` blocks share the inner dimension of each tile."""
+    given = problem.operands(scope)
     memory = expressions.MEMORY[problem.lhs_type]
     sizes = (problem.inner, problem.columns, tile.products, tile.rows, tile.width, tile.stages, tile.down, tile.across)
     listed = ", ".join(map(str, sizes))
@@ -63,34 +51,23 @@ def with_epilogue(
         printed, weight = f"moec::CodedTile<{types}, {listed}>", f"const {problem.codes.weight_type}"
     if splits > 1:
         printed = f"moec::DividedTile<{printed}, {splits}>"
-    source = _TEMPLATE.format(
-        epilogue=after.source,
-        threads=tile.threads,
-        blocks=blocks,
-        name=name,
-        parameters=", ".join((*lhs, *parameters, *after.parameters, "int tokens")),
-        tile=printed,
-        lhs_memory=memory,
-        lhs=", ".join(f"lhs{n}" for n in range(problem.segments)),
-        weight=weight,
-        weights=values,
-        plan=problem.plan_type,
-        plan_values=plan_values,
-        epilogue_name=after.name,
-        initial=after.initial,
-    )
-    return Kernel(
-        name=name,
-        source=source,
+    return launch.Body(
+        before=given.before + after.source,
+        parameters=(*given.parameters, *parameters, *after.parameters),
+        arguments=(*given.arguments, *weight_arguments, *after.arguments),
+        statements=_STATEMENTS.format(
+            tile=printed,
+            lhs_memory=memory,
+            lhs=", ".join(f"lhs{n}" for n in range(problem.segments)),
+            weight=weight,
+            weights=values,
+            plan=given.plan,
+            plan_values=given.values,
+            epilogue_name=after.name,
+            initial=after.initial,
+        ),
         includes=("moec/matmul/warps.cuh",),
         threads=tile.threads,
+        blocks=blocks,
         shared_bytes=tile.shared_bytes(problem.counters),
-        grid=DeviceGrid(blocks),
-        arguments=(
-            *given,
-            *weight_arguments,
-            *after.arguments,
-            Tokens(),
-        ),
-        tokens=tokens,
     )

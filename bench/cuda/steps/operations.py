@@ -62,12 +62,14 @@ class Reference:
             offsets, slots = self.exact(self._plan(op)[0]), self.exact(self._plan(op)[1])
             expert = torch.searchsorted(offsets[1:].contiguous(), picked, right=True).clamp(max=len(offsets) - 2)
             slot, per_token = slots[picked], int(op.attributes["slots_per_token"])
+            if "part" in op.attributes:  # weights are those of these experts alone
+                expert = torch.searchsorted(torch.tensor(op.attributes["part"], device=self.device), expert)
         return expert, slot, per_token
 
     def finished(self, op: Operation, sums: Tensor, tokens: Tensor) -> Tensor:
         """What the finish of a combination makes of sums [tokens, columns]."""
         place = dict.fromkeys(("row", "scalar", "token", "token_scalar"), tokens)
-        (made,) = self._scalars(op.regions[1], [sums], place)
+        (made,) = self._scalars(op.regions[-1], [sums], place)
         return made
 
     def _plan(self, op: Operation) -> tuple[int, int]:
@@ -118,6 +120,19 @@ class Reference:
 
 def _matmul(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
     return on.products(op, picked)[op.results.index(result)]
+
+
+def _joined(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
+    """Each row by the product that has its expert."""
+    offsets, *rows = op.operands
+    bounds = on.exact(offsets)
+    columns = (on.function.values[result].shape or (0, 0))[1]
+    made = torch.full((len(picked), columns), torch.nan, dtype=torch.float64, device=on.device)
+    for product in (on.function.makers[number] for number in rows):
+        for expert in product.attributes["part"]:
+            mine = (picked >= bounds[expert]) & (picked < bounds[expert + 1])
+            made[mine] = on.products(product, picked[mine])[0]
+    return made
 
 
 def _program(on: Reference, op: Operation, result: int, picked: Tensor) -> Tensor:
@@ -197,6 +212,7 @@ RULES: Mapping[str, Callable[[Reference, Operation, int, Tensor], Tensor]] = {
     "moe.dequantize": _dequantized,
     "moe.group_sum": _group_sum,
     "moe.grouped_matmul": _matmul,
+    "moe.join_rows": _joined,
     "moe.map": _program,
     "moe.matmul": _matmul,
     "moe.plan": _plan,

@@ -17,6 +17,8 @@ Pair = tuple[Tensor, Tensor, Tensor]
 _ROWS = 4096
 """So many rows of a result are compared, the first and the last among them."""
 _PARTIAL = re.compile(r"partial sums, (\d+) of (\d+) of (\d+) rows")
+_IN_PLAN_ORDER = {"moe.grouped_matmul": 1, "moe.join_rows": 0}
+"""Operations that give rows in plan order, and which operand has the plan's offsets."""
 _STEP = 64
 """Elements of the inner dimension that blocks which share it divide."""
 
@@ -44,8 +46,8 @@ def of_value(call: Call, kernel: Kernel, value: int) -> Pair:
     """Of a tensor that the kernel writes.  Raises NoReference, Unwritten."""
     found, maker = call.read(value), call.function.makers[value]
     count = len(found)
-    if maker.name == "moe.grouped_matmul":
-        count = _rows(call, maker.operands[1])
+    if maker.name in _IN_PLAN_ORDER:
+        count = _rows(call, maker.operands[_IN_PLAN_ORDER[maker.name]])
     picked = _picked(count, found.device)
     if maker.name == "moe.row_values":
         return _by_row(call, value)
@@ -53,7 +55,7 @@ def of_value(call: Call, kernel: Kernel, value: int) -> Pair:
         return _by_score(call, kernel, value)
     if maker.name.endswith("weight_gradient") and count > 4:
         picked = torch.tensor(sorted({0, count // 3, count // 2, count - 1}), device=found.device)
-    if maker.name == "moe.grouped_matmul_combine":
+    if maker.name in ("moe.grouped_matmul_combine", "moe.sum_rows"):
         return _sample(found, _combined(call, value, picked), picked)
     if maker.name == "moe.slot_values":
         return _sample(found, _by_slot(call, value, picked), picked)
@@ -77,11 +79,14 @@ def _combined(call: Call, value: int, tokens: Tensor) -> Tensor:
     """The sum of each token's rows, as the kernel found them, and its finish."""
     maker = call.function.makers[value]
     columns, per_token = call.shape(value)[1], int(maker.attributes["slots_per_token"])
-    rows = call.buffer("rows", value)
-    if rows is None:
-        raise NoReference(maker.name)
-    table = typed(rows, _dtype(call, maker)).reshape(-1, columns)
-    place = _places(call, maker.segments()[-3][0]).reshape(-1, per_token)[tokens]
+    if maker.name == "moe.sum_rows":
+        table, offsets = call.read(maker.operands[0]), maker.operands[2]
+    else:
+        rows, offsets = call.buffer("rows", value), maker.segments()[-3][0]
+        if rows is None:
+            raise NoReference(maker.name)
+        table = typed(rows, _dtype(call, maker)).reshape(-1, columns)
+    place = _places(call, offsets).reshape(-1, per_token)[tokens]
     terms = torch.where((place >= 0)[..., None], table[place.clamp(min=0)].double(), 0.0)
     return call.reference.finished(maker, terms.sum(1), tokens)
 
@@ -183,7 +188,8 @@ def _quantised_rows(call: Call, maker: Operation, name: str, raw: Tensor) -> Pai
     """Codes of rows, or their scales, by the arithmetic in f32 that defines them."""
     rows = call.read(maker.operands[0]).float()
     made = call.function.makers.get(maker.operands[0])
-    count = len(rows) if made is None or made.name != "moe.grouped_matmul" else _rows(call, made.operands[1])
+    in_order = made is not None and made.name in _IN_PLAN_ORDER
+    count = _rows(call, made.operands[_IN_PLAN_ORDER[made.name]]) if made is not None and in_order else len(rows)
     scales = rows[:count].abs().amax(1, keepdim=True) / 127.0
     if name == "codes of rows":
         wanted = (rows[:count] / scales).nan_to_num(nan=0.0).clamp(-127, 127).round()

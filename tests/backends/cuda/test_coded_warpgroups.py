@@ -11,7 +11,7 @@ from torch_mlir import ir
 
 from moec.backends.cuda.arch import ARCHITECTURES, Arch
 from moec.backends.cuda.kernel import Kernel, Scope
-from moec.backends.cuda.matmul import coded, cost, tiles
+from moec.backends.cuda.matmul import coded, cost, launch, tiles
 from moec.backends.cuda.matmul.problem import problem as problem_of
 from moec.backends.cuda.matmul.tile import CodedWarpgroupTile, WarpTile
 from moec.formats import FORMATS
@@ -56,7 +56,8 @@ def test_scales_of_groups(name: str) -> None:
 def test_tiles_that_are_measured_to_be_the_fastest(rows: int) -> None:
     def kernel(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
         tile = CodedWarpgroupTile(1, rows, 4, 8, 2.5)
-        return (coded.kernel(problem_of(op), tile, scope, "product", None, "f32", (0, None)),)
+        body = coded.body(problem_of(op), tile, scope, "product", None, "f32")
+        return (launch.alone(body, scope.name("product"), (0, None)),)
 
     product = replace(DOWN_CODES, inner=336, body=Product.body)
     given = inputs(product, 700, "few")

@@ -105,6 +105,17 @@ def test_matmuls(name: str, arch: str, instructions: tuple[str | re.Pattern[str]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_products_of_several_formats(arch: str, tmp_path: Path) -> None:
+    shape = Shape("Mixed", 64, 2048, 1024, 8, 4096, codes="int4", group=32, given=False, some=16)
+    (tmp_path / "layer.moe").write_text(shape.source)
+    source = Compilation(tmp_path / "layer.moe", target=f"cuda:{arch}").emit("cuda")
+    assert source.count("moec::GridShare<1, 2>") == 4
+    product = ("wgmma", FROM_REGISTERS) if arch == "sm_90a" else ("mma.sync",)
+    check(source, source.count("\nMOEC_KERNEL("), arch, product, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_layer_that_is_trained(arch: str, tmp_path: Path) -> None:
     shape = Shape("Trained", 64, 2048, 1024, 8, 4096)
     (tmp_path / "layer.moe").write_text(shape.source)

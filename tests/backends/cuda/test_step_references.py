@@ -26,7 +26,7 @@ from tests.oracle.test_standard_library import ROUTERS
 
 TOKENS = 23
 CASES = {case.call: case for case in ROUTERS}
-BY_PLACES = {"moe.grouped_matmul_combine", "moe.row_values", "moe.slot_values"}
+BY_PLACES = {"moe.grouped_matmul_combine", "moe.row_values", "moe.slot_values", "moe.sum_rows"}
 """Operations whose kernels read where slots are: what they should give is made of that."""
 BY_BUFFERS = {"moe.quantize_rows"}
 """Operations whose result is never one tensor, only buffers, each of which has a reference."""

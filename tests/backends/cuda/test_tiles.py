@@ -40,9 +40,8 @@ def test_a_wide_product_fills_the_registers_of_a_warpgroup() -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_few_rows_are_few(arch: str) -> None:
     of = problem(WIDE)
-    limit = tiles.most_tokens_of_few_rows(
-        of, ARCHITECTURES[arch], tiles.few_rows(of), tiles.many_rows(of, ARCHITECTURES[arch])
-    )
+    both = tiles.few_rows(of), tiles.many_rows(of, ARCHITECTURES[arch])
+    limit = tiles.most_tokens_of_few_rows([(of, *both)], ARCHITECTURES[arch])
     assert 8 <= limit * of.per_token / of.experts <= 64
 
 

@@ -12,13 +12,14 @@ struct Tile {
 };
 
 // One warp writes ends[e], the number of tiles of the experts 0..e; a barrier must follow before anybody reads them.
-// offsets: int [experts + 1], as moe.plan gives them.  Each tile has `rows` rows, the last of an expert what is left.
-MOEC_DEVICE void count_tiles(const int* offsets, int experts, int rows, Shared<int> ends) {
+// plan: says where the rows of an expert begin and end.  Each tile has `rows` rows, the last of an expert what is left.
+template <class P>
+MOEC_DEVICE void count_tiles(const P& plan, int experts, int rows, Shared<int> ends) {
   const int lane = lane_index();
   int before = 0;
   for (int first = 0; first < experts; first += 32) {
     const int expert = first + lane;
-    int tiles = expert < experts ? (offsets[expert + 1] - offsets[expert] + rows - 1) / rows : 0;
+    int tiles = expert < experts ? (plan.end(expert) - plan.begin(expert) + rows - 1) / rows : 0;
     for (int step = 1; step < 32; step *= 2) {
       const int below = shuffle_up(tiles, step);
       if (lane >= step) tiles += below;
@@ -29,7 +30,8 @@ MOEC_DEVICE void count_tiles(const int* offsets, int experts, int rows, Shared<i
 }
 
 // Tile `number`, 0 <= number < ends[experts - 1].
-MOEC_DEVICE Tile find_tile(Shared<int> ends, const int* offsets, int experts, int rows, int number) {
+template <class P>
+MOEC_DEVICE Tile find_tile(Shared<int> ends, const P& plan, int experts, int rows, int number) {
   int low = 0;
   int high = experts - 1;
   while (low < high) {
@@ -41,8 +43,8 @@ MOEC_DEVICE Tile find_tile(Shared<int> ends, const int* offsets, int experts, in
     }
   }
   const int before = low > 0 ? (int)ends[low - 1] : 0;
-  const int first = offsets[low] + (number - before) * rows;
-  const int left = offsets[low + 1] - first;
+  const int first = plan.begin(low) + (number - before) * rows;
+  const int left = plan.end(low) - first;
   return {low, first, left < rows ? left : rows};
 }
 

@@ -285,10 +285,12 @@ def test_packed_codes_are_edited_where_that_is_seen(small: Path) -> None:
         check(layer, x, expected(small, weights, x))
 
 
-def test_some_experts_are_quantised(tmp_path: Path) -> None:
-    path = compiled(MIXED, "cuda:sm_80", tmp_path)
+@pytest.mark.parametrize("arch", ["sm_80", pytest.param("sm_90a", marks=pytest.mark.slow)])
+def test_some_experts_are_quantised(arch: str, tmp_path: Path) -> None:
+    path = compiled(MIXED, f"cuda:{arch}", tmp_path)
     weights = values(path)
-    with cuda(80, 80):
+    capability = 80 if arch == "sm_80" else 90
+    with cuda(capability, capability) as fake:
         layer = moec.load(path).to("cuda:0")
         layer.load_state_dict(weights)
         up = layer._store.coded.filled(layer._tensors())[1].cpu()
@@ -302,6 +304,12 @@ def test_some_experts_are_quantised(tmp_path: Path) -> None:
         assert {"int4", "ternary"} <= {part for one in findings for part in one.kernel.split("_")}
         want = expected(path, weights, x)
         check(layer, x, want)
+        before = len(fake.record)
+        with fake.capturing():
+            check(layer, x, want)
+        launched = [line.partition(" ")[0] for line in fake.record[before:]]
+        assert len([name for name in launched if "_bf16_int4_ternary_" in name]) == 2
+        assert len(launched) == 7
         y = copy.deepcopy(layer)(x.to("cuda:0")).cpu()
         assert torch.equal(layer.to("cuda:1")(x.to("cuda:1")).cpu(), y)
         with pytest.raises(WeightsError, match="was quantised while it was packed"):

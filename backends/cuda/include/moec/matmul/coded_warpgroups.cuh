@@ -60,7 +60,7 @@ template <class Tile, class W>
 MOEC_DEVICE void bring_coded_parts(const W& work, const typename Tile::T* lhs, const typename Tile::Weight* weights,
                                    Ring<Tile> ring) {
   const int parts = work.parts();
-  for (int number = block_index(); number < parts; number += grid_blocks()) {
+  for (int number = work.first(); number < parts; number += work.step()) {
     const Part part = work.part(number);
     const GatheredRows<Tile> rows(work.plan, part);
     for (int k = 0; k < Tile::steps; k++) {
@@ -212,7 +212,7 @@ MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename T
   ColumnSums<Tile> sums;
   // While wgmma works on 32 elements along k the next ones are decoded.
   u32 matrices[2][Tile::products * 2][4];
-  for (int number = block_index(); number < parts; number += grid_blocks()) {
+  for (int number = work.first(); number < parts; number += work.step()) {
     const Part part = work.part(number);
     // With scales of groups: what is being made, and the scales of that.
     [[maybe_unused]] ColumnSums<Tile> some;

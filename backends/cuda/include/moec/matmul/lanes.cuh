@@ -108,7 +108,7 @@ MOEC_DEVICE void multiply_by_lanes(u8* memory, const typename Tile::Lhs* const (
   sync_block();
   const int down = thread_index() / 16, across = thread_index() % 16;
   const int parts = work.parts();
-  for (int number = block_index(); number < parts; number += grid_blocks()) {
+  for (int number = work.first(); number < parts; number += work.step()) {
     const Part part = work.part(number);
     float sums[Tile::products][4][4] = {};
     LaneOperands<Tile, P> next;

@@ -49,7 +49,7 @@ template <class Tile, class W, class Maps>
 MOEC_DEVICE void bring_parts(const W& work, const typename Tile::T* const (&lhs)[Tile::segments], const Maps& maps,
                              Ring<Tile> ring) {
   const int parts = work.parts();
-  for (int number = block_index(); number < parts; number += grid_blocks()) {
+  for (int number = work.first(); number < parts; number += work.step()) {
     const Part part = work.part(number);
     const GatheredRows<Tile> rows(work.plan, part);
     for (int k = 0; k < Tile::steps; k++) {
@@ -72,7 +72,7 @@ MOEC_DEVICE void multiply_parts(const W& work, int group, const Epilogue& epilog
   const int thread = thread_index() & 127, lane = lane_index();
   const int parts = work.parts();
   float sums[Tile::wide / 2];
-  for (int number = block_index(); number < parts; number += grid_blocks()) {
+  for (int number = work.first(); number < parts; number += work.step()) {
     const Part part = work.part(number);
     for (int k = 0; k < Tile::steps; k++) {
       const u8* const stage = ring.to_multiply();

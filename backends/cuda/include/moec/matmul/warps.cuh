@@ -69,7 +69,7 @@ struct Loader {
   int source[each];
 
   MOEC_DEVICE Loader(const W& work, const T* const* lhs, const Weight* rhs)
-      : work(work), lhs(lhs), rhs(rhs), parts(work.parts() * Tile::splits), number(block_index()), step(0) {
+      : work(work), lhs(lhs), rhs(rhs), parts(work.parts() * Tile::splits), number(work.first()), step(0) {
     begin();
   }
 
@@ -93,7 +93,7 @@ struct Loader {
       if constexpr (Tile::grouped)
         copy_scales<Tile>(stage + Tile::lhs_bytes + Tile::products * Tile::code_bytes, rhs, part, step);
       if (++step % Tile::part_steps == 0) {
-        number += grid_blocks();
+        number += work.step();
         begin();
       }
     }
@@ -208,7 +208,7 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
   const int lane = lane_index(), warp = warp_index();
   const int parts = work.parts() * Tile::splits;
   int step = 0;
-  for (int number = block_index(); number < parts; number += grid_blocks()) {
+  for (int number = work.first(); number < parts; number += work.step()) {
     WarpSums<Tile> sums = {};
     for (int k = 0; k < Tile::part_steps; k++, step++) {
       copies_wait<Tile::stages - 2>();

@@ -12,10 +12,27 @@ struct Part {
   int column;
 };
 
+// Which of a plan's experts a product has: all of them, or those that a struct like this one numbers.
+struct AllExperts {
+  MOEC_DEVICE static int number(int expert) { return expert; }
+};
+
+// Which blocks of a launch share out the work of a product: all of them, or one of `shares` parts of the grid.
+struct WholeGrid {
+  MOEC_DEVICE static int index() { return block_index(); }
+  MOEC_DEVICE static int count() { return grid_blocks(); }
+};
+template <int share, int shares>
+struct GridShare {
+  MOEC_DEVICE static int count() { return grid_blocks() / shares; }
+  MOEC_DEVICE static int index() { return block_index() - share * count(); }
+};
+
 // The rows of `experts` experts; 0: no plan, the rows are the tokens, and all of them belong to expert 0.
 // With `gathered`, row r of the product reads row slots[r] / slots_per_token of its operand, else row r.
-template <int experts_, int slots_per_token_, bool gathered_>
+template <int experts_, int slots_per_token_, bool gathered_, class Experts = AllExperts, class Blocks_ = WholeGrid>
 struct Plan {
+  using Blocks = Blocks_;
   static constexpr int experts = experts_;
   static constexpr int slots_per_token = slots_per_token_;
   static constexpr bool gathered = gathered_;
@@ -23,6 +40,9 @@ struct Plan {
   const int* slots;
   int tokens;
 
+  // The rows of an expert: from `begin` to before `end`.
+  MOEC_DEVICE int begin(int expert) const { return offsets[Experts::number(expert)]; }
+  MOEC_DEVICE int end(int expert) const { return offsets[Experts::number(expert) + 1]; }
   MOEC_DEVICE int slot(int row) const {
     if constexpr (experts == 0) return row;
     else return slots[row];
@@ -61,8 +81,11 @@ struct Work {
 
   // One warp counts; a barrier of the block must follow.
   MOEC_DEVICE void count() const {
-    if constexpr (P::experts != 0) count_tiles(plan.offsets, P::experts, rows, ends);
+    if constexpr (P::experts != 0) count_tiles(plan, P::experts, rows, ends);
   }
+  // A block works on the parts first(), first() + step(), ...
+  MOEC_DEVICE int first() const { return P::Blocks::index(); }
+  MOEC_DEVICE int step() const { return P::Blocks::count(); }
   MOEC_DEVICE int parts() const {
     if constexpr (P::experts != 0) return (int)ends[P::experts - 1] * blocks;
     else return (plan.tokens + rows - 1) / rows * blocks;
@@ -70,12 +93,12 @@ struct Work {
   MOEC_DEVICE Part part(int number) const {
     int expert = 0, before = 0, end, begin, stop;
     if constexpr (P::experts != 0) {
-      const Tile tile = find_tile(ends, plan.offsets, P::experts, rows, number / blocks);
+      const Tile tile = find_tile(ends, plan, P::experts, rows, number / blocks);
       expert = tile.expert;
       before = expert > 0 ? (int)ends[expert - 1] : 0;
       end = ends[expert];
-      begin = plan.offsets[expert];
-      stop = plan.offsets[expert + 1];
+      begin = plan.begin(expert);
+      stop = plan.end(expert);
     } else {
       end = (plan.tokens + rows - 1) / rows;
       begin = 0;

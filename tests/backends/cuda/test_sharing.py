@@ -1,0 +1,166 @@
+"""Experts of different formats share a plan, and one that all tokens choose needs none: with the same meaning, by the
+oracle, and with fewer launches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_mlir import ir
+
+from moec import oracle
+from moec.backends.cuda.arch import ARCHITECTURES
+from moec.backends.cuda.bundle import bundles
+from moec.backends.cuda.fewer_launches import with_fewer_launches
+from moec.pipeline import Compilation
+
+FORMATS = ("f32", "int8", "int4", "ternary")
+
+
+def compilation(folder: Path, body: str, d: int = 16, ff: int = 8, k: int = 2) -> Compilation:
+    path = folder / "layer.moe"
+    path.write_text(f"edition 1\nlayer L(d = {d}, ff = {ff}) {{\n  router softmax_top({k}) : f32\n{body}}}\n")
+    return Compilation(path, target="cuda:sm_90a")
+
+
+def named(module: ir.Module, name: str) -> list[ir.Operation]:
+    found: list[ir.Operation] = []
+
+    def look(op: ir.Operation) -> ir.WalkResult:
+        if op.name == name:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(look)
+    return found
+
+
+def arguments(module: ir.Module, tokens: int, seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    (function,) = named(module, "func.func")
+    made = {}
+    for value, names in zip(function.regions[0].blocks[0].arguments, function.attributes["arg_attrs"], strict=True):
+        shape = [tokens if size < 0 else size for size in ir.RankedTensorType(value.type).shape]
+        made[ir.StringAttr(names["moe.name"]).value] = random.standard_normal(shape)
+    return made
+
+
+def means_the_same(module: ir.Module, tolerance: float, seed: int = 1) -> ir.Module:
+    """The module as it runs on a device, once the oracle has said that it means the same."""
+    with module.context, ir.Location.unknown():
+        shared = with_fewer_launches(module)
+        assert shared.operation.verify()
+    arrays = arguments(module, 9, seed)
+    want, found = oracle.run(module, arrays), oracle.run(shared, arrays)
+    assert want.keys() == found.keys()
+    for name, value in want.items():
+        assert np.linalg.norm(found[name] - value) <= tolerance * np.linalg.norm(value)
+    return shared
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(FORMATS), min_size=2, max_size=7),
+    expert=st.sampled_from(("swiglu", "mlp_gelu")),
+    rounded=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_any_experts_may_have_any_format(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], expert: str, rounded: bool, seed: int
+) -> None:
+    body = f"  experts routed[{len(kinds)}] = {expert}(d, ff) : f32\n"
+    for format in FORMATS[1:]:
+        numbers = ", ".join(str(n) for n, kind in enumerate(kinds) if kind == format)
+        body += f"  quantize experts(routed, {numbers}) as {format}(per = channel)\n" if numbers else ""
+    body += "  approx rows as int8\n" if rounded and set(kinds) != {"f32"} else ""
+    module = compilation(tmp_path_factory.mktemp("any"), body).kernels
+    shared = means_the_same(module, 1e-12, seed)
+    assert len(named(shared, "moe.plan")) == 1  # of any number of formats
+    if len(set(kinds)) > 1:
+        assert len(named(shared, "moe.join_rows")) == 2
+        assert len(named(shared, "moe.sum_rows")) == 1
+        assert len(named(shared, "moe.quantize_rows")) <= 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "  experts routed[5] = mlp_gelu(d, ff, bias = true) : bf16\n  quantize experts(routed, 0, 4) as int8\n"
+        "  shared common = swiglu(d, ff) : bf16\n",
+        "  experts routed[5] = mlp_gelu(d, ff, bias = true) : bf16\n"
+        "  shared common = sigmoid(linear(x, 1)) * mlp_gelu(d, 3 * ff, bias = true) : bf16\n",
+        "  experts routed[5] = swiglu(d, ff) : bf16\n  quantize experts(routed, 0) as int4(per = channel)\n"
+        "  tokens capacity(1.0, order = score)\n",
+    ],
+)
+def test_biases_shared_experts_and_capacities(body: str, tmp_path: Path) -> None:
+    shared = means_the_same(compilation(tmp_path, body).kernels, 1e-2)
+    assert len(named(shared, "moe.plan")) == 1
+    assert len(named(shared, "moe.join_rows")) == (2 if "quantize" in body else 0)
+
+
+def test_sums_that_are_not_added_up_stay_apart(tmp_path: Path) -> None:
+    body = "  experts routed[4] = swiglu(d, ff) : bf16\n  quantize experts(routed, 0) as int8\n"
+    module = compilation(tmp_path, body).kernels
+    before, added, after = str(module).rpartition("arith.addf")
+    assert added
+    with module.context, ir.Location.unknown():
+        module = ir.Module.parse(f"{before}arith.mulf{after}")
+    shared = means_the_same(module, 0.0)
+    assert len(named(shared, "moe.plan")) == 2
+    assert not named(shared, "moe.join_rows")
+
+
+LAYERS = {
+    "ordinary": ("  experts routed[64] = swiglu(d, ff) : bf16\n", (5, 6, 7, 5)),
+    "two formats": (
+        "  experts routed[64] = swiglu(d, ff) : bf16\n  quantize experts(routed, 48..63) as int4(group = 32)\n",
+        (5, 6, 7, 5),
+    ),
+    "three formats": (
+        "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 0..7) as ternary\n"
+        "  quantize experts(routed, 48..63) as int4(group = 32)\n",
+        (5, 6, 7, 5),
+    ),
+    "rounded rows": (
+        "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 9..40) as int4\n"
+        "  approx rows as int8\n",
+        (7, 8, 9, 7),
+    ),
+    "a shared expert of another size": (
+        "  experts routed[64] = swiglu(d, ff) : bf16\n  shared common = swiglu(d, 2816) : bf16\n",
+        (7, 8, 9, 7),
+    ),
+    "a shared expert of another format": (
+        "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 48..63) as int4(group = 32)\n"
+        "  shared common = swiglu(d, ff) : bf16\n",
+        (7, 8, 9, 7),
+    ),
+    "a capacity": (
+        "  experts routed[64] = swiglu(d, ff) : bf16\n  tokens capacity(1.0, order = token)\n",
+        (7, 7, 9, 7),
+    ),
+    "a capacity by score": (
+        "  experts routed[64] = swiglu(d, ff) : bf16\n  tokens capacity(1.0, order = score)\n",
+        (8, 8, 10, 8),
+    ),
+}
+"""And how many launches a call takes of up to 64 tokens, up to 4096 slots, less than 2048 tokens, and more."""
+RANGES = ((1, 64), (65, 512), (513, 2047), (2048, 32768))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_launches(name: str, tmp_path: Path) -> None:
+    """The numbers of docs/cuda.md."""
+    body, counts = LAYERS[name]
+    module = compilation(tmp_path, body, 2048, 1024, 8).kernels
+    with module.context, ir.Location.unknown():
+        for arch in ("sm_80", "sm_90a"):
+            (bundle,) = bundles(module, [ARCHITECTURES[arch]])
+            for of_range, count in zip(RANGES, counts, strict=True):
+                for tokens in of_range:
+                    launched = [k.name for k in bundle.kernels if k.tokens[0] <= tokens < (k.tokens[1] or tokens + 1)]
+                    assert len(launched) == count, (tokens, launched)
