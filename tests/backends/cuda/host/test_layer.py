@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from moec.errors import (
     WeightsError,
 )
 from moec.runtime.cuda import torch_device
-from moec.runtime.cuda.opened import opened
+from moec.runtime.cuda.opened import Entry, opened
 from moec.runtime.module import Layer
 from tests.backends.cuda.host import toy
 from tests.backends.cuda.host.driver import compiled
@@ -160,6 +161,27 @@ def test_a_call_can_be_captured(layer: Layer, monkeypatch: pytest.MonkeyPatch) -
             layer(nothing)
             with pytest.raises(CudaError, match="cannot be done while a CUDA graph is captured"):
                 opened(layer.sha256, 1)
+
+
+def test_workspaces_end_with_their_calls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So torch's allocator has one for all layers of a stream, and a graph that is captured keeps those of its pool."""
+    seen: list[weakref.ref[torch.Tensor]] = []
+    launch = Entry.launch
+
+    def watched(self: Entry, bound: torch.Tensor, workspace: torch.Tensor, tensors: Any) -> None:
+        assert [one() for one in seen if one() is not None] == []
+        seen.append(weakref.ref(workspace))
+        launch(self, bound, workspace, tensors)
+
+    monkeypatch.setattr(Entry, "launch", watched)
+    x = torch.randn(4, 8)
+    with cuda(90) as fake:
+        layers = [moec.load(path).reset_parameters(n).to("cuda:0") for n in range(3)]
+        results = [layer(x.to("cuda:0")) for layer in layers]
+        with fake.capturing():
+            results += [layer(x.to("cuda:0")) for layer in layers]
+        assert len(results) == len(seen) == 6
+        assert all(one() is None for one in seen)
 
 
 def test_a_lack_of_memory_is_said(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
