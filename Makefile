@@ -19,7 +19,7 @@ demo: $(READY) ## compile an MoE layer, run it through PyTorch, check it, time i
 	@$(PY) -m examples.demo $(ARGS)
 
 test: $(READY) ## the test suite; ARGS='-k name' narrows it, ARGS=--run-slow widens it, ARGS=--seed=1 draws other data, ARGS=-n0 runs it in one process
-	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@OMP_WAIT_POLICY=passive $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## style, types and layering, the last two on the wheel as a user installs it
 	@$(PY) -m ruff check .

@@ -6,7 +6,7 @@ import os
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.once import one_machine_code, share
 from tests.one_variant import one_variant
 
 
@@ -35,7 +36,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="write golden files anew instead of comparing")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: some tests wait, for deadlines, for other processes."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Long files begin first, so that no process is left with one at the end.
+    items.sort(key=lambda item: "long" not in item.keywords)
     skip_slow = pytest.mark.skip(reason="slow: --run-slow runs it")
     skip_privileged = pytest.mark.skip(reason="privileged: needs root")
     for item in items:
@@ -47,7 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
-    """Layers are compiled for the best instruction set of this machine only, where a test does not ask for all.
+    """Layers are compiled for the best instruction set of this machine only, where a test does not ask for all, and
+    to machine code only once in a run.
 
     tests/backends/cpu runs all that the machine can run, kernel by kernel.
     """
@@ -56,8 +66,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
     random.seed(seed)
     np.random.seed(seed)  # what libraries draw from
     torch.manual_seed(seed)
-    with nullcontext() if item.get_closest_marker("every_variant") else one_variant():
+    with ExitStack() as stack:
+        if not item.get_closest_marker("every_variant"):
+            stack.enter_context(one_variant())
+            stack.enter_context(one_machine_code())
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is made once in a run lies beside the folders of its processes."""
+    base = tmp_path_factory.getbasetemp()
+    share((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once")
 
 
 @pytest.fixture

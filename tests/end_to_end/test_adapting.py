@@ -19,6 +19,8 @@ from moec.runtime.adapt.validation import Validation, _run, validate
 from moec.runtime.module import Layer
 from moec.runtime.native import bind, library
 
+pytestmark = pytest.mark.long
+
 LAYER = """edition 1
 layer Tiny(d = 64, ff = 32, dtype = bf16) {
   router softmax_top(2) : f32

@@ -13,6 +13,8 @@ from moec.runtime.module import Layer
 
 from .conftest import Compiled, random_layer, relative_error
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 # Odd sizes: not multiples of any vector, panel or row block.

@@ -19,6 +19,8 @@ from moec.runtime.module import Layer
 
 from .conftest import Compiled, exact, random_layer, relative_error
 
+pytestmark = pytest.mark.long
+
 Compile = Callable[..., Compiled]
 
 # d and ff are odd multiples of the group, of no vector, panel or row block

@@ -22,6 +22,8 @@ from tests.parallel.test_training import Named, data, one_step
 from tests.pieces.chain import compiled
 from tests.pieces.spread import spread
 
+pytestmark = pytest.mark.long
+
 LAYER = """layer L(d = 32, ff = 24) {
   router softmax_top(2)
   experts routed[5] = sigmoid(linear(x, 1)) * swiglu(d, ff) : f32

@@ -18,6 +18,8 @@ from moec.runtime.parallel.failures import watch
 from moec.runtime.parallel.signs import Sign, Trouble, diagnose
 from tests.parallel.ranks import run
 
+pytestmark = pytest.mark.long
+
 LIMIT = 6.0  # seconds; a busy machine may hold a sound rank up for some
 LONG = 60.0  # where something is found before the limit
 

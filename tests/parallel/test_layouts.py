@@ -14,6 +14,8 @@ import moec
 from moec.runtime.parallel.layer import ParallelLayer
 from tests.parallel.ranks import run
 
+pytestmark = pytest.mark.long
+
 SOURCE = """edition 1
 
 layer Small(d = 64, ff = 32) {

@@ -21,6 +21,8 @@ from examples import train_on_mesh
 from moec.runtime.parallel.checkpoints import latest, load
 from tests.parallel.ranks import run
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 BATCH, STEPS = 24, 6
 

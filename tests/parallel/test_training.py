@@ -15,6 +15,8 @@ from tests.parallel.ranks import run
 from tests.pieces.chain import compiled
 from tests.pieces.spread import spread
 
+pytestmark = pytest.mark.long
+
 LAYERS = {
     "f32": "layer L(d = 33, ff = 24) {\n  router softmax_top(3)\n  experts routed[7] = swiglu(d, ff) : f32\n"
     "  shared common[2] = swiglu(d, ff) : f32\n  tokens capacity(1.0)\n  loss balance(0.02, over = global)\n"

@@ -9,6 +9,8 @@ import torch
 
 from tests.pieces.chain import Chain, chain
 
+pytestmark = pytest.mark.long
+
 LAYERS = {
     "f32": "layer L(d = 33, ff = 24) {\n  router softmax_top(3)\n  experts routed[7] = swiglu(d, ff) : f32\n}",
     "shared": "layer L(d = 48, ff = 33) {\n  router deepseek_moe(3)\n  experts routed[6] = swiglu(d, ff) : bf16\n"

@@ -10,6 +10,8 @@ import torch
 from moec.runtime.losses import total
 from tests.pieces.training import Tensors, Trained, trained
 
+pytestmark = pytest.mark.long
+
 LAYERS = {
     "f32": "layer L(d = 33, ff = 24) {\n  router softmax_top(3)\n  experts routed[7] = swiglu(d, ff) : f32\n"
     "  shared common[2] = swiglu(d, ff) : f32\n}",

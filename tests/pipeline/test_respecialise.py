@@ -20,6 +20,8 @@ from moec.pipeline.respecialise import compiled as compiled_anew
 from moec.pipeline.respecialise import respecialise
 from moec.pipeline.server import serve
 
+pytestmark = pytest.mark.long
+
 LAYER = """edition 1
 layer L(d = 48, ff = 32) {{
   router softmax_top(2)

@@ -12,7 +12,7 @@ from moec.runtime.module import Layer
 from tests.runtime import double
 from tests.runtime.test_torch_compiler import Model, inputs
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"), pytest.mark.long]
 
 
 @pytest.fixture(autouse=True)

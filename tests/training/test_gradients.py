@@ -17,6 +17,8 @@ from moec.runtime.module import Layer
 from .conftest import Named, Train, gradients, random_inputs, state
 from .reference import Case, T, cases, gradients_of, layer_text, losses, relative_error, softmax_of_two
 
+pytestmark = pytest.mark.long
+
 TOLERANCE = {"f32": 1e-5, "bf16": 2e-2}
 ALWAYS = (
     "mixtral(3)-f32",

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 import moec.backends.cuda
+from tests.once import once
 
 INCLUDE = Path(moec.backends.cuda.__file__).parent / "include"
 FLAGS = ["-std=c++20", "-g0", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-psabi", f"-I{INCLUDE}"]
@@ -34,11 +34,6 @@ def _compiler() -> str:
     return found
 
 
-@cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="moec-simulator-"))
-
-
 def _run(*command: str | Path) -> None:
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     if done.returncode:
@@ -48,19 +43,19 @@ def _run(*command: str | Path) -> None:
 @cache
 def objects() -> tuple[Path, ...]:
     """The simulator itself, compiled once."""
-    made = []
-    for unit in UNITS:
-        made.append(_folder() / f"{unit}.o")
-        _run(_compiler(), *FLAGS, "-O2", "-c", INCLUDE / "moec" / "sim" / f"{unit}.cc", "-o", made[-1])
-    return tuple(made)
+
+    def made(unit: str) -> Path:
+        source = INCLUDE / "moec" / "sim" / f"{unit}.cc"
+        return once(f"simulator-{unit}.o", lambda to: _run(_compiler(), *FLAGS, "-O2", "-c", source, "-o", to))
+
+    return tuple(made(unit) for unit in UNITS)
 
 
 @cache
 def _primitives(level: str) -> Path:
     """A header that stands for `moec/primitives.cuh`, compiled once: that takes longer than most kernels do."""
-    path = _folder() / f"primitives{level}.h"
-    path.write_text('#include "moec/primitives.cuh"\n')
-    _run(_compiler(), *FLAGS, level, "-x", "c++-header", path, "-o", path.with_suffix(".h.gch"))
+    path = once(f"primitives{level}.h", lambda to: to.write_text('#include "moec/primitives.cuh"\n'))
+    once(f"{path.name}.gch", lambda to: _run(_compiler(), *FLAGS, level, "-x", "c++-header", path, "-o", to))
     return path
 
 
@@ -82,18 +77,24 @@ def library(source: str, kernels: tuple[str, ...], fault: Fault | None = None, l
     if fault is not None:
         level = "-O0"
     text = source + "\n" + "".join(f"MOEC_EXPORT({name})\n" for name in kernels)
-    path = _folder() / f"{hashlib.sha256(f'{text}{fault}{level}'.encode()).hexdigest()[:24]}.cc"
-    path.write_text(text)
+    name = hashlib.sha256(f"{text}{fault}{level}".encode()).hexdigest()[:24]
     flags = [*FLAGS, level, "-shared", "-include", str(_primitives(level))]
-    if fault is not None:
-        sound = (INCLUDE / fault.header).read_text()
-        assert sound.count(fault.right) == 1, f"{fault.right!r} stands {sound.count(fault.right)} times"
-        planted = path.with_suffix("") / fault.header
-        planted.parent.mkdir(parents=True)
-        planted.write_text(sound.replace(fault.right, fault.wrong))
-        flags.insert(0, f"-I{path.with_suffix('')}")
-    _run(_compiler(), *flags, "-x", "c++", path, "-x", "none", *objects(), "-o", path.with_suffix(".so"))
-    return path.with_suffix(".so")
+    units = objects()
+
+    def make(to: Path) -> None:
+        path = to.with_name(f"{name}.cc")
+        path.write_text(text)
+        planted = []
+        if fault is not None:
+            sound = (INCLUDE / fault.header).read_text()
+            assert sound.count(fault.right) == 1, f"{fault.right!r} stands {sound.count(fault.right)} times"
+            header = path.with_suffix("") / fault.header
+            header.parent.mkdir(parents=True, exist_ok=True)
+            header.write_text(sound.replace(fault.right, fault.wrong))
+            planted = [f"-I{path.with_suffix('')}"]
+        _run(_compiler(), *planted, *flags, "-x", "c++", path, "-x", "none", *units, "-o", to)
+
+    return once(f"{name}.so", make)
 
 
 class TensorMap:

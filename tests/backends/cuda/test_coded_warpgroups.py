@@ -21,6 +21,8 @@ from tests.backends.cuda.test_codes import DOWN_CODES, MANY, SMALL, UP, emitted,
 from tests.backends.cuda.test_products import TOLERANCE, swiglu, weighted
 from tests.backends.cuda.test_tiles import problem
 
+pytestmark = pytest.mark.long
+
 H100 = ARCHITECTURES["sm_90a"]
 CALLS = [(0, "even"), (1, "even"), (150, "one"), (90, "dropped"), (130, "few")]
 GATED = {

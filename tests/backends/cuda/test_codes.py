@@ -22,6 +22,8 @@ from tests.backends.cuda.products import SWIGLU, Emitted, Product, error, inputs
 from tests.backends.cuda.simulator import Fault
 from tests.backends.cuda.test_products import CALLS, DOWN, TOLERANCE, WEIGHTED, swiglu, weighted
 
+pytestmark = pytest.mark.long
+
 UP = Product(inner=144, columns=72, experts=5, per_token=2, products=2, format="int8", body=SWIGLU)
 FLOATS = replace(UP, format="fp8_e4m3")
 DOWN_CODES = replace(DOWN, inner=80, format="int8", scale="bf16", body=WEIGHTED)

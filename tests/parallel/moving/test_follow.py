@@ -26,6 +26,8 @@ from tests.pieces.chain import compiled
 from tests.pieces.spread import spread
 from tests.pieces.test_chain import LAYERS
 
+pytestmark = pytest.mark.long
+
 NAMES = ("f32", "shared", "int4")
 RANKS, MOVES = 2, 4
 

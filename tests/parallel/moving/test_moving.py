@@ -30,6 +30,8 @@ from tests.parallel.moving.toy import FAST, Toy, alive, random_table, run_until,
 from tests.parallel.ranks import run
 from tests.parallel.test_streams import ends
 
+pytestmark = pytest.mark.long
+
 Made = list[tuple[int, int, int]]
 
 

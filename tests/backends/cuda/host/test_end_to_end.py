@@ -19,6 +19,8 @@ from moec.runtime.module import Layer
 from tests.backends.cuda.host.driver import compiled
 from tests.backends.cuda.host.tensors import cuda
 
+pytestmark = pytest.mark.long
+
 ROUTED = """edition 1
 layer Routed(d = 72, ff = 40) {
   router softmax_top(2) : f32

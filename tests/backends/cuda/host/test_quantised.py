@@ -22,6 +22,8 @@ from moec.runtime.placeholder import PackedParameter
 from tests.backends.cuda.host.driver import compiled
 from tests.backends.cuda.host.tensors import CudaTensor, cuda
 
+pytestmark = pytest.mark.long
+
 FILE = """edition 1
 layer Quantised(d = 80, ff = 48) {{
   router softmax_top(2, renorm = false) : f32

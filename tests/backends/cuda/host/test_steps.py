@@ -23,6 +23,8 @@ from tests.backends.cuda.host.driver import Driver, compiled
 from tests.backends.cuda.host.tensors import CudaTensor, cuda
 from tests.backends.cuda.simulator import Fault
 
+pytestmark = pytest.mark.long
+
 FILE = """edition 1
 layer Stepped(d = 72, ff = 24) {
   router softmax_top(2) : f32
