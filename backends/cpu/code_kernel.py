@@ -14,24 +14,33 @@ from typing import NamedTuple
 
 from moec.backends.cpu import decode, tiling
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.codes import SUM_FACTOR, CodePanels
+from moec.backends.cpu.codes import SUM_FACTOR, CodePanels, DecodedPanels
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.kernel_arguments import KernelArguments
 from moec.backends.cpu.layout import Arithmetic
 from moec.backends.cpu.values import Pointer, Value
 
 UNROLLED = {Arithmetic.WIDENED: 32}
+DECODED_UNROLLED = 96
 MOST_UNROLLED = 256
-"""Most multiplications of an unrolled part of a step: the end of a loop costs up to 8 % of a group of 32.  Where each
-is preceded by a conversion, it costs less, and compiling takes longer."""
+"""All three: most multiplications of an unrolled part of a step.  The end of a loop costs up to 8 % of a group of 32.
+Where each multiplication is preceded by a conversion, it costs less, and compiling takes longer."""
 MOST_BLOCKS = 16
 """Most blocks of an unrolled part of a step.  LLVM may put the prefetches of such a part, one a block, all in front:
 more of them than the processor has misses under way wait for each other, while nothing is multiplied."""
 
 
-def body(b: Builder, layout: CodePanels, row_stride: int, rows: int, given: KernelArguments) -> None:
-    """As the kernel of `microkernel.kernel`, never paced; `steps` are the layout's."""
-    kernel = _Kernel(b, layout, row_stride, rows)
+def body(
+    b: Builder, layout: CodePanels, row_stride: int, rows: int, given: KernelArguments, prefetches: bool, panels: int
+) -> None:
+    """As the kernel of `microkernel.kernel`, never paced; `steps` are the layout's.
+
+    With `prefetches`, it is of one panel.
+    """
+    kernel = _Kernel(b, layout, row_stride, rows, prefetches)
+    if not prefetches:
+        kernel.still(given, panels)
+        return
     width = layout.register_bytes
     places = [given.accumulators + width * n for n in range(rows * layout.vectors)]
     type_ = b.vec(layout.lanes, b.i32 if layout.integer_totals else b.f32)
@@ -61,9 +70,55 @@ class _Step(NamedTuple):
 class _Kernel:
     """Parts of the body."""
 
-    def __init__(self, b: Builder, layout: CodePanels, row_stride: int, rows: int) -> None:
-        self.b, self.layout, self.row_stride, self.rows = b, layout, row_stride, rows
+    def __init__(self, b: Builder, layout: CodePanels, row_stride: int, rows: int, prefetches: bool) -> None:
+        self.b, self.layout, self.row_stride, self.rows, self.prefetches = b, layout, row_stride, rows, prefetches
         self.sum_type = b.vec(layout.lanes, b.i32 if layout.arithmetic.integers else b.f32)
+        self.total_type = b.vec(layout.lanes, b.i32 if layout.integer_totals else b.f32)
+
+    def still(self, given: KernelArguments, panels: int) -> None:
+        """Panels side by side, or decoded ones: as many at once as registers hold the sums of.
+
+        Where steps are chains, totals wait in memory, so that all panels are read side by side.
+        """
+        b, layout = self.b, self.layout
+        width, sums = layout.register_bytes, self.rows * layout.vectors
+        at_once = tiling.panels_at_once(layout, self.rows, panels)
+
+        def places(first: int) -> list[list[Pointer]]:
+            begins = [given.accumulators + panel * sums * width for panel in range(first, first + at_once)]
+            return [[begin + n * width for n in range(sums)] for begin in begins]
+
+        if not layout.chained:
+            for first in range(0, panels, at_once):
+                every = [place for of_panel in places(first) for place in of_panel]
+                start = given.first_sums(b, self.total_type, every, width)
+                with b.for_(0, given.steps, carry=[*start, given.rows, given.weights]) as loop:
+                    a, weights = (Pointer(value.raw) for value in loop.values[-2:])
+                    steps = self._of_panels(a, weights + first * layout.panel_bytes, at_once)
+                    found, _ = self.blocks(steps, given.rows_ahead, given.rows_stride, self._split(loop.values[:-2]))
+                    totals = [value for of_panel in found for value in of_panel]
+                    loop.carry(*totals, a + layout.row_step_bytes, weights + layout.step_bytes)
+                for place, value in zip(every, loop.results, strict=False):
+                    place.store(value, align=width)
+            return
+        with b.if_(~given.resume), b.for_(0, panels * sums) as loop:
+            given.accumulators.at(loop.index, width).store(b.splat(self.total_type, 0), align=width)
+        with b.for_(0, given.steps, carry=[given.rows, given.weights, given.weights_ahead]) as loop:
+            a, weights = (Pointer(value.raw) for value in loop.values[:2])
+            for first in range(0, panels, at_once):
+                steps = self._of_panels(a, weights + first * layout.panel_bytes, at_once)
+                sums_of = [self.first_sums(a)] * at_once
+                found, _ = self.blocks(steps, given.rows_ahead, given.rows_stride, sums_of)
+                for step, totals, of_panel in zip(steps, places(first), found, strict=True):
+                    before = [place.load(self.total_type, align=width) for place in totals]
+                    after = self.join(step.weights + layout.step_code_bytes, before, of_panel)
+                    for place, value in zip(totals, after, strict=True):
+                        place.store(value, align=width)
+            if tiling.prefetches_beside(layout):
+                for panel in range(panels):
+                    for byte in range(0, layout.step_bytes, LINE):
+                        (Pointer(loop.values[2].raw) + panel * layout.panel_bytes + byte).prefetch()
+            loop.carry(a + layout.row_step_bytes, weights + layout.step_bytes, loop.values[2] + layout.step_bytes)
 
     def loop(self, given: KernelArguments, count: Value, together: int, state: list[Value]) -> list[Value]:
         """Totals, rows, weights and the two streams after `count` times `together` steps."""
@@ -123,14 +178,16 @@ class _Kernel:
         b, layout = self.b, self.layout
         block = layout.block_dots * layout.vectors * self.rows * len(steps)
         parts = [n for n in range(1, layout.step_blocks + 1) if layout.step_blocks % n == 0]
-        most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
+        decoded = isinstance(layout, DecodedPanels)
+        most = DECODED_UNROLLED if decoded else UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
         blocks = layout.short_dots // layout.block_dots if layout.short else MOST_BLOCKS
         unrolled = max(n for n in parts if n == 1 or (n <= blocks and n * block <= most))
         size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines // layout.step_blocks
 
         def some(steps: list[_Step], rows_ahead: Pointer, sums: list[list[Value]]) -> tuple[list[list[Value]], Pointer]:
             # In the order in which they lie, so that memory sees one stream.
-            lines = [step.ahead + line for step in steps for line in range(0, unrolled * size, LINE)]
+            asked = steps if self.prefetches else []
+            lines = [step.ahead + line for step in asked for line in range(0, unrolled * size, LINE)]
             totals = sums
             if layout.short:
                 none = b.splat(b.vec(2 * layout.lanes, b.i16), 0)
@@ -151,14 +208,20 @@ class _Kernel:
         if unrolled == layout.step_blocks:
             return some(steps, rows_ahead, sums)
         flat = [value for found in sums for value in found]
-        places = [place for step in steps for place in step]
+        places = [place for step in (steps if self.prefetches else steps[:1]) for place in step]
         with b.for_(0, layout.step_blocks // unrolled, carry=[*flat, *places, rows_ahead]) as loop:
             at = [Pointer(value.raw) for value in loop.values[len(flat) :]]
-            here = [_Step(*at[n : n + 3]) for n in range(0, len(at) - 1, 3)]
+            moving = [_Step(*at[n : n + 3]) for n in range(0, len(at) - 1, 3)]
+            here = moving if self.prefetches else self._of_panels(*moving[0][:2], len(steps))
             sums, rows_ahead = some(here, at[-1], self._split(loop.values[: len(flat)]))
-            places = [place for step in here for place in step.block(layout, unrolled)]
+            places = [place for step in moving for place in step.block(layout, unrolled)]
             loop.carry(*[value for found in sums for value in found], *places, rows_ahead)
         return self._split(loop.results[: len(flat)]), Pointer(loop.results[-1].raw)
+
+    def _of_panels(self, rows: Pointer, weights: Pointer, panels: int) -> list[_Step]:
+        """A step of each of some panels, which lie one behind the other."""
+        places = [weights + panel * self.layout.panel_bytes for panel in range(panels)]
+        return [_Step(rows, place, place) for place in places]
 
     def _split(self, sums: list[Value]) -> list[list[Value]]:
         """Sums step by step."""
@@ -171,14 +234,17 @@ class _Kernel:
         element = b.vec(layout.lanes, b.i32)
         sums = [list(found) for found in sums]
         for dot in range(layout.block_dots):
+            elements: dict[tuple[Pointer, int], Value] = {}
             for step, block, found in zip(steps, blocks, sums, strict=True):
                 vectors = [block.vector(dot, n) for n in range(layout.vectors)]
                 for row in range(self.rows):
-                    x = b.splat(element, (step.rows + (row * self.row_stride + 4 * dot)).load(b.i32))
+                    if (step.rows, row) not in elements:
+                        word = (step.rows + (row * self.row_stride + 4 * dot)).load(b.i32)
+                        elements[step.rows, row] = b.splat(element, word)
                     for n, vector in enumerate(vectors):
                         at = row * layout.vectors + n
-                        found[at] = decode.multiply_add(b, layout, x, vector, found[at])
-            if layout.short:
+                        found[at] = decode.multiply_add(b, layout, elements[step.rows, row], vector, found[at])
+            if layout.short or not self.prefetches:
                 # LLVM would multiply by one vector of all dots, then by the next, with every row's elements in memory.
                 sums = [b.here(found) for found in sums]
         return sums

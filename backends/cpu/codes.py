@@ -13,7 +13,7 @@ A *step* is a group where there are groups of scales, otherwise a chain of few d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import gcd
 
 from moec.backends.cpu.frame import LINE, align_up
@@ -245,3 +245,30 @@ class CodePanels(Panels):
     @property
     def row_bytes(self) -> int:
         return self.row.bytes
+
+
+@dataclass(frozen=True)
+class DecodedPanels(CodePanels):
+    """Codes of WIDENED that have been decoded to bf16, which all of them are exactly.
+
+    They lie as codes of 16 bits do.  Steps, rows, and the order of sums are those of the panels that they were.
+    """
+
+    packed_step_dots: int
+
+    @staticmethod
+    def of(layout: CodePanels) -> DecodedPanels:
+        given = {field.name: getattr(layout, field.name) for field in fields(layout)}
+        return DecodedPanels(**given, packed_step_dots=layout.step_dots)
+
+    @property
+    def bits(self) -> int:
+        return 16
+
+    @property
+    def step_blocks(self) -> int:
+        return self.packed_step_dots // self.block_dots
+
+    @property
+    def kernel(self) -> str:
+        return f"decoded_{super().kernel}"

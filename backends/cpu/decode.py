@@ -6,7 +6,8 @@
 | PAIRS, codes of 8 bits | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
 | BYTES, SHORTS | 8 bits | u8, the code plus `offset` | a mask |
 | WORDS | 16 bits | i16 | two shifts |
-| WIDENED | 32 bits | f32 | two shifts and a conversion; on AVX2, 2 bits by a shift and a mask, 8 bits while loading |
+| WIDENED | 32 bits | f32 | two shifts and a conversion |
+| WIDENED on AVX2 | 32 bits | f32 | 8 bits while loading; 4 moved to the top by bytes; 2 by a shift and a mask |
 | WIDENED, floats | 32 bits | f32 | the same look-ups, and shifts to join the bytes; without them, as `e4m3` says |
 
 PAIRS keeps int8 as sign and magnitude, BYTES and SHORTS everything as unsigned numbers, the others as two's
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 
 from moec.backends.cpu import e4m3
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.codes import CodePanels, DecodedPanels
 from moec.backends.cpu.layout import Arithmetic
 from moec.backends.cpu.values import Pointer, Value, constant
 
@@ -30,9 +31,11 @@ def offset(layout: CodePanels) -> int:
     return {8: 128, 4: 8, 2: 1}[layout.bits] if layout.arithmetic.offsets else 0
 
 
-def doubled(layout: CodePanels) -> bool:
-    """Whether weights are decoded to twice what they are."""
-    return layout.arithmetic is Arithmetic.WIDENED and layout.bits == 2 and layout.lanes == 8
+def multiple(layout: CodePanels) -> float:
+    """What weights are decoded to, over what they are: a power of two."""
+    if layout.arithmetic is not Arithmetic.WIDENED or layout.lanes != 8:
+        return 1.0
+    return {2: 2.0, 4: 2.0**28}.get(layout.bits, 1.0)
 
 
 def magnitude_pairs(layout: CodePanels) -> bool:
@@ -56,15 +59,20 @@ class CodeBlock:
             place = self.at + (register * layout.register_bytes + layout.lanes * field)
             bytes_ = place.load(self.b.vec(layout.lanes, self.b.i8), align=layout.lanes)
             return self.b.convert(bytes_, self.b.f32)
-        if register not in self._registers:
-            type_ = self.b.vec(layout.lanes, self.b.i32)
-            whole = self.at + register * layout.register_bytes
-            self._registers[register] = whole.load(type_, align=layout.register_bytes)
         return self._decode(register, field)
 
+    def _register(self, number: int) -> Value:
+        if number not in self._registers:
+            type_ = self.b.vec(self.layout.lanes, self.b.i32)
+            whole = self.at + number * self.layout.register_bytes
+            self._registers[number] = whole.load(type_, align=self.layout.register_bytes)
+        return self._registers[number]
+
     def _decode(self, register: int, field: int) -> Value:
-        b, layout, codes = self.b, self.layout, self._registers[register]
+        b, layout, codes = self.b, self.layout, self._register(register)
         bits, begin = layout.bits, layout.bits * field
+        if isinstance(layout, DecodedPanels):
+            return (codes & -0x10000 if field else codes << 16).bitcast(b.vec(layout.lanes, b.f32))
         match layout.arithmetic:
             case Arithmetic.BYTES | Arithmetic.SHORTS:
                 if bits == 8:
@@ -80,10 +88,12 @@ class CodeBlock:
                 return _joined_bytes(b, *self._pairs[register], begin)
             case Arithmetic.WIDENED if layout.codes.floats:
                 return e4m3.widened(b, codes, begin)
-            case Arithmetic.WIDENED if doubled(layout):
+            case Arithmetic.WIDENED if bits == 2 and layout.lanes == 8:
                 # 1, 0 and -1 in two bits are the first two of 2.0, 0.0 and -2.0.
                 up = 32 - bits - begin
                 return ((codes << up if up else codes) & -0x40000000).bitcast(b.like(codes, b.f32))
+            case Arithmetic.WIDENED if bits == 4 and layout.lanes == 8:
+                return b.convert(_nibble_at_top(b, codes, field), b.f32)
             case Arithmetic.WIDENED:
                 return b.convert(_signed(codes, 32 - bits - begin, 32 - bits), b.f32)
             case _:
@@ -129,8 +139,8 @@ def add_short(b: Builder, total: Value, short: Value) -> Value:
 def finish(b: Builder, layout: CodePanels, sums: list[Value], group: int, panel: Pointer, row: Pointer) -> list[Value]:
     """What the sums of a row's column group are, from what the microkernel leaves: scaled, in f32."""
     rows = layout.row
-    if doubled(layout):
-        sums = [value * 0.5 for value in sums]
+    if multiple(layout) != 1.0:
+        sums = [value * (1 / multiple(layout)) for value in sums]
     if layout.arithmetic.integers and not layout.grouped:
         shift = offset(layout).bit_length() - 1
         if shift >= 0:
@@ -166,6 +176,24 @@ def _dot_words(b: Builder, x: Value, y: Value, like: Value) -> Value:
 def _signed(value: Value, up: int, down: int) -> Value:
     """Bits that end `up` below the highest one, with their sign."""
     return (value << up if up else value).arithmetic_shift(down)
+
+
+def _nibble_at_top(b: Builder, codes: Value, number: int) -> Value:
+    """Lanes (i32) with a half of a byte of theirs as the highest four bits, and zeros below them."""
+    byte, upper = divmod(number, 2)
+    if byte == 3 and upper:
+        return codes & -0x10000000
+    if byte == 0 and not upper:
+        return codes << 28
+    if byte == 3:
+        return (codes << 4) & -0x10000000
+    if byte == 0:
+        top = codes << 24
+    else:
+        bytes_ = codes.bitcast(b.vec(4 * codes.lanes, b.i8))
+        lanes = [bytes_.lanes if at % 4 < 3 else at - 3 + byte for at in range(bytes_.lanes)]
+        top = b.shuffle(bytes_, constant(bytes_.type, 0), lanes).bitcast(codes.type)
+    return top & -0x10000000 if upper else top << 4
 
 
 def _bf16(number: int) -> int:

@@ -12,6 +12,7 @@ from moec.backends.base import unsupported
 from moec.backends.cpu import code_packing, decode, packing, tiling, waves
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.decoded import Decoded
 from moec.backends.cpu.frame import Call, Frame, Region, Size, Storage
 from moec.backends.cpu.in_rows import in_rows
 from moec.backends.cpu.joined import Joined, beside, join, joined_layouts, whole_layout
@@ -59,6 +60,8 @@ class Operands:
     stride: int
     chunk: int
     swapped: Swapped | None
+    decoded: tuple[Decoded, int] | None = None
+    """Codes that are decoded once for many rows, and the word of the threads' memory for a unit of them."""
 
     @property
     def rows_per_token(self) -> int:
@@ -76,9 +79,15 @@ class Operands:
         memory = None
         if self.expanded is not None and not isinstance(self.source, InPlace):
             memory = call.own(self.expanded, expanded_bytes(self.source))
-        made = Weights(self.layout, self.source, memory)
+        made = Weights(self.layout, self.source, memory, self._decoded(call))
         made.begin(call.b)
         return made
+
+    def _decoded(self, call: Call) -> Weights | None:
+        if self.decoded is None:
+            return None
+        source, word = self.decoded
+        return Weights(source.layout, source, call.own(word, expanded_bytes(source)))
 
     def sums(self, call: Call, block: Block, row: Value, group: int) -> list[Value]:
         """The complete sums of every weights operand, f32, for a row of a block and a column group of the panel."""
@@ -248,8 +257,12 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     most = most_vectors(layout, source, frame.variant.registers) if plan is not None else 0
     if isinstance(source, Held) and most:
         swapped = Swapped(layout, source, most, frame.workspace(swapped_memory(layout, most)))
+    decoded = None
+    if isinstance(layout, CodePanels) and isinstance(source, Packed) and tiling.decodes_once(frame.variant, layout):
+        unit = Decoded(layout, source)
+        decoded = unit, frame.workspace(Size(per_thread=expanded_bytes(unit)))
     name = f"{frame.name}{name}_{stride}"
-    return Operands(name, layout, source, expanded, tuple(lhs), parts, plan, copied, stride, chunk, swapped)
+    return Operands(name, layout, source, expanded, tuple(lhs), parts, plan, copied, stride, chunk, swapped, decoded)
 
 
 def _rows_size(chunk: int, stride: int, rows_per_token: int) -> Size:

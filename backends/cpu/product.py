@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from moec.backends.cpu import microkernel, tiling
@@ -54,6 +54,8 @@ class Weights:
     source: Multiplied
     expanded: Pointer | None
     """Room for a unit, or for two and a word each in front of which unit is there, where units are expanded early."""
+    decoded: Weights | None = None
+    """The same, for many rows, where these are multiplied by codes that have been decoded."""
 
     @property
     def unit_steps(self) -> int:
@@ -135,6 +137,9 @@ def expanded_bytes(source: Expanding) -> int:
 
 def scratch_bytes(b: Builder, weights: Weights, chunk: int) -> int:
     """Bytes of accumulators that `panel_product` needs for chunks of at most so many rows."""
+    if weights.decoded is not None:
+        others = replace(weights, decoded=None)
+        return max(scratch_bytes(b, one, chunk) for one in (weights.decoded, others))
     side = side_by_side(b, weights)
     few = tiling.FEW_ROWS * side * _row_bytes(weights.layout) if side > 1 else 0
     if weights.units == 1:
@@ -178,6 +183,14 @@ def panel_product(
     `before` is emitted where the last unit of a block begins, `after` where its sums are complete.  `scratch` has
     `scratch_bytes`.
     """
+    if weights.decoded is not None:
+        b, many = call.b, rows.count >= tiling.DECODED_ROWS
+        for condition, which in ((~many, replace(weights, decoded=None)), (many, weights.decoded)):
+            with b.if_(condition):
+                panel_product(
+                    call, which, rows, at, following, scratch, look_ahead=look_ahead, before=before, after=after
+                )
+        return
     b, layout, source = call.b, weights.layout, weights.source
     most = tiling.most_rows(b.variant, layout)
     unit, units = weights.unit_steps, weights.units

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moec.backends.cpu import tiling
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import Call
 from moec.backends.cpu.operands import Operands
+from moec.backends.cpu.sources import Packed
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -137,6 +139,13 @@ def _find(
     chunk, split = inside // splits, inside % splits
     first_row = begin + (end - begin) * chunk // count
     last_row = begin + (end - begin) * (chunk + 1) // count
-    first_panel = split * layout.panels // splits
-    end_panel = (split + 1) * layout.panels // splits
+    side = tiling.side_by_side(b.variant, layout) if isinstance(operands.source, Packed) else 1
+
+    def panel(number: Value) -> Value:
+        """The first panel of a split; not in the midst of those that lie side by side, if splits have so many."""
+        even = number * layout.panels // splits
+        whole = b.select(number.equals(splits), even, even // side * side)
+        return b.select(splits * side <= layout.panels, whole, even)
+
+    first_panel, end_panel = panel(split), panel(split + 1)
     Task(b, found).set(expert, first_row, last_row - first_row, first_panel, end_panel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moec.backends.cpu.codes import CodePanels
+from moec.backends.cpu.codes import CodePanels, DecodedPanels
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.isa import Variant
 from moec.backends.cpu.layout import Arithmetic, Panels, arithmetic
@@ -59,6 +59,9 @@ FEW_VECTORS = 8
 """An expert's rows, if they are so few, are multiplied by so many vectors of several panels side by side: weights that
 are loaded where they lie, by several streams, come faster from memory than those that are prefetched."""
 
+MOST_SUMS = 12
+"""Sums of codes in registers, of which there are 16."""
+
 TASKS_PER_THREAD = 32
 """Threads end within one task of each other: a thread waits for half a task on average, 1.6 % of a phase."""
 
@@ -72,6 +75,13 @@ thread, one after the other, so that more tasks copy no more rows."""
 
 LATENT_CHAINS = 8
 """Chains of multiply-adds that are under way at once, with 8 lanes: two a cycle, four cycles each."""
+
+DECODED_ROWS = 32
+"""From so many rows on, decoding codes once, and writing and reading what they become, takes less time than decoding
+them for each block."""
+
+DECODED_UNIT_BYTES = 32 * 1024
+"""Most bytes of a panel's codes that are decoded at once: they have to stay near until the last block of rows."""
 
 SHORT_ROWS = 4
 """Rows of a block whose sums are i16: 8 registers of them, while totals wait in memory.  Six rows are no faster."""
@@ -109,6 +119,8 @@ def code_panels(variant: Variant, rows: str, format_: Format, operands: int, sha
 def most_rows(variant: Variant, layout: Panels) -> int:
     """Rows of a block: their accumulators, one step's weights and one broadcast element fill the registers."""
     temporaries = 1 if variant.has_fma else 2
+    if isinstance(layout, DecodedPanels):
+        return (variant.registers - temporaries - layout.vectors) // layout.vectors
     if isinstance(layout, CodePanels):
         free = variant.registers - temporaries - layout.vectors - 2
         if layout.short:
@@ -153,7 +165,37 @@ def multiplies_in_rows(variant: Variant) -> bool:
 
 def side_by_side(variant: Variant, layout: Panels) -> int:
     """Panels of packed weights that few rows are multiplied by at once."""
-    return max(1, FEW_VECTORS // layout.vectors) if steps_at_once(variant, layout) > 1 else 1
+    if isinstance(layout, CodePanels):
+        beside = variant.short_steps and variant.has_fma
+    else:
+        beside = steps_at_once(variant, layout) > 1
+    return max(1, FEW_VECTORS // layout.vectors) if beside else 1
+
+
+def prefetches_beside(layout: CodePanels) -> bool:
+    """Whether a kernel of panels side by side prefetches those that come next, line by line.
+
+    Where codes are short, decoding takes longer than reading them, and lines come meanwhile; else it is memory that
+    takes long, and what is loaded where it lies comes faster.
+    """
+    return layout.bits < 8
+
+
+def panels_at_once(layout: CodePanels, rows: int, panels: int) -> int:
+    """How many of the panels of codes that lie side by side have their sums in registers together: a part of them."""
+    return max(
+        n for n in range(1, panels + 1) if panels % n == 0 and (n == 1 or n * rows * layout.vectors <= MOST_SUMS)
+    )
+
+
+def decodes_once(variant: Variant, layout: Panels) -> bool:
+    """Whether the codes of a unit are decoded once for all blocks of rows, where there are DECODED_ROWS.
+
+    A block has few rows of 16 registers, so that decoding, which every block would do, takes long beside multiplying;
+    not that of two bits.
+    """
+    widened = isinstance(layout, CodePanels) and layout.arithmetic is Arithmetic.WIDENED and layout.bits > 2
+    return widened and variant.short_steps and variant.has_fma
 
 
 def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:
