@@ -258,7 +258,7 @@ def _operands(op: Any, frame: Frame, plan: Plan | None) -> Operands:
     if isinstance(source, Held) and most:
         swapped = Swapped(layout, source, most, frame.workspace(swapped_memory(layout, most)))
     decoded = None
-    if isinstance(layout, CodePanels) and isinstance(source, Packed) and tiling.decodes_once(frame.variant, layout):
+    if isinstance(layout, CodePanels) and isinstance(source, Packed) and tiling.decoded_rows(frame.variant, layout):
         unit = Decoded(layout, source)
         decoded = unit, frame.workspace(Size(per_thread=expanded_bytes(unit)))
     name = f"{frame.name}{name}_{stride}"

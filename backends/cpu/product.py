@@ -184,7 +184,8 @@ def panel_product(
     `scratch_bytes`.
     """
     if weights.decoded is not None:
-        b, many = call.b, rows.count >= tiling.DECODED_ROWS
+        b = call.b
+        many = rows.count >= tiling.decoded_rows(b.variant, weights.layout)
         for condition, which in ((~many, replace(weights, decoded=None)), (many, weights.decoded)):
             with b.if_(condition):
                 panel_product(

@@ -77,8 +77,9 @@ LATENT_CHAINS = 8
 """Chains of multiply-adds that are under way at once, with 8 lanes: two a cycle, four cycles each."""
 
 DECODED_ROWS = 32
-"""From so many rows on, decoding codes once, and writing and reading what they become, takes less time than decoding
-them for each block."""
+DECODED_FLOAT_ROWS = 8
+"""From so many rows on, of floats the second, it takes less time to decode codes once, and to write and read what they
+become, than to decode them for each block."""
 
 DECODED_UNIT_BYTES = 32 * 1024
 """Most bytes of a panel's codes that are decoded at once: they have to stay near until the last block of rows."""
@@ -166,7 +167,9 @@ def multiplies_in_rows(variant: Variant) -> bool:
 def side_by_side(variant: Variant, layout: Panels) -> int:
     """Panels of packed weights that few rows are multiplied by at once."""
     if isinstance(layout, CodePanels):
-        beside = variant.short_steps and variant.has_fma
+        # Of two bits, 32 dots of one panel at once take less time, and floats need registers to be decoded.
+        alone = (layout.short and layout.bits == 2) or layout.codes.floats
+        beside = variant.short_steps and variant.has_fma and not alone
     else:
         beside = steps_at_once(variant, layout) > 1
     return max(1, FEW_VECTORS // layout.vectors) if beside else 1
@@ -188,14 +191,19 @@ def panels_at_once(layout: CodePanels, rows: int, panels: int) -> int:
     )
 
 
-def decodes_once(variant: Variant, layout: Panels) -> bool:
-    """Whether the codes of a unit are decoded once for all blocks of rows, where there are DECODED_ROWS.
+def decoded_rows(variant: Variant, layout: Panels) -> int:
+    """From how many rows on the codes of a unit are decoded once for all blocks of them; 0: never.
 
     A block has few rows of 16 registers, so that decoding, which every block would do, takes long beside multiplying;
-    not that of two bits.
+    not that of two bits, nor that of eight of whole numbers.
     """
-    widened = isinstance(layout, CodePanels) and layout.arithmetic is Arithmetic.WIDENED and layout.bits > 2
-    return widened and variant.short_steps and variant.has_fma
+    if not isinstance(layout, CodePanels) or layout.arithmetic is not Arithmetic.WIDENED:
+        return 0
+    if not variant.short_steps or not variant.has_fma:
+        return 0
+    if layout.codes.floats:
+        return DECODED_FLOAT_ROWS
+    return DECODED_ROWS if layout.bits == 4 else 0
 
 
 def unit_steps(layout: Panels, panels: int = 1, most: int = UNIT_BYTES) -> int:

@@ -25,7 +25,7 @@ def test_sums_of_codes_side_by_side_fit_into_registers(rows: str, name: str, ope
     format_ = Format(name, 8 if name == "int4" else 1, "bf16")
     layout = tiling.code_panels(isa.AVX2, rows, format_, operands, (8, 256, 256))
     side = tiling.side_by_side(isa.AVX2, layout)
-    assert side > 1
+    assert (side > 1) == ((rows, name) != ("i8", "ternary"))
     for count in range(1, tiling.FEW_ROWS + 1):
         at_once = tiling.panels_at_once(layout, count, side)
         assert side % at_once == 0
