@@ -22,6 +22,8 @@ from bench.cuda.supervisor import Supervisor
 from bench.cuda.table import Measured
 from bench.cuda.tasks import tasks
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Shape("Tiny", 5, 72, 40, 3, 29)
 

@@ -15,7 +15,7 @@ from bench.parallel.launch import RankFailed, run
 from bench.parallel.network import Network, Shape, unavailable
 
 WHY = unavailable()
-pytestmark = [pytest.mark.privileged, pytest.mark.skipif(WHY is not None, reason=str(WHY))]
+pytestmark = [pytest.mark.privileged, pytest.mark.skipif(WHY is not None, reason=str(WHY)), pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal

@@ -17,6 +17,8 @@ from moec.pipeline.plan import plan
 from moec.schedule.machine import Machine
 from tests.parallel.ranks import run
 
+pytestmark = pytest.mark.long
+
 RANKS = 4
 SIZE = Size(d=32, ff=32, count=8, k=2, tokens=13)
 MESH = {"node": 2, "gpu": 2}

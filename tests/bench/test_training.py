@@ -16,6 +16,8 @@ from bench.routes.table import Trainable
 from bench.shapes import SHAPES, Shape
 from bench.training import check, measure_training_cell, reference, step
 
+pytestmark = pytest.mark.long
+
 TINY = replace(SHAPES["olmoe"], name="tiny", d=48, ff=32, experts=6, top_k=2)
 WITH_SHARED = replace(TINY, shared=2, renormalise=True)
 

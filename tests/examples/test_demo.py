@@ -12,6 +12,8 @@ from bench import machine
 from bench.layer import Layer
 from examples import demo
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:

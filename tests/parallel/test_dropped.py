@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 
+import pytest
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -15,6 +16,8 @@ from tests.parallel.ranks import run
 from tests.parallel.test_layer import inputs
 from tests.parallel.test_streams import ends
 from tests.parallel.test_training import artifact
+
+pytestmark = pytest.mark.long
 
 
 def on_rank(path: str) -> None:

@@ -22,6 +22,8 @@ from tests.parallel.ranks import run
 from tests.parallel.reference import choices
 from tests.parallel.test_forward import Case
 
+pytestmark = pytest.mark.long
+
 LOST = 2
 TIMEOUTS = {"dies": 60.0, "stops": 8.0, "raises": 60.0}
 """Seconds: nothing but a limit tells of a rank that is stopped."""

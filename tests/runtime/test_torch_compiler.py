@@ -16,7 +16,7 @@ from moec.runtime.module import Layer
 from moec.runtime.packing import weights as packing
 from tests.runtime import double
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"), pytest.mark.long]
 
 
 class Model(torch.nn.Module):

@@ -12,6 +12,8 @@ from tests.backends.cpu import modules
 from tests.backends.cpu.artifact import DTYPES, Artifact, aligned, exact
 from tests.backends.cpu.native import runnable
 
+pytestmark = pytest.mark.long
+
 VARIANTS = runnable()
 TOLERANCE = {"f32": 1e-5, "bf16": 2**-8, "f16": 2**-10}
 

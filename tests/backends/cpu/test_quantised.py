@@ -18,6 +18,8 @@ from tests.backends.cpu.artifact import DTYPES, Artifact, exact
 from tests.backends.cpu.native import runnable
 from tests.backends.cpu.quantised import Format
 
+pytestmark = pytest.mark.long
+
 VARIANTS = runnable(integer_rows=True)
 
 compiled = cache(lambda text: Artifact(text, VARIANTS))

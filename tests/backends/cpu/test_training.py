@@ -16,6 +16,8 @@ from tests.backends.cpu.artifact import exact
 from tests.backends.cpu.native import runnable
 from tests.backends.cpu.training import Sizes, Trained
 
+pytestmark = pytest.mark.long
+
 VARIANTS = runnable()
 TOLERANCE = {"f32": 2e-4, "bf16": 0.02, "f16": 0.003}
 

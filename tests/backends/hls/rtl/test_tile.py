@@ -21,7 +21,7 @@ from tests.backends.hls.rtl.simulation import Tile, build, logits
 pytest.importorskip("circt", reason="circt is not installed")
 
 VERILATOR = shutil.which("verilator")
-pytestmark = pytest.mark.skipif(VERILATOR is None, reason="verilator is not installed")
+pytestmark = [pytest.mark.skipif(VERILATOR is None, reason="verilator is not installed"), pytest.mark.long]
 
 EVERY = [pytest.param(name, marks=() if name in FEW else (pytest.mark.slow,)) for name in DESIGNS]
 ROUTING = [each for each in EVERY if geometry.routes(DESIGNS[str(each.values[0])])]
