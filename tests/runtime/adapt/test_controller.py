@@ -277,6 +277,7 @@ def test_two_variants_do_not_take_turns(tmp_path: Path) -> None:
     made = two(tmp_path, variants=1, gain=1.3)
     made.run(lambda: kept(made) == 1, tokens=(4, 20))
     (name,) = running(made)
+    made.controller.stage.keep(name, 20.0)  # more than a busy machine makes of the other's calls
     for turn in range(600):
         made.call((4, 20)[turn % 2])
         made.now += 0.1
