@@ -15,6 +15,7 @@ from torch_mlir import ir
 
 from moec.backends.cpu.layer import reads
 from moec.backends.cuda.rowcodes import before_rounding
+from moec.backends.cuda.same_product import as_one
 from moec.dialect import GroupedMatmulOp, JoinRowsOp, PlanOp, SumRowsOp
 from moec.dialect.parts import PART
 from moec.dialect.subsets import renumbered
@@ -60,21 +61,25 @@ def _branches(block: ir.Block, plans: Sequence[tuple[ir.Operation, tuple[int, ..
         readers = [op.operation for op in block.operations if not set(plan.results).isdisjoint(op.operation.operands)]
         *products, last = readers or [plan]
         alike = all(op.name == "moe.grouped_matmul" and len(op.results) == 1 for op in products)
-        if not alike or last.name != "moe.grouped_matmul_combine":
+        straight = all("transposed" not in op.attributes for op in readers)
+        if not alike or not straight or last.name != "moe.grouped_matmul_combine":
             return None
         made.append(_Branch(plan, numbers, tuple(products), last))
     order = [op.operation for op in block.operations]
     made.sort(key=lambda branch: order.index(branch.last))
-    numbers = sorted(number for branch in made for number in branch.experts)
-    same = len({str(branch.rows_type) for branch in made}) == 1 and numbers == list(range(len(numbers)))
-    chained = all(_addition(before.last, after.last) is not None for before, after in pairwise(made))
-    return tuple(made) if len(made) > 1 and same and chained and _untouched(made[0].last) else None
+    whole = sorted(number for branch in made for number in branch.experts)
+    same = len({str(branch.rows_type) for branch in made}) == 1 and whole == list(range(len(whole)))
+    added = [_addition(before.last, after.last) for before, after in pairwise(made)]
+    chained = all(op is not None for op in added)
+    given = chained and all(map(_gives, made[:-1], [None, *added]))
+    return tuple(made) if len(made) > 1 and same and given else None
 
 
-def _untouched(combine: ir.Operation) -> bool:
-    """Whether sums are given as they are."""
-    finish = combine.regions[1].blocks[0]
-    return list(finish.operations)[-1].operation.operands[0] == finish.arguments[0]
+def _gives(branch: _Branch, addition: ir.Operation | None) -> bool:
+    """Whether a branch gives its sums, or what an addition makes of them, as they are."""
+    finish = branch.last.regions[1].blocks[0]
+    sums = finish.arguments[0] if addition is None else addition.results[0]
+    return bool(list(finish.operations)[-1].operation.operands[0] == sums)
 
 
 def _addition(before: ir.Operation, after: ir.Operation) -> ir.Operation | None:
@@ -107,7 +112,8 @@ def _share(block: ir.Block, index: ir.Value, branches: Sequence[_Branch]) -> Non
         steps = [[_with_plan(op, branch, plan) for op in branch.products] for branch in branches]
         if len({tuple(str(op.results[0].type) for op in step) for step in steps}) == 1:
             for products in zip(*steps, strict=True):
-                _join(products, plan)
+                if as_one(products) is None:
+                    _join(products, plan)
         rows = _join([_rows(branch, plan) for branch in branches], plan)
         last = branches[-1].last
         total = SumRowsOp(

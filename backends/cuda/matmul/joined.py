@@ -12,6 +12,7 @@ from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Kernel, Scope
 from moec.backends.cuda.matmul import emit, lanes, launch, measured, tiles, warps
 from moec.backends.cuda.matmul.problem import Problem, epilogue, problem
+from moec.backends.cuda.matmul.tile import WarpTile
 
 _Parts = list[tuple[Problem, tiles.ManyTile | None]]
 """Products and their tiles; None: without any, on plain cores."""
@@ -71,6 +72,6 @@ def _launches(parts: _Parts, blocks: int, scope: Scope, suffix: str, tokens: tup
 def _body(of: Problem, tile: tiles.ManyTile | None, blocks: int, scope: Scope, wish: str) -> launch.Body:
     if tile is None:
         return lanes.body(of, scope, wish, None, "f32")
-    if blocks == 1:
-        return emit.of_many(of, tile, scope, wish, None, "f32")
-    return warps.body(of, tile, blocks, scope, epilogue(of, scope, wish, None, "f32"))
+    if isinstance(tile, WarpTile):
+        return warps.body(of, tile, blocks, scope, epilogue(of, scope, wish, None, "f32"))
+    return emit.of_many(of, tile, scope, wish, None, "f32")

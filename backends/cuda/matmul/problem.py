@@ -14,7 +14,8 @@ from moec.backends.cuda.matmul.codes import Codes, codes_of
 from moec.backends.cuda.rowcodes import is_quantised, row_codes
 from moec.backends.cuda.shares import shares
 from moec.backends.cuda.stacks import is_weight
-from moec.dialect.joined import join_of, part_of
+from moec.dialect.joined import join_of
+from moec.dialect.parts import part_of
 
 
 @dataclass(frozen=True)

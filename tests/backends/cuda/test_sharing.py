@@ -3,6 +3,7 @@ oracle, and with fewer launches."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -102,16 +103,54 @@ def test_biases_shared_experts_and_capacities(body: str, tmp_path: Path) -> None
     assert len(named(shared, "moe.join_rows")) == (2 if "quantize" in body else 0)
 
 
-def test_sums_that_are_not_added_up_stay_apart(tmp_path: Path) -> None:
-    body = "  experts routed[4] = swiglu(d, ff) : bf16\n  quantize experts(routed, 0) as int8\n"
+@pytest.mark.parametrize("last", [True, False])
+def test_sums_that_are_not_added_up_stay_apart(last: bool, tmp_path: Path) -> None:
+    body = "  experts routed[4] = swiglu(d, ff) : f32\n  quantize experts(routed, 0) as int8\n"
+    body += "  quantize experts(routed, 1) as ternary\n"
     module = compilation(tmp_path, body).kernels
-    before, added, after = str(module).rpartition("arith.addf")
-    assert added
+    lines = str(module).splitlines()
+    added = [n for n, line in enumerate(lines) if "arith.addf" in line and '"moe.element"' in lines[n - 1]]
+    assert len(added) == 2
+    if last:
+        lines[added[1]] = lines[added[1]].replace("arith.addf", "arith.mulf")
+    else:  # what is given is more than the sums so far
+        made = re.match(r" *(%\w+) =", lines[added[0]])
+        assert made
+        lines.insert(added[0] + 1, f"%twice = arith.addf {made[1]}, {made[1]} : f32")
+        lines[added[0] + 2] = lines[added[0] + 2].replace(made[1], "%twice")
     with module.context, ir.Location.unknown():
-        module = ir.Module.parse(f"{before}arith.mulf{after}")
+        module = ir.Module.parse("\n".join(lines))
     shared = means_the_same(module, 0.0)
-    assert len(named(shared, "moe.plan")) == 2
+    assert len(named(shared, "moe.plan")) == 3
     assert not named(shared, "moe.join_rows")
+
+
+OWN = """edition 1
+expert weighed(d, ff) {{
+  s = linear(x, {}, bias = true) : {}
+  up = linear(x, ff, bias = true)
+  y = {} * linear(gelu(up), d, bias = true)
+}}
+layer L(d = 16, ff = 8) {{
+  router softmax_top(2) : f32
+  experts routed[6] = weighed(d, ff) : f32
+  quantize experts(routed, 1..2, 5) as int8
+  quantize experts(routed, 0) as ternary
+}}
+"""
+
+
+def test_a_linear_with_a_dtype_of_its_own_is_one_product(tmp_path: Path) -> None:
+    (tmp_path / "own.moe").write_text(OWN.format(1, "f32", "sigmoid(s)"))
+    module = Compilation(tmp_path / "own.moe", target="cuda:sm_80").kernels
+    shared = means_the_same(module, 1e-12)
+    assert len(named(shared, "moe.join_rows")) == 2
+    assert len([op for op in named(shared, "moe.grouped_matmul") if "part" not in op.attributes]) == 1
+    with module.context, ir.Location.unknown():
+        (bundle,) = bundles(module, [ARCHITECTURES["sm_80"]])
+        weights = {one.name: one.dims for one in bundle.tensors if one.form == "floats"}
+    assert weights["routed.s.weight"] == (6, 1, 16)  # whole, and the others that stay floats in pieces
+    assert weights["routed.up.weight"] == (2, 8, 16)
 
 
 LAYERS = {

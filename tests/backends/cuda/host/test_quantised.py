@@ -39,9 +39,14 @@ layer Small(d = 96, ff = 64) {
 }
 """
 MIXED = """edition 1
+expert weighed(d, ff) {
+  s = linear(x, 1, bias = true) : bf16
+  up = linear(x, ff, bias = true)
+  y = sigmoid(s) * linear(gelu(up), d, bias = true)
+}
 layer Mixed(d = 96, ff = 64) {
   router softmax_top(2) : f32
-  experts routed[6] = mlp_gelu(d, ff, bias = true) : bf16
+  experts routed[6] = weighed(d, ff) : bf16
   shared common = mlp_gelu(d, ff, bias = true) : bf16
   quantize experts(routed, 1..2, 5) as int4(group = 32)
   quantize experts(routed, 0) as ternary
@@ -295,8 +300,10 @@ def test_some_experts_are_quantised(arch: str, tmp_path: Path) -> None:
     with cuda(capability, capability) as fake:
         layer = moec.load(path).to("cuda:0")
         layer.load_state_dict(weights)
-        up = layer._store.coded.filled(layer._tensors())[1].cpu()
-        assert torch.equal(up, weights["routed.up.weight"][3:5])
+        names = [one.name for one in layer.manifest.parameters]
+        kept = dict(zip(names, layer._store.coded.filled(layer._tensors()), strict=False))
+        assert torch.equal(kept["routed.up.weight"].cpu(), weights["routed.up.weight"][3:5])
+        assert torch.equal(kept["routed.s.weight"].cpu(), weights["routed.s.weight"])
         assert weights["routed.up.bias"].any(1).all()
         assert layer.get_parameter("routed.up.bias").shape == (6, 64)  # whole: kernels find their experts in it
         kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
@@ -311,7 +318,7 @@ def test_some_experts_are_quantised(arch: str, tmp_path: Path) -> None:
             check(layer, x, want)
         launched = [line.partition(" ")[0] for line in fake.record[before:]]
         assert len([name for name in launched if "_bf16_int4_ternary_" in name]) == 2
-        assert len(launched) == 7
+        assert len(launched) == 8
         y = copy.deepcopy(layer)(x.to("cuda:0")).cpu()
         assert torch.equal(layer.to("cuda:1")(x.to("cuda:1")).cpu(), y)
         with pytest.raises(WeightsError, match="was quantised while it was packed"):
