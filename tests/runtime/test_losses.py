@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
+import torch.distributed as dist
 from torch import Tensor
 
 import moec
 from moec.artifact.manifest import Loss
 from moec.runtime import losses
+from tests.parallel.ranks import run
 from tests.runtime import double
 
 BATCH = (Loss("balance", 0.5, "batch"), Loss("z", 0.25, "batch"))
@@ -107,20 +107,15 @@ def own_part(rank: int, tokens: int) -> slice:
     return slice(0, tokens // 3) if rank == 0 else slice(tokens // 3, tokens)
 
 
-def one_process(rank: int, artifact: Path, results: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.distributed.init_process_group("gloo", init_method=f"file://{results}/store", rank=rank, world_size=2)
+def one_process(artifact: str) -> dict[str, Tensor]:
     layer = moec.load(artifact, training=True)
     layer.load_state_dict(double.weights())
     model = torch.nn.parallel.DistributedDataParallel(layer)
     x, ids = batch()
-    part = own_part(rank, len(x))
+    part = own_part(dist.get_rank(), len(x))
     _, loss = model(x[part], ids[part])
     loss.backward()
-    found = {"loss": loss.detach(), **{n: p.grad for n, p in layer.named_parameters()}}
-    torch.save(found, results / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return {"loss": loss.detach(), **{n: p.grad for n, p in layer.named_parameters()}}
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -134,9 +129,7 @@ def test_the_global_loss_of_two_processes(tmp_path: Path) -> None:
     layer.load_state_dict(double.weights())
     _, loss = layer(*batch())
     loss.backward()
-    multiprocessing.spawn(one_process, (artifact, tmp_path), nprocs=2)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
+    for found in run(one_process, 2, str(artifact)):
         torch.testing.assert_close(found["loss"], loss.detach())
         # DistributedDataParallel averages over the processes.
         for name, parameter in layer.named_parameters():
