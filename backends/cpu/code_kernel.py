@@ -109,11 +109,11 @@ class _Kernel:
                 steps = self._of_panels(a, weights + first * layout.panel_bytes, at_once)
                 sums_of = [self.first_sums(a)] * at_once
                 found, _ = self.blocks(steps, given.rows_ahead, given.rows_stride, sums_of)
-                for step, totals, of_panel in zip(steps, places(first), found, strict=True):
-                    before = [place.load(self.total_type, align=width) for place in totals]
+                for step, kept, of_panel in zip(steps, places(first), found, strict=True):
+                    before = [total.load(self.total_type, align=width) for total in kept]
                     after = self.join(step.weights + layout.step_code_bytes, before, of_panel)
-                    for place, value in zip(totals, after, strict=True):
-                        place.store(value, align=width)
+                    for total, value in zip(kept, after, strict=True):
+                        total.store(value, align=width)
             if tiling.prefetches_beside(layout):
                 for panel in range(panels):
                     for byte in range(0, layout.step_bytes, LINE):

@@ -120,8 +120,7 @@ class CodePanels(Panels):
     @property
     def bytes_together(self) -> bool:
         """Whether the bytes of a vector lie side by side instead of in fields: AVX2 widens them while it loads."""
-        whole = not self.codes.floats and self.bits == 8
-        return whole and self.arithmetic is Arithmetic.WIDENED and self.lanes == 8
+        return self.bits == 8 and self.arithmetic is Arithmetic.WIDENED and self.lanes == 8
 
     @property
     def block_dots(self) -> int:

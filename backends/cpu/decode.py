@@ -8,7 +8,7 @@
 | WORDS | 16 bits | i16 | two shifts |
 | WIDENED | 32 bits | f32 | two shifts and a conversion |
 | WIDENED on AVX2 | 32 bits | f32 | 8 bits while loading; 4 moved to the top by bytes; 2 by a shift and a mask |
-| WIDENED, floats | 32 bits | f32 | the same look-ups, and shifts to join the bytes; without them, as `e4m3` says |
+| WIDENED, floats | 32 bits | f32 | look-ups, and shifts to join bytes; without them, as `e4m3` says; on AVX2 by f16 |
 
 PAIRS keeps int8 as sign and magnitude, BYTES and SHORTS everything as unsigned numbers, the others as two's
 complement.  Floats lie as they are, which is sign and magnitude.
@@ -35,6 +35,8 @@ def multiple(layout: CodePanels) -> float:
     """What weights are decoded to, over what they are: a power of two."""
     if layout.arithmetic is not Arithmetic.WIDENED or layout.lanes != 8:
         return 1.0
+    if layout.codes.floats:
+        return 2.0**-8
     return {2: 2.0, 4: 2.0**28}.get(layout.bits, 1.0)
 
 
@@ -55,11 +57,26 @@ class CodeBlock:
         """A vector of the panel as `multiply_add` takes it."""
         layout = self.layout
         register, field = divmod(dot * layout.vectors + number, layout.vectors_per_register)
+        if layout.bytes_together and layout.codes.floats:
+            return self._float(register, field)
         if layout.bytes_together:
-            place = self.at + (register * layout.register_bytes + layout.lanes * field)
-            bytes_ = place.load(self.b.vec(layout.lanes, self.b.i8), align=layout.lanes)
-            return self.b.convert(bytes_, self.b.f32)
+            return self.b.convert(self._bytes(register, field, 1), self.b.f32)
         return self._decode(register, field)
+
+    def _bytes(self, register: int, field: int, fields: int) -> Value:
+        """The bytes of some neighbouring fields."""
+        lanes = self.layout.lanes
+        place = self.at + (register * self.layout.register_bytes + lanes * field)
+        return place.load(self.b.vec(fields * lanes, self.b.i8), align=fields * lanes)
+
+    def _float(self, register: int, field: int) -> Value:
+        """Two fields are widened at once."""
+        half = 2 * register + field // 2
+        if half not in self._pairs:
+            both = e4m3.through_f16(self.b, self._bytes(register, field // 2 * 2, 2))
+            first, second = self.b.cut(both, 2)
+            self._pairs[half] = first, second
+        return self._pairs[half][field % 2]
 
     def _register(self, number: int) -> Value:
         if number not in self._registers:

@@ -48,6 +48,14 @@ def widened(b: Builder, words: Value, begin: int) -> Value:
     return (number.bitcast(words.type) | sign).bitcast(f32)
 
 
+def through_f16(b: Builder, codes: Value) -> Value:
+    """f32 lanes of codes (i8 lanes), times 2^-8: as f16, whose bias is 8 more and whose subnormals conversions keep."""
+    placed = (b.convert(codes, b.i16) << 7) & -0x4080
+    # Only of NaN all seven bits are set, so that the sum reaches the highest bit of f16's exponent, as NaN has it.
+    halves = placed | ((placed + 0x80) & 0x4000)
+    return b.convert(halves.bitcast(b.like(halves, b.f16)), b.f32)
+
+
 def rounded(b: Builder, number: Value) -> Value:
     """i32: the code nearest to an f32 from -448 to 448, ties to even."""
     i32 = b.like(number, b.i32)
