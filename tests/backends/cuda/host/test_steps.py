@@ -40,6 +40,14 @@ layer Limited(d = 72, ff = 24) {
   tokens capacity(0.75, order = score)
 }
 """
+JOINED = """edition 1
+layer Joined(d = 80, ff = 48) {
+  router softmax_top(2) : f32
+  experts routed[4] = swiglu(d, ff) : bf16
+  shared common = mlp_relu(d, ff) : bf16
+  quantize experts(routed, 0, 2) as int8
+}
+"""
 D = 72
 LIMITING = ("capacity_alone", "capacity_score", "row_values", "slot_values", "sum")
 OVERWRITTEN = ("capacity_alone", "kept")
@@ -76,10 +84,10 @@ def seen(tensor: torch.Tensor) -> torch.Tensor:
 class Machine:
     """The layer on a device, and the stand-in for its driver."""
 
-    def __init__(self, path: Path, fake: Driver) -> None:
-        self.fake, self.layer = fake, moec.load(path, training=True).reset_parameters(5)
+    def __init__(self, path: Path, fake: Driver, training: bool = True) -> None:
+        self.fake, self.layer = fake, moec.load(path, training=training).to("cuda:0")
+        self.layer.reset_parameters(5)
         self.text = next(text for name, text in read(path).texts.items() if name.endswith(".cu"))
-        self.layer.to("cuda:0")
         self.kernels = Kernels(path, self.layer, seen)
 
     def route(self, routing: str) -> None:
@@ -89,7 +97,7 @@ class Machine:
         self.layer.load_state_dict({**self.layer.state_dict(), "router.logits.weight": weight})
 
     def tensors(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x, seed = (torch.randn(count, D).bfloat16() for _ in range(2))
+        x, seed = (torch.randn(count, *self.layer.manifest.inputs[0].row).bfloat16() for _ in range(2))
         x[:, 0] = 1.0
         return x.to("cuda:0"), seed.to("cuda:0")
 
@@ -135,10 +143,9 @@ CODED = {
 def test_kernels_of_codes_pass(format: str, tmp_path: Path) -> None:
     shape = CODED[format]
     path = compiled(shape.source, "cuda:sm_90a", tmp_path)
-    layer = moec.load(path)
-    layer.load_state_dict(dict(data.weights(shape, torch.device("cpu"), 3)))
     with cuda(90):
-        layer.to("cuda:0")
+        layer = moec.load(path).to("cuda:0")
+        layer.load_state_dict(dict(data.weights(shape, torch.device("cpu"), 3)))
         kernels = Kernels(path, layer, seen)
         for count in (5, 70):
             findings = kernels.run(data.tokens(shape, count, torch.device("cpu"), 3).to("cuda:0"))
@@ -191,6 +198,17 @@ def test_a_fault_of_a_capacity_and_of_biases_is_named(tmp_path: Path) -> None:
         machine = Machine(path, fake)
         named = names_its_faults(machine, 7, training=True, among=LIMITING)
     assert all(any(kind in name for name in named) for kind in LIMITING)
+
+
+@pytest.mark.slow
+def test_a_fault_of_joined_products_is_named(tmp_path: Path) -> None:
+    path = compiled(JOINED, "cuda:sm_90a", tmp_path)
+    with cuda(90) as fake:
+        machine = Machine(path, fake, training=False)
+        named = names_its_faults(machine, 7, training=False) | names_its_faults(machine, 300, training=False)
+    assert {name for name in named if "_bf16_int8" in name} == {
+        f"run_product_bf16_int8{end}" for end in ("", "_2", "_few", "_few_2")
+    }
 
 
 def names_its_faults(machine: Machine, count: int, training: bool, among: Sequence[str] = ("",)) -> set[str]:
