@@ -43,8 +43,12 @@ class _Symbol:
     content: bytes
 
     @property
+    def function(self) -> bool:
+        return bool(self.operation.name == "llvm.func")
+
+    @property
     def defined(self) -> bool:
-        return self.operation.name != "llvm.func" or bool(self.operation.regions[0].blocks)
+        return not self.function or bool(self.operation.regions[0].blocks)
 
     @property
     def part(self) -> str:
@@ -62,12 +66,8 @@ class _Symbol:
 def object_files(module: ir.Module, known: Known) -> list[bytes]:
     """The object files of a module at the level of vectors; `known` gives and takes them."""
     symbols = [_symbol(op.operation) for op in module.body.operations]
-    parts: dict[str, list[_Symbol]] = {}
-    for symbol in symbols:
-        if symbol.defined:
-            parts.setdefault(symbol.part, []).append(symbol)
     found = []
-    for own in parts.values():
+    for own in _parts(symbols):
         inside = {symbol.name for symbol in own}
         others = b"".join(symbol.content for symbol in symbols if symbol.name not in inside)
         shown = {symbol.name for symbol in own if symbol.mentioned(others)}
@@ -78,6 +78,17 @@ def object_files(module: ir.Module, known: Known) -> list[bytes]:
             known.put(digest, made)
         found.append(made)
     return found
+
+
+def _parts(symbols: Sequence[_Symbol]) -> list[list[_Symbol]]:
+    """What is defined, in parts of at least one function: LLVM's engine makes nothing of constants alone."""
+    parts: dict[str, list[_Symbol]] = {}
+    for symbol in symbols:
+        if symbol.defined:
+            parts.setdefault(symbol.part, []).append(symbol)
+    for name in [name for name, own in parts.items() if not any(symbol.function for symbol in own)]:
+        parts.setdefault("interface", []).extend(parts.pop(name))
+    return list(parts.values())
 
 
 def _symbol(operation: ir.Operation) -> _Symbol:

@@ -80,3 +80,11 @@ def test_code_for_one_instruction_set_is_that_of_code_for_all() -> None:
         again = object_files(text, known, [variant])
         fresh = [one for one in again if one not in there]
         assert len(fresh) <= 2 < len(again)  # which sets there are, and nothing of what is called
+
+
+def test_a_layer_that_packs_nothing(tmp_path: Path) -> None:
+    """Its constants are no part by themselves: LLVM's engine makes nothing of a module without a function."""
+    made = object_files(programs.plain_top(8, 2), Objects())
+    path = tmp_path / "layer.so"
+    path.write_bytes(link.link(made))
+    ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
