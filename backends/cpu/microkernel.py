@@ -63,9 +63,8 @@ def kernel(
         with b.define(function) as taken:
             given = KernelArguments(*taken)
             if isinstance(layout, CodePanels):
-                code_kernel.body(
-                    b, layout, row_stride, rows, given, prefetches, panels
-                )  # its streams move on at every step
+                # Its streams move on at every step.
+                code_kernel.body(b, layout, row_stride, rows, given, prefetches, panels)
             else:
                 _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, prefetches, panels, given).body()
     return function

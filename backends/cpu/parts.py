@@ -27,10 +27,12 @@ _PARTS = (
     (re.compile(r"(?:phase_\w+|find_\w+|setup|workspace|team|run)(\.\w+)"), r"call\1"),
     (re.compile(r"constant_|adopt_|(un)?pack_\d+\."), "experts"),
     (re.compile(r"(?:un)?pack_\w+(\.\w+)"), r"packing\1"),
+    (re.compile(r"([a-z]+)_\w+(\.\w+)"), r"\1\2"),  # `decode`, and what only training has
 )
-"""Parts by the names of what is in them, with groups of what matched.  `experts` is what depends on which experts are
-quantised: tables, and which of them lie where.  What takes long has a part for each instruction set, so that code for
-one of them has these in common with code for several."""
+"""Parts by the names of what is in them, with groups of what matched; the rest is the interface, which is another for
+each choice of instruction sets.  `experts` is what depends on which experts are quantised: tables, and which of them
+lie where.  What takes long has a part for each instruction set, so that code for one of them has these in common with
+code for several."""
 _HIDDEN = 1  # LLVM's number
 
 

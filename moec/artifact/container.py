@@ -30,7 +30,7 @@ from moec.writing import replace_file
 
 MAX_FILE_BYTES = 512 * 2**20
 MAX_MEMBER_BYTES = 64 * 2**20
-MAX_MEMBERS = 256
+MAX_MEMBERS = 1024
 
 MANIFEST = "manifest.json"
 GRAPH_IR = "ir/graph.mlir"

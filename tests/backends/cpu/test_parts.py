@@ -12,6 +12,7 @@ from torch_mlir import ir
 from moec.backends.cpu import backend, isa, link, parts
 from moec.backends.objects import Objects
 from moec.dialect import context
+from moec.pipeline import Compilation
 from tests.backends.cpu import programs
 from tests.backends.cpu.test_targets import ERRORS, EXPORTED, LIBC, WEAK, tool
 
@@ -87,4 +88,20 @@ def test_a_layer_that_packs_nothing(tmp_path: Path) -> None:
     made = object_files(programs.plain_top(8, 2), Objects())
     path = tmp_path / "layer.so"
     path.write_bytes(link.link(made))
-    ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+    assert hasattr(ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL), "__tvm_ffi_run")
+
+
+@pytest.mark.parametrize(("dtype", "training"), [("int4(group = 32)", False), ("bf16", True)])
+def test_no_code_that_takes_long_is_in_the_interface(tmp_path: Path, dtype: str, training: bool) -> None:
+    """It is another for each choice of instruction sets, so what is in it is compiled again for a variant."""
+    path = tmp_path / "layer.moe"
+    path.write_text(
+        "edition 1\nlayer L(d = 64, ff = 64) {\n  router softmax_top(2)\n"
+        f"  experts routed[4] = swiglu(d, ff) : {dtype}\n}}\n"
+    )
+    kernels = Compilation(path, training=training).kernels
+    with kernels.context, ir.Location.unknown():
+        made, _ = backend.kernels(kernels, isa.host_variants(), whole=True)
+        symbols = [parts._symbol(op.operation) for op in made.body.operations]
+    rest = {symbol.name for symbol in symbols if symbol.defined and symbol.part == "interface"}
+    assert rest - {"supports.generic", "checked.generic"} == {name for name in rest if name.startswith("__tvm_ffi_")}
