@@ -61,6 +61,7 @@ def test_only_the_entry_points_can_be_seen(objects: list[bytes], tmp_path: Path)
         ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
 
 
+@pytest.mark.every_variant  # else it would be compiled once, and compared with itself
 def test_the_same_module_gives_the_same_bytes(objects: list[bytes]) -> None:
     assert object_files(programs.linear_softmax("f32", 64, 64, 8), Objects()) == objects
 

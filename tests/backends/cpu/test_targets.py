@@ -69,6 +69,7 @@ def test_only_the_entry_points_can_be_seen(layer, tmp_path):
         assert " RWE " not in tool("readelf", "-lW", str(path))
 
 
+@pytest.mark.every_variant  # else it would be compiled once, and compared with itself
 def test_the_same_module_gives_the_same_bytes(layer):
     again = compiled()
     assert again.object == layer.object
