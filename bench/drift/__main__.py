@@ -40,7 +40,7 @@ def shown_memory(found: Mapping[str, Any]) -> None:
         rate = {mode: modes[mode]["tokens_per_second"] for mode in memory.MODES}
         print(
             f"memory, {name}: "
-            + ", ".join(f"{mode} {value:,.0f}" for mode, value in rate.items())
+            + ", ".join(f"{mode} {value:,.0f} ({modes[mode]['held']:.0%} held)" for mode, value in rate.items())
             + f" tokens/s; {rate['following'] / rate['fixed']:.1f} times the fixed set, "
             f"{rate['following'] / rate['told']:.1%} of told, {rate['following'] / rate['placed']:.1%} of placed"
         )
@@ -64,10 +64,11 @@ SHOWN = {"tokens": shown_tokens, "memory": shown_memory, "capacity": shown_capac
 
 def main() -> None:
     options = parse_arguments()
-    quiet = partial(machine.quiet, options.priority, options.lock)
     found: dict[str, Any] = {"machine": machine.describe(), "seconds": options.seconds}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.scenarios:
+        starving = name == "memory" and options.priority == "realtime"
+        quiet = partial(machine.quiet, "raised" if starving else options.priority, options.lock)
         with tempfile.TemporaryDirectory(dir=options.folder, prefix="moec-drift-") as folder:
             found[name] = SCENARIOS[name](Path(folder), options.seconds, quiet)
         SHOWN[name](found[name])
