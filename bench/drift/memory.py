@@ -1,11 +1,12 @@
 """Memory for two experts in five: the set fixed by the first phase, the set that follows the load, the set told ahead.
 
-Every mode keeps the same limit.  `fixed` keeps the experts that are hottest in the first phase, as one does who places
-experts once.  `following` is what `page` of a layout does.  `told` keeps the hottest experts of each phase and changes
-them at the very moment; `placed` has them read besides while no clock runs.
+Every mode has a layer of its own, and keeps the same limit.  `fixed` keeps the experts that are hottest in the first
+phase, as one does who places experts once.  `following` is what `page` of a layout does.  `told` keeps the hottest
+experts of each phase and changes them at the very moment; `placed` has them read besides while no clock runs.
 
-The limit is kept by a thread beside the calls.  Calls of a real-time class leave it no processor, and nothing would
-ever leave memory; so they run at a raised priority instead, and what memory holds is looked at while they do.
+The modes take turns of a second, as disks of shared hosts are three times as fast in one minute as in the next.  The
+limit is kept by a thread beside the calls.  Calls of a real-time class leave it no processor, and nothing would ever
+leave memory: so they run at a raised priority at most, and what memory holds is looked at while they do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 import torch
 
-from bench.drift.traffic import Phase, Router, Traffic, order
+from bench.drift.traffic import Phase, Request, Router, Traffic, order
 from bench.layer import Layer
 from bench.machine import Quiet
 from bench.routes.moec_layer import moec_layer
@@ -32,6 +33,8 @@ MODES = ("fixed", "following", "told", "placed")
 SHARE = 0.4
 PHASES = 4
 REGIMES = ((1, 0.7), (4, 0.2), (16, 0.1))
+_TURN = 1.0
+"""Seconds of calls before the next mode has its turn."""
 _LOOKS = 0.25
 """Seconds between two looks at what is in memory."""
 _SETTLED = 1.1
@@ -50,42 +53,54 @@ def drifts(experts: int) -> Mapping[str, tuple[Phase, ...]]:
 
 
 class Limited:
-    """A layer with memory for a share of its experts."""
+    """OLMoE with memory for `fit` of its experts, in one of the modes.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.source = Layer(SHAPES["olmoe"])
-        self.layer = cast(Compiled, moec_layer(self.source, "bf16"))
-        weights = self.source.weights("bf16")
-        experts = self.source.shape.experts
-        self.expert = sum(weights[name][0].nbytes for name in ("gate_up", "down"))
+    found  of each phase: tokens, calls, seconds, the longest call's seconds, and bytes in memory now and then
+    """
+
+    def __init__(self, mode: str, source: Layer, folder: Path) -> None:
+        self.mode = mode
+        self.found: list[dict[str, Any]] = []
+        self._folder = folder
+        self._layer = cast(Compiled, moec_layer(source, "bf16"))
+        weights = source.weights("bf16")
+        experts = source.shape.experts
+        expert = sum(weights[name][0].nbytes for name in ("gate_up", "down"))
         self.fit = round(SHARE * experts)
-        self.limit = self.layer.packed_bytes - (experts - self.fit) * self.expert
-        self.router = Router(weights["router"], self.source.shape.top_k, order(experts))
+        self.whole = self._layer.packed_bytes
+        self.limit = self.whole - (experts - self.fit) * expert
+        self._paging: Paging | None = None
 
-    def run(self, mode: str, traffic: Traffic, seconds: float, quiet: Quiet) -> list[dict[str, Any]]:
-        """Calls of each phase for so long; of each phase the tokens and the time."""
-        found = []
-        paging: Paging | None = None
-        for number, phase in enumerate(traffic.phases):
-            hot = self.router.hot(phase, self.fit)
-            if paging is None or mode in ("told", "placed"):
-                if paging is not None:
-                    paging.stop()
-                paging = self._paging(None if mode == "following" else hot)
-            self._settle()
-            if mode == "placed":
-                self._read(hot)
-            with quiet(), self._watched() as held:
-                calls = self._phase(traffic, number, seconds)
-            found.append({**calls, "held": held})
-        if paging is not None:
-            paging.stop()
-        return found
+    def begin(self, hot: Sequence[int]) -> None:
+        """A phase with these experts hottest begins: what the mode does about it."""
+        self.found.append({"tokens": 0, "calls": 0, "seconds": 0.0, "longest": 0.0, "held": []})
+        if self._paging is None or self.mode in ("told", "placed"):
+            self.stop()
+            page = Page("routed", self.limit)
+            keep = None if self.mode == "following" else hot
+            self._paging = Paging(self._layer._store, page, self._layer.statistics, self._folder, keep)
+        self._settle()
+        if self.mode == "placed":
+            self._read(hot)
 
-    def _paging(self, keep: Sequence[int] | None) -> Paging:
-        page = Page("routed", self.limit)
-        return Paging(self.layer._store, page, self.layer.statistics, self.folder, keep)
+    def stop(self) -> None:
+        if self._paging is not None:
+            self._paging.stop()
+
+    @torch.no_grad()
+    def turn(self, requests: Iterator[Request], seconds: float) -> None:
+        """Calls for so long."""
+        found = self.found[-1]
+        with self._watched(found["held"]):
+            begin = now = time.perf_counter()
+            while now - begin < seconds:
+                request = next(requests)
+                self._layer(request.x)
+                before, now = now, time.perf_counter()
+                found["tokens"] += request.tokens
+                found["calls"] += 1
+                found["longest"] = max(found["longest"], now - before)
+            found["seconds"] += now - begin
 
     def _settle(self) -> None:
         """What has just been packed is brought to the disk before it leaves memory, which is no call's time."""
@@ -96,13 +111,12 @@ class Limited:
             time.sleep(_LOOKS)
 
     def _held(self) -> int:
-        memory = self.layer._store.mapped
-        return memory.resident([(0, memory.nbytes)]) if memory is not None else self.layer.packed_bytes
+        memory = self._layer._store.mapped
+        return memory.resident([(0, memory.nbytes)]) if memory is not None else self.whole
 
     @contextmanager
-    def _watched(self) -> Iterator[list[int]]:
-        """Bytes of weights that are in memory, now and then while the body runs."""
-        held: list[int] = []
+    def _watched(self, held: list[int]) -> Iterator[None]:
+        """Append the bytes that are in memory, now and then while the body runs."""
         ending = threading.Event()
 
         def watch() -> None:
@@ -112,46 +126,53 @@ class Limited:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            yield held
+            yield
         finally:
             ending.set()
             watcher.join()
 
     def _read(self, experts: Sequence[int]) -> None:
         """Bring experts into memory."""
-        store = self.layer._store
+        store = self._layer._store
         for region in store.kernel.library.manifest.variants[store.kernel.index].regions:
             for place, expert in enumerate(region.experts):
                 if expert in experts:
                     begin = region.offset + place * region.stride
                     store.buffer[begin : begin + region.stride].view(torch.int64).sum()
 
-    @torch.no_grad()
-    def _phase(self, traffic: Traffic, number: int, seconds: float) -> dict[str, Any]:
-        requests = traffic.requests(number, seed=number)
-        tokens, calls, longest = 0, 0, 0.0
-        begin = now = time.perf_counter()
-        while now - begin < seconds:
-            request = next(requests)
-            self.layer(request.x)
-            before, now = now, time.perf_counter()
-            tokens, calls, longest = tokens + request.tokens, calls + 1, max(longest, now - before)
-        return {"tokens": tokens, "calls": calls, "seconds": now - begin, "longest": longest}
-
 
 def scenario(folder: Path, seconds: float, quiet: Quiet) -> dict[str, Any]:
     """Each traffic in each mode: tokens a second of each phase and of the whole, and of the limit what was held."""
-    limited = Limited(folder)
+    source = Layer(SHAPES["olmoe"])
+    router = Router(source.weights("bf16")["router"], source.shape.top_k, order(source.shape.experts))
     traffics: dict[str, Any] = {}
-    for name, phases in drifts(limited.router.experts).items():
-        traffic = Traffic(limited.router, phases, torch.bfloat16)
-        traffics[name] = {}
-        for mode in MODES:
-            found = limited.run(mode, traffic, seconds, quiet)
-            held = [nbytes for phase in found for nbytes in phase["held"]]
-            traffics[name][mode] = {
-                "held": sum(held) / len(held) / limited.limit,
-                "tokens_per_second": sum(p["tokens"] for p in found) / sum(p["seconds"] for p in found),
-                "phases": found,
-            }
-    return {"limit": limited.limit, "whole": limited.layer.packed_bytes, "traffics": traffics}
+    for name, phases in drifts(router.experts).items():
+        traffic = Traffic(router, phases, torch.bfloat16)
+        layers = [Limited(mode, source, folder) for mode in MODES]
+        for number in range(len(phases)):
+            phase(layers, traffic, number, seconds, quiet)
+        traffics[name] = {layer.mode: rates(layer) for layer in layers}
+        for layer in layers:
+            layer.stop()
+    return {"limit": layers[0].limit, "whole": layers[0].whole, "traffics": traffics}
+
+
+def phase(layers: Sequence[Limited], traffic: Traffic, number: int, seconds: float, quiet: Quiet) -> None:
+    """The same requests to every mode, for so long in each, in turns whose order moves on."""
+    requests = {layer.mode: traffic.requests(number, seed=number) for layer in layers}
+    for layer in layers:
+        layer.begin(traffic.router.hot(traffic.phases[number], layer.fit))
+    with quiet():
+        for turn in range(max(1, round(seconds / _TURN))):
+            first = turn % len(layers)
+            for layer in (*layers[first:], *layers[:first]):
+                layer.turn(requests[layer.mode], min(seconds, _TURN))
+
+
+def rates(layer: Limited) -> dict[str, Any]:
+    held = [nbytes for found in layer.found for nbytes in found["held"]]
+    return {
+        "tokens_per_second": sum(f["tokens"] for f in layer.found) / sum(f["seconds"] for f in layer.found),
+        "held": sum(held) / max(len(held), 1) / layer.limit,
+        "phases": layer.found,
+    }
