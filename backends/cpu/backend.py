@@ -76,9 +76,10 @@ class CpuBackend:
     ) -> tuple[Sequence[bytes], tuple[manifest.Variant, ...]]:
         """What `compile` links, and what is to be said of the variants."""
         chosen = [v for v in self.variants(module) if variants is None or v.name in variants]
-        made, described = kernels(module, chosen, lender, whole=known is not None)
         if known is not None:
-            return parts.object_files(made, known), described
+            base, described = _emitted(module, chosen, lender)
+            return parts.object_files(base.module, known, base.written_later), described
+        made, described = kernels(module, chosen, lender)
         codegen.lower_to_llvm(made)
         return [codegen.object_file(made)], described
 
@@ -90,10 +91,24 @@ def kernels(
 
     whole: each variant has all of its code, as it has it alone; else they share what is the same
     """
+    base, described = _emitted(module, variants, lender)
+    made = base.module
+    with made.context, ir.Location.unknown():
+        for one in base.written_later.values():
+            one.write()
+        if not whole:
+            sharing.share(made, variants)
+        made.operation.verify()
+    return made, described
+
+
+def _emitted(
+    module: ir.Module, variants: Sequence[Variant], lender: ir.Module | None
+) -> tuple[Builder, tuple[manifest.Variant, ...]]:
+    """A builder of the module of `kernels`, in which some functions are still to be written."""
     with module.context, ir.Location.unknown():
         prepared, functions = layer.prepare(module)
-        made = ir.Module.create(ir.Location.unknown())
-        base = Builder(made, isa.host_variants()[-1])
+        base = Builder(ir.Module.create(ir.Location.unknown()), isa.host_variants()[-1])
         compiled = []
         lent, lends = layer.prepare(lender) if lender is not None else (None, ())
         for function in functions:
@@ -101,12 +116,9 @@ def kernels(
             runs = [threads.run_function(base.for_variant(plan.frame.variant), plan) for plan in plans]
             compiled.append(entry.Compiled(function, plans, runs))
         entry.export(base, compiled)
-        if not whole:
-            sharing.share(made, variants)
         described = tuple(_described(compiled[0].layer, plan, routed(prepared)) for plan in compiled[0].plans)
         del prepared, lent
-        made.operation.verify()
-        return made, described
+        return base, described
 
 
 def _described(itself: layer.Layer, plan: layer.Plan, experts: Routed | None) -> manifest.Variant:

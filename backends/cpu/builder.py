@@ -10,9 +10,10 @@ Everything is emitted at the current insertion point.  Counts, sizes and loop in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch_mlir import ir
@@ -20,6 +21,7 @@ from torch_mlir.dialects import arith, llvm, scf, vector
 
 from moec.backends.cpu import halves
 from moec.backends.cpu.isa import Variant
+from moec.backends.cpu.later import Later, Source
 from moec.backends.cpu.values import Pointer, Value, byte_width, constant, is_float, lanes_constant, unwrap
 
 
@@ -84,11 +86,20 @@ class Builder:
         self._entry: ir.Block | None = None
         self._symbols: dict[str, Function] = {}
         self._constants: dict[bytes, str] = {}
+        self._later: dict[str, Later] = {}
+        self._alone = False
 
     def for_variant(self, variant: Variant) -> Builder:
         """A builder of the same module for another variant."""
         other = Builder(self.module, variant)
-        other._symbols, other._constants = self._symbols, self._constants
+        other._symbols, other._constants, other._later = self._symbols, self._constants, self._later
+        return other
+
+    @cached_property
+    def _lonely(self) -> Builder:
+        """A builder for bodies that mention no symbols."""
+        other = Builder(self.module, self.variant)
+        other._alone = True
         return other
 
     # --- types and constants
@@ -143,6 +154,8 @@ class Builder:
         The symbol of an internal function is its name and the variant's, so that every variant has its own; declaring
         one again gives the same.  It is inlined when `inline` says so, otherwise never.
         """
+        if self._alone:
+            raise ValueError(f"{name}: a function that is written later mentions no symbols")
         if linkage == "internal":
             name = f"{name}.{self.variant.name}"
         if name in self._symbols:
@@ -169,6 +182,22 @@ class Builder:
         function = Function(name, tuple(arguments), result, operation)
         self._symbols[name] = function
         return function
+
+    def later(self, name: str, arguments: Sequence[ir.Type], source: Source) -> Function:
+        """An internal function whose body `source` writes where its machine code is not known.
+
+        Raises ValueError where another source has given a function of this name.
+        """
+        function = self.declare(name, arguments)
+        found = self._later.setdefault(function.name, Later(function, source, self._lonely))
+        if found.source != source:
+            raise ValueError(f"{function.name} is written from two sources: {found.source!r} and {source!r}")
+        return function
+
+    @property
+    def written_later(self) -> Mapping[str, Later]:
+        """By their names, in the order in which they were declared."""
+        return self._later
 
     def known(self, name: str) -> Function | None:
         """The internal function of this name and variant, if it is declared."""
@@ -211,6 +240,8 @@ class Builder:
 
     def data(self, content: bytes, align: int = 64) -> Pointer:
         """The address of constant bytes."""
+        if self._alone:
+            raise ValueError("a function that is written later mentions no symbols")
         name = self._constants.setdefault(content, f"constant_{len(self._constants)}")
         if name not in self._symbols:
             array = ir.Type.parse(f"!llvm.array<{len(content)} x i8>")

@@ -6,7 +6,8 @@ the fields of registers where `decode` looks for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,11 @@ from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.channels import Channel, channels
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import Piece, Place, Region, copy_bytes
-from moec.backends.cpu.packing import Experts, experts_of, shared_name
+from moec.backends.cpu.packing import Experts, experts_of, named
 from moec.backends.cpu.parameters import Part, parts
 from moec.backends.cpu.values import Pointer, byte_width
 from moec.dialect.formats import FORMATS, Format
+from moec.formats import Codes
 
 Visit = Callable[[Channel], None]
 
@@ -32,37 +34,22 @@ def region(op: Any, weights: Sequence[ir.Value], layout: CodePanels, format_: Fo
         codes, scales = value.owner.operation.operands
         for part in parts(codes):
             experts = experts_of(op, part, layout.columns * layout.inner)
-            if part.quantize is None:
-                pieces.append(_piece(layout, operand, part, experts, "codes", _take_codes, _give_codes))
-            else:
-                element = ir.RankedTensorType(part.parameter.type).element_type
-                rule = _Weights(layout, element, format_)
-                pieces.append(_piece(layout, operand, part, experts, f"weights_{element}", rule.take, rule.give))
+            pieces.append(_piece(layout, operand, part, experts, "codes" if part.quantize is None else format_.name))
         for part in parts(scales):
             experts = experts_of(op, part, layout.columns * layout.scale_groups)
-            pieces.append(_piece(layout, operand, part, experts, "scales", _take_scales, _give_scales))
+            pieces.append(_piece(layout, operand, part, experts, "scales"))
     return Region(layout.bytes, tuple(pieces), layout)
 
 
-def _piece(
-    layout: CodePanels, operand: int, part: Part, experts: Experts, kind: str, take: Visit, give: Visit
-) -> Piece:
-    """`take` reads a channel of the tensor and writes it into the panel, `give` is the way back.
-
-    `kind` names the two: pieces of one kind share their code, of which a layer of mixed widths has many.
-    """
-    matrix = part.count // experts.count
-    bytes_ = matrix // layout.columns * byte_width(ir.RankedTensorType(part.parameter.type).element_type)
-
-    unit_bytes = layout.columns * bytes_
+def _piece(layout: CodePanels, operand: int, part: Part, experts: Experts, becomes: str) -> Piece:
+    """becomes: "codes", "scales", or the format that weights are quantised to."""
+    element = ir.RankedTensorType(part.parameter.type).element_type
+    unit_bytes = part.count // experts.count * byte_width(element)
+    kind = becomes if becomes in _GIVEN else f"weights_{element}"
 
     def some(count: int, name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
-        function = b.declare(shared_name(f"{name}_{kind}", layout, operand), [b.ptr, b.ptr, b.i64])
-        if not function.operation.body.blocks:
-            visit = take if name == "pack" else give
-            with b.define(function) as (panels, matrices, number):
-                for channel in channels(b, layout, operand, number, panels, matrices, bytes_):
-                    visit(channel)
+        source = _Mover(replace(layout, experts=1), operand, name, becomes, str(element), unit_bytes)
+        function = b.later(named(f"{name}_{kind}", operand, source), [b.ptr, b.ptr, b.i64], source)
         b.call(function, packed, tensor, b.index(count))
 
     def walk(name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
@@ -71,6 +58,33 @@ def _piece(
 
     place = Place(kind, operand, experts.source, experts.first, experts.count)
     return Piece(part.parameter, place, partial(walk, "pack"), partial(walk, "unpack"), partial(some, 1), unit_bytes)
+
+
+@dataclass(frozen=True)
+class _Mover:
+    """What the function is written from that packs or unpacks any experts."""
+
+    layout: CodePanels
+    operand: int
+    what: str
+    """ "pack" or "unpack"."""
+    becomes: str
+    element: str
+    """Type of the tensor's elements."""
+    unit_bytes: int
+    """Of the tensor, for an expert."""
+
+    def write(self, b: Builder, arguments: Sequence[Any]) -> None:
+        packed, tensor, count = arguments
+        take, give = _GIVEN.get(self.becomes) or self._quantised()
+        visit = take if self.what == "pack" else give
+        bytes_ = self.unit_bytes // self.layout.columns
+        for channel in channels(b, self.layout, self.operand, count, packed, tensor, bytes_):
+            visit(channel)
+
+    def _quantised(self) -> tuple[Visit, Visit]:
+        rule = _Weights(self.layout, ir.Type.parse(self.element), FORMATS[self.becomes])
+        return rule.take, rule.give
 
 
 def _take_codes(channel: Channel) -> None:
@@ -102,11 +116,20 @@ def _give_scales(channel: Channel) -> None:
         copy_bytes(channel.b, channel.tensor, channel.scales, bytes_)
 
 
+_GIVEN: Mapping[str, tuple[Visit, Visit]] = {
+    "codes": (_take_codes, _give_codes),
+    "scales": (_take_scales, _give_scales),
+}
+"""What reads a channel of a tensor as it is and writes it into the panel, and the way back."""
+
+
+@dataclass(frozen=True)
 class _Weights:
     """Weights that become codes and scales; the way back gives code times scale, rounded to their type."""
 
-    def __init__(self, layout: CodePanels, element: ir.Type, format_: Format) -> None:
-        self.layout, self.element, self.rule = layout, element, FORMATS[format_.name]
+    layout: CodePanels
+    element: ir.Type
+    rule: Codes
 
     def take(self, channel: Channel) -> None:
         b, layout = channel.b, self.layout

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from moec.backends.cpu import decode, tiling
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.codes import CodePanels, DecodedPanels
 from moec.backends.cpu.frame import LINE, Call, align_up
+from moec.backends.cpu.later import digest
 from moec.backends.cpu.sources import At, Coming, Lines, Packed, Streams
 from moec.backends.cpu.values import Pointer, Value
 
@@ -63,22 +65,32 @@ class Decoded:
 
     def _function(self, b: Builder) -> Function:
         """`void decode(codes, steps, to)`."""
-        codes, layout = self.codes, self.layout
-        function = b.declare(f"decode_{codes.kernel}_{codes.vectors}", [b.ptr, b.i64, b.ptr])
-        if not function.operation.body.blocks:
-            with b.define(function) as (source, steps, target), b.for_(0, steps) as step:
-                here, to = source.at(step.index, codes.step_bytes), target.at(step.index, layout.step_bytes)
-                with b.for_(0, codes.step_blocks) as loop:
-                    block = decode.CodeBlock(b, codes, here.at(loop.index, codes.block_bytes))
-                    registers = codes.block_dots * codes.vectors // layout.vectors_per_register
-                    place = to.at(loop.index, registers * layout.register_bytes)
-                    for n in range(registers):
-                        at = place + n * layout.register_bytes
-                        at.store(_register(b, block, n), align=layout.register_bytes)
-                for at in range(0, codes.step_bytes - codes.step_code_bytes, codes.register_bytes):
-                    scales = (here + codes.step_code_bytes + at).load(b.vec(codes.lanes, b.i32))
-                    (to + layout.step_code_bytes + at).store(scales)
-        return function
+        codes = self.codes.flat
+        source = _Decode(codes)
+        return b.later(f"decode_{codes.kernel}_{codes.vectors}_{digest(source)}", [b.ptr, b.i64, b.ptr], source)
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """What the function is written from that decodes steps of codes."""
+
+    codes: CodePanels
+
+    def write(self, b: Builder, arguments: Sequence[Any]) -> None:
+        codes, layout = self.codes, DecodedPanels.of(self.codes)
+        source, steps, target = arguments
+        with b.for_(0, steps) as step:
+            here, to = source.at(step.index, codes.step_bytes), target.at(step.index, layout.step_bytes)
+            with b.for_(0, codes.step_blocks) as loop:
+                block = decode.CodeBlock(b, codes, here.at(loop.index, codes.block_bytes))
+                registers = codes.block_dots * codes.vectors // layout.vectors_per_register
+                place = to.at(loop.index, registers * layout.register_bytes)
+                for n in range(registers):
+                    at = place + n * layout.register_bytes
+                    at.store(_register(b, block, n), align=layout.register_bytes)
+            for at in range(0, codes.step_bytes - codes.step_code_bytes, codes.register_bytes):
+                scales = (here + codes.step_code_bytes + at).load(b.vec(codes.lanes, b.i32))
+                (to + layout.step_code_bytes + at).store(scales)
 
 
 def _register(b: Builder, block: decode.CodeBlock, number: int) -> Value:

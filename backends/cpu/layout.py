@@ -15,8 +15,9 @@ bits.  A shift and a mask give both vectors from one load.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Self
 
 from moec.backends.cpu.frame import LINE, align_up
 from moec.backends.cpu.isa import Variant
@@ -86,6 +87,12 @@ class Panels:
     experts: int
     columns: int
     inner: int
+
+    @property
+    def flat(self) -> Self:
+        """All of it that panels by themselves depend on: which vectors belong to which operand, and how many panels
+        there are, is left out."""
+        return replace(self, operands=1, groups=self.vectors, experts=1, columns=self.vectors * self.lanes)
 
     @property
     def vectors(self) -> int:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from moec.backends.cpu import code_kernel, tiling
 from moec.backends.cpu.builder import Builder, Function
 from moec.backends.cpu.codes import CodePanels
 from moec.backends.cpu.frame import LINE
 from moec.backends.cpu.kernel_arguments import KernelArguments
+from moec.backends.cpu.later import digest
 from moec.backends.cpu.layout import Arithmetic, Panels
 from moec.backends.cpu.values import Pointer, Value
 
@@ -50,62 +52,76 @@ def kernel(
     behind the other.
     Weights are in the order of `Panels`, or, with `weights_row`, of f32, lie as tensor<ExKxN> in rows of so many bytes.
     Accumulators are [panel][row][vector of the panel][lane] f32 or i32 in memory, read only if `resume` (i1) says so.
-    Defines the function when it is first asked for.
     """
-    name = f"kernel_{layout.kernel}_{rows}x{layout.vectors}_{row_stride}{'_paced' if paced else ''}"
-    name = f"{name}_in_rows_of_{weights_row}" if weights_row else name
-    name = f"{name}_by_{at_once}" if at_once > 1 else name
-    name = name if prefetches else f"{name}_still"
-    name = f"{name}_of_{panels}_panels" if panels > 1 else name
-    arguments = [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64, b.i64]
-    function = b.declare(name, arguments)
-    if not function.operation.body.blocks:
-        with b.define(function) as taken:
-            given = KernelArguments(*taken)
-            if isinstance(layout, CodePanels):
-                # Its streams move on at every step.
-                code_kernel.body(b, layout, row_stride, rows, given, prefetches, panels)
-            else:
-                _Kernel(b, layout, row_stride, rows, paced, weights_row, at_once, prefetches, panels, given).body()
-    return function
+    source = Kernel(layout.flat, row_stride, rows, paced, weights_row, at_once, prefetches, panels)
+    return b.later(source.name, [b.ptr, b.ptr, b.i64, b.ptr, b.i1, b.ptr, b.i64, b.ptr, b.i64, b.i64, b.i64], source)
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """A kernel that is being defined."""
+class Kernel:
+    """What a kernel is written from; see `kernel`."""
 
-    b: Builder
     layout: Panels
     row_stride: int
     rows: int
-    paced: bool
-    weights_row: int | None
-    at_once: int
-    prefetches: bool
-    panels: int
+    paced: bool = False
+    weights_row: int | None = None
+    at_once: int = 1
+    prefetches: bool = True
+    panels: int = 1
+
+    @property
+    def name(self) -> str:
+        layout, row = self.layout, self.weights_row
+        name = f"kernel_{layout.kernel}_{self.rows}x{layout.vectors}_{self.row_stride}{'_paced' if self.paced else ''}"
+        name = f"{name}_in_rows_of_{row}" if row else name
+        name = f"{name}_by_{self.at_once}" if self.at_once > 1 else name
+        name = name if self.prefetches else f"{name}_still"
+        name = f"{name}_of_{self.panels}_panels" if self.panels > 1 else name
+        return f"{name}_{digest(self)}"
+
+    def write(self, b: Builder, arguments: Sequence[Any]) -> None:
+        given = KernelArguments(*arguments)
+        if isinstance(self.layout, CodePanels):
+            # Its streams move on at every step.
+            code_kernel.body(b, self.layout, self.row_stride, self.rows, given, self.prefetches, self.panels)
+        else:
+            _Body(b, self, given).body()
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The body of a kernel for weights that are no codes."""
+
+    b: Builder
+    kernel: Kernel
     given: KernelArguments
 
     @property
+    def layout(self) -> Panels:
+        return self.kernel.layout
+
+    @property
     def sums(self) -> int:
-        return self.panels * self.rows * self.layout.vectors
+        return self.kernel.panels * self.kernel.rows * self.layout.vectors
 
     @property
     def step_bytes(self) -> int:
-        return self.weights_row or self.layout.step_bytes
+        return self.kernel.weights_row or self.layout.step_bytes
 
     def body(self) -> None:
-        b, given, at_once = self.b, self.given, self.at_once
+        b, given, at_once = self.b, self.given, self.kernel.at_once
         vector, width = b.vec(self.layout.lanes, b.f32), 4 * self.layout.lanes
         places = [given.accumulators + width * n for n in range(self.sums)]
         sums = given.first_sums(b, vector, places, width)
         in_run = (b.index(1) << given.run) - 1
-        ahead = [b.index(0)] if self.paced else [given.weights_ahead, given.rows_ahead]
-        state = [*sums, given.rows, given.weights, *(ahead if self.prefetches else [])]
+        ahead = [b.index(0)] if self.kernel.paced else [given.weights_ahead, given.rows_ahead]
+        state = [*sums, given.rows, given.weights, *(ahead if self.kernel.prefetches else [])]
         begin: Value | int = 0
         if at_once > 1:
             begin = given.steps // at_once * at_once
             with b.for_(0, begin, at_once, carry=state, unroll=False) as loop:
-                loop.carry(*(self._spread if self.prefetches else self._still)(loop.values))
+                loop.carry(*(self._spread if self.kernel.prefetches else self._still)(loop.values))
             state = loop.results
         with b.for_(begin, given.steps, carry=state, unroll=False) as loop:
             loop.carry(*self._single(loop.values, in_run))
@@ -116,9 +132,9 @@ class _Kernel:
         """One step; `state` are the sums, where the rows, the weights, and the streams are."""
         given, layout = self.given, self.layout
         sums, a, weights, moving = self._parts(state)
-        if not self.prefetches:
+        if not self.kernel.prefetches:
             return [*self._step(sums, a, weights), a + 4, weights + self.step_bytes]
-        if self.paced:
+        if self.kernel.paced:
             lines = moving[0] >> (PACE.bit_length() - 1)
             run, line = lines >> given.run, (lines & in_run) * LINE
             streams = [given.weights_ahead + run * given.weights_stride + line]
@@ -128,8 +144,8 @@ class _Kernel:
             streams = [Pointer(stream.raw) for stream in moving]
             moved = [streams[0] + given.weights_stride, streams[1] + given.rows_stride]
         sums = self._step(sums, a, weights)
-        if self.at_once == 1:  # else these few steps are left of many
-            for ahead in range(1 if self.paced else layout.prefetched_lines):
+        if self.kernel.at_once == 1:  # else these few steps are left of many
+            for ahead in range(1 if self.kernel.paced else layout.prefetched_lines):
                 (streams[0] + ahead * LINE).prefetch()
             streams[1].prefetch()
         return [*sums, a + 4, weights + self.step_bytes, *moved]
@@ -149,9 +165,9 @@ class _Kernel:
     def _still(self, state: Sequence[Value]) -> list[Value]:
         """`at_once` steps that prefetch nothing: sums, and where rows and weights are after them."""
         sums, a, weights, _ = self._parts(state)
-        for step in range(self.at_once):
+        for step in range(self.kernel.at_once):
             sums = self._step(sums, a + 4 * step, weights + step * self.step_bytes)
-        return [*sums, a + 4 * self.at_once, weights + self.at_once * self.step_bytes]
+        return [*sums, a + 4 * self.kernel.at_once, weights + self.kernel.at_once * self.step_bytes]
 
     def _parts(self, state: Sequence[Value]) -> tuple[Sequence[Value], Pointer, Pointer, Sequence[Value]]:
         a, weights = (Pointer(value.raw) for value in state[self.sums : self.sums + 2])
@@ -161,12 +177,12 @@ class _Kernel:
         """The sums after one more step."""
         b, layout = self.b, self.layout
         vector = b.vec(layout.lanes, b.f32)
-        align = 4 if self.weights_row else layout.vector_bytes
+        align = 4 if self.kernel.weights_row else layout.vector_bytes
         after: list[Value] = []
-        for panel in range(self.panels):
+        for panel in range(self.kernel.panels):
             columns = _columns(b, layout, weights + panel * layout.panel_bytes, align)
-            for row in range(self.rows):
-                element = b.splat(vector, (a + row * self.row_stride).load(b.f32))
+            for row in range(self.kernel.rows):
+                element = b.splat(vector, (a + row * self.kernel.row_stride).load(b.f32))
                 for column in columns:
                     after.append(_multiply_add(b, layout, element, column, sums[len(after)]))
         return after

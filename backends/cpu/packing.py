@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cpu.builder import Builder
 from moec.backends.cpu.frame import LINE, Piece, Place, Region
+from moec.backends.cpu.later import Source, digest
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.parameters import Part, parts
 from moec.backends.cpu.values import Pointer, Value
@@ -44,19 +44,17 @@ def experts_of(op: Any, part: Part, matrix: int) -> Experts:
     return Experts(*(whole for whole, _ in found))
 
 
-def shared_name(what: str, layout: object, operand: int) -> str:
+def named(what: str, operand: int, source: Source) -> str:
     """The name of a function that packs any experts of one operand, the same for all pieces that can share it."""
-    return f"{what}_{operand}_{hashlib.sha256(repr(layout).encode()).hexdigest()[:16]}"
+    return f"{what}_{operand}_{digest(source)}"
 
 
 def _piece(layout: Panels, operand: int, part: Part, experts: Experts) -> Piece:
     """A part of one operand."""
 
     def some(count: int, name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
-        function = b.declare(shared_name(name, layout, operand), [b.ptr, b.ptr, b.i64])
-        if not function.operation.body.blocks:
-            with b.define(function) as (panels, matrices, number):
-                _emit(b, layout, operand, name, panels, matrices, number)
+        source = _Mover(replace(layout, experts=1), operand, name)
+        function = b.later(named(name, operand, source), [b.ptr, b.ptr, b.i64], source)
         b.call(function, packed, tensor, b.index(count))
 
     def walk(name: str, b: Builder, packed: Pointer, tensor: Pointer) -> None:
@@ -68,21 +66,30 @@ def _piece(layout: Panels, operand: int, part: Part, experts: Experts) -> Piece:
     return Piece(part.parameter, place, partial(walk, "pack"), partial(walk, "unpack"), partial(some, 1), matrix)
 
 
-def _emit(b: Builder, layout: Panels, operand: int, name: str, packed: Pointer, tensor: Pointer, count: Value) -> None:
-    """The code of "pack" or "unpack" for `count` experts."""
-    element = b.i32 if layout.element_bytes == 4 else b.i16
-    zero = b.constant(element, 0)
+@dataclass(frozen=True)
+class _Mover:
+    """What the function is written from that packs or unpacks any experts."""
 
-    def take(place: Pointer, given: Pointer) -> None:
-        place.store(given.load(element))
+    layout: Panels
+    operand: int
+    what: str
+    """ "pack" or "unpack"."""
 
-    def give(place: Pointer, wanted: Pointer) -> None:
-        wanted.store(place.load(element))
+    def write(self, b: Builder, arguments: Sequence[Any]) -> None:
+        layout, (packed, tensor, count) = self.layout, arguments
+        element = b.i32 if layout.element_bytes == 4 else b.i16
+        zero = b.constant(element, 0)
 
-    if name == "pack":
-        _walk(b, layout, operand, packed, tensor, count, take, lambda place: place.store(zero))
-    else:
-        _walk(b, layout, operand, packed, tensor, count, give, None)
+        def take(place: Pointer, given: Pointer) -> None:
+            place.store(given.load(element))
+
+        def give(place: Pointer, wanted: Pointer) -> None:
+            wanted.store(place.load(element))
+
+        if self.what == "pack":
+            _walk(b, layout, self.operand, packed, tensor, count, take, lambda place: place.store(zero))
+        else:
+            _walk(b, layout, self.operand, packed, tensor, count, give, None)
 
 
 def _walk(

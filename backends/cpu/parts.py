@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -20,6 +20,7 @@ from torch_mlir.dialects import llvm
 
 import moec
 from moec.backends.cpu import codegen
+from moec.backends.cpu.later import Later
 from moec.backends.objects import Known
 
 _PARTS = (
@@ -42,7 +43,10 @@ class _Symbol:
 
     name: str
     operation: ir.Operation
+    later: Later | None
+    """What can write it, where that is not done."""
     content: bytes
+    """Of what is not written, a key for what would be."""
 
     @property
     def function(self) -> bool:
@@ -50,11 +54,17 @@ class _Symbol:
 
     @property
     def defined(self) -> bool:
-        return not self.function or bool(self.operation.regions[0].blocks)
+        return not self.function or self.later is not None or bool(self.operation.regions[0].blocks)
 
     @property
     def part(self) -> str:
-        """The part that it belongs to; any choice is right."""
+        """The part that it belongs to; any choice is right that leaves apart what is not written."""
+        if self.later is not None:
+            return f"later {self._kind}"
+        return self._kind
+
+    @property
+    def _kind(self) -> str:
         for pattern, part in _PARTS:
             if found := pattern.match(self.name):
                 return found.expand(part)
@@ -65,9 +75,14 @@ class _Symbol:
         return self.name.encode() + b"\0" in content
 
 
-def object_files(module: ir.Module, known: Known) -> list[bytes]:
-    """The object files of a module at the level of vectors; `known` gives and takes them."""
-    symbols = [_symbol(op.operation) for op in module.body.operations]
+def object_files(module: ir.Module, known: Known, later: Mapping[str, Later] | None = None) -> list[bytes]:
+    """The object files of a module at the level of vectors; `known` gives and takes them.
+
+    later: what writes functions of the module that have no body yet, by their names.  They get one where their code is
+    not known.
+    """
+    later = later or {}
+    symbols = [_symbol(op.operation, later) for op in module.body.operations]
     found = []
     for own in _parts(symbols):
         inside = {symbol.name for symbol in own}
@@ -93,10 +108,13 @@ def _parts(symbols: Sequence[_Symbol]) -> list[list[_Symbol]]:
     return list(parts.values())
 
 
-def _symbol(operation: ir.Operation) -> _Symbol:
+def _symbol(operation: ir.Operation, later: Mapping[str, Later]) -> _Symbol:
+    name = ir.StringAttr(operation.attributes["sym_name"]).value
+    if name in later and not later[name].written:
+        return _Symbol(name, operation, later[name], later[name].key.encode())
     stream = io.BytesIO()
     operation.write_bytecode(stream)
-    return _Symbol(ir.StringAttr(operation.attributes["sym_name"]).value, operation, stream.getvalue())
+    return _Symbol(name, operation, None, stream.getvalue())
 
 
 def _digest(own: Sequence[_Symbol], shown: Set[str]) -> str:
@@ -117,6 +135,8 @@ def _compile(module: ir.Module, own: Sequence[_Symbol], shown: Set[str], others:
                 if symbol.mentioned(content):
                     _declare(symbol)
             for symbol in own:
+                if symbol.later is not None:
+                    symbol.later.write()
                 copy = symbol.operation.clone()
                 if symbol.name in shown:
                     _show(copy)

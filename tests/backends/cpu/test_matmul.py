@@ -19,8 +19,9 @@ TOLERANCE = {"f32": 1e-5, "bf16": 2**-8, "f16": 2**-10}
 
 compiled = cache(lambda text: Artifact(text, VARIANTS))
 
-# d, ff, experts, k: nothing a multiple of anything; one column; several vectors; an inner dimension of several units
-SIZES = [(33, 7, 5, 3), (1, 1, 1, 1), (96, 130, 9, 2), (4500, 17, 3, 2), (17, 4500, 2, 1)]
+# d, ff, experts, k: nothing a multiple of anything; one column; several vectors; an inner dimension of several units;
+# rows of two lengths at one stride
+SIZES = [(33, 7, 5, 3), (1, 1, 1, 1), (96, 130, 9, 2), (4500, 17, 3, 2), (17, 4500, 2, 1), (76, 70, 6, 2)]
 
 
 class Layer:

@@ -20,8 +20,8 @@ from tests.backends.cpu.test_targets import ERRORS, EXPORTED, LIBC, WEAK, tool
 def object_files(text: str, known: Objects, variants: Sequence[isa.Variant] | None = None) -> list[bytes]:
     with context(), ir.Location.unknown():
         chosen = isa.host_variants() if variants is None else variants
-        made, _ = backend.kernels(ir.Module.parse(text), chosen, whole=True)
-        return parts.object_files(made, known)
+        base, _ = backend._emitted(ir.Module.parse(text), chosen, None)
+        return parts.object_files(base.module, known, base.written_later)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,6 @@ def test_no_code_that_takes_long_is_in_the_interface(tmp_path: Path, dtype: str,
     kernels = Compilation(path, training=training).kernels
     with kernels.context, ir.Location.unknown():
         made, _ = backend.kernels(kernels, isa.host_variants(), whole=True)
-        symbols = [parts._symbol(op.operation) for op in made.body.operations]
+        symbols = [parts._symbol(op.operation, {}) for op in made.body.operations]
     rest = {symbol.name for symbol in symbols if symbol.defined and symbol.part == "interface"}
     assert rest - {"supports.generic", "checked.generic"} == {name for name in rest if name.startswith("__tvm_ffi_")}
