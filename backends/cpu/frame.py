@@ -28,6 +28,7 @@ from moec.backends.cpu.values import Pointer, Value, byte_width
 if TYPE_CHECKING:
     from moec.backends.cpu.layout import Panels
     from moec.backends.cpu.lender import Lender
+    from moec.backends.cpu.sources import Packed
 
 LINE = 64
 """Bytes of a cache line, and the alignment of every buffer."""
@@ -187,6 +188,8 @@ class Frame:
     """Parameters are tensors that the caller gives, instead of packed ones."""
     wide: bool = False
     """Matmuls have wide panels: see `tiling.panels`."""
+    paged: bool = False
+    """Packed weights may lie on disk."""
     lender: Lender | None = None
     """The packed weights of another layer, where experts that lie there as they would here need not be packed again."""
     words: int = _FIRST_FREE
@@ -215,6 +218,8 @@ class Frame:
     tables: dict[int, int] = field(default_factory=dict)
     """Offset of a packed region -> offset of its table: for each expert, how far from the beginning of the packed
     parameters it lies (i64), which may be outside of them."""
+    fetched: dict[ir.Value, list[Packed]] = field(default_factory=dict)
+    """The offsets of a plan, where packed weights may lie on disk -> those that its matmuls read."""
     orders: dict[ir.Value, int] = field(default_factory=dict)
     """The offsets of a plan -> word that holds the address of the numbers of its groups, i32, most rows first."""
 

@@ -20,7 +20,7 @@ from moec.backends.cpu.parameters import PARAMETERS, RESHAPES, is_parameter
 from moec.backends.cpu.rowcount import rows_per_token
 from moec.backends.cpu.values import byte_width
 from moec.backends.cpu.waves import Wave, plan_of, plan_windows
-from moec.dialect.functions import functions, has_wide_panels, is_plain, is_statistic
+from moec.dialect.functions import functions, has_wide_panels, is_paged, is_plain, is_statistic
 
 Emitter = Callable[[Any, Frame], Sequence[Phase]]
 
@@ -179,7 +179,8 @@ def plan(layer: Layer, variant: Variant, lender: Lender | None = None) -> Plan:
 
     lender: packed weights of which experts can be read in place
     """
-    frame = Frame(variant, layer.prefix, layer.plain, has_wide_panels(layer.function), lender)
+    paged = is_paged(layer.function) and not layer.plain
+    frame = Frame(variant, layer.prefix, layer.plain, has_wide_panels(layer.function), paged, lender)
     made = Plan(frame, [_bind(frame, tensor) for tensor in layer.inputs], [])
     given = {tensor.value for tensor in layer.inputs}
     copies = []

@@ -184,7 +184,10 @@ def grouped(op: Any, frame: Frame) -> Operands:
     gather = bool(ir.IntegerAttr(op.gather).value)
     in_waves = op.offsets in frame.windows
     groups, order = frame.groups[op.offsets], frame.orders[op.offsets]
-    return _operands(op, frame, Plan(groups, order, frame.storage(op.slots), per_token, gather, in_waves))
+    made = _operands(op, frame, Plan(groups, order, frame.storage(op.slots), per_token, gather, in_waves))
+    if op.offsets in frame.fetched and isinstance(made.source, Packed):
+        frame.fetched[op.offsets].append(made.source)
+    return made
 
 
 def layout_of(op: Any, frame: Frame) -> Panels:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch_mlir import ir
 
+from moec.backends.cpu.fetch import fetch
 from moec.backends.cpu.frame import Call, Frame, Phase, Size
 from moec.backends.cpu.values import Pointer, Value
 
@@ -21,8 +22,8 @@ _SIZES = 64
 def plan(op: Any, frame: Frame) -> Sequence[Phase]:
     """Storage of the results: offsets tensor<(E+1)xi32>; slots tensor<?xi32> without gaps, T*K entries reserved.
 
-    Also makes the list of experts that have rows, see `Frame.groups`.  An expert number beyond the last is an error
-    (the slot is left out); a negative one marks an empty slot.
+    Also makes the list of experts that have rows, see `Frame.groups`, and has their weights read if they lie on disk.
+    An expert number beyond the last is an error (the slot is left out); a negative one marks an empty slot.
     """
     experts = ir.IntegerAttr(op.experts).value
     index = frame.storage(op.index)
@@ -34,6 +35,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
     order = frame.workspace(Size(fixed=4 * experts))
     frame.groups[op.offsets], frame.orders[op.offsets] = groups, order
     code = frame.error("RangeError", f"the number of an expert is not below {experts}")
+    behind = [fetch(op.offsets, frame)] if frame.paged else []
 
     def each_slot(call: Call, body: Callable[[Value, Value], None]) -> None:
         """`body` for the number (i64) and the expert (i32) of every flat slot."""
@@ -72,7 +74,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
 
     direct = ir.IntegerAttr(op.direct_max_tokens).value if _only_matmuls_read(op.offsets) else 0
     if not direct:
-        return [Phase("plan", emit, work=16 * per_token, serial=True)]
+        return [Phase("plan", emit, work=16 * per_token, serial=True), *behind]
     keys = frame.workspace(Size(fixed=4 * direct * per_token))
 
     def emit_either(call: Call) -> None:
@@ -89,7 +91,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
 
         b.choose(call.tokens <= direct, [], few, many)
 
-    return [Phase("plan", emit_either, work=16 * per_token, serial=True)]
+    return [Phase("plan", emit_either, work=16 * per_token, serial=True), *behind]
 
 
 def _only_matmuls_read(offsets: ir.Value) -> bool:

@@ -16,18 +16,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+import moec
 from bench.drift.traffic import Phase, Request, Router, Traffic, order
 from bench.layer import Layer
 from bench.machine import Quiet
-from bench.routes.moec_layer import moec_layer
-from bench.shapes import SHAPES
+from bench.routes.moec_layer import state_dict
+from bench.shapes import REPOSITORY, SHAPES
 from moec.artifact.policy import Page
 from moec.runtime.adapt.paging import Paging
-from moec.runtime.module import Layer as Compiled
 
 MODES = ("fixed", "following", "told", "placed")
 SHARE = 0.4
@@ -58,11 +58,13 @@ class Limited:
     found  of each phase: tokens, calls, seconds, the longest call's seconds, and bytes in memory now and then
     """
 
-    def __init__(self, mode: str, source: Layer, folder: Path) -> None:
+    def __init__(self, mode: str, source: Layer, artifact: Path) -> None:
+        """artifact: one whose layout says `page`; the file lies beside it"""
         self.mode = mode
         self.found: list[dict[str, Any]] = []
-        self._folder = folder
-        self._layer = cast(Compiled, moec_layer(source, "bf16"))
+        self._folder = artifact.parent
+        self._layer = moec.load(artifact)
+        self._layer.load_state_dict(state_dict(source, "bf16"))
         weights = source.weights("bf16")
         experts = source.shape.experts
         expert = sum(weights[name][0].nbytes for name in ("gate_up", "down"))
@@ -145,10 +147,11 @@ def scenario(folder: Path, seconds: float, quiet: Quiet) -> dict[str, Any]:
     """Each traffic in each mode: tokens a second of each phase and of the whole, and of the limit what was held."""
     source = Layer(SHAPES["olmoe"])
     router = Router(source.weights("bf16")["router"], source.shape.top_k, order(source.shape.experts))
+    artifact = Path(moec.compile(REPOSITORY / "examples/olmoe_paged.moe", folder / "paged.so"))
     traffics: dict[str, Any] = {}
     for name, phases in drifts(router.experts).items():
         traffic = Traffic(router, phases, torch.bfloat16)
-        layers = [Limited(mode, source, folder) for mode in MODES]
+        layers = [Limited(mode, source, artifact) for mode in MODES]
         for number in range(len(phases)):
             phase(layers, traffic, number, seconds, quiet)
         traffics[name] = {layer.mode: rates(layer) for layer in layers}

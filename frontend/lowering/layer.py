@@ -22,7 +22,7 @@ from moec.dialect import (
     YieldChoiceOp,
     YieldOp,
 )
-from moec.dialect.functions import Routed
+from moec.dialect.functions import POLICY, Routed
 from moec.dialect.json_attributes import to_attribute
 from moec.dialect.subsets import renumber
 from moec.frontend.graph import DType, Node, PickType, TensorType
@@ -40,7 +40,7 @@ def lower_layer(layer: Layer, context: ir.Context) -> ir.Module:
         if layer.losses:
             module.operation.attributes["moe.losses"] = losses.attribute(layer.losses)
         if layer.layout:
-            module.operation.attributes["moe.policy"] = to_attribute(policy_data(layer.layout.policy))
+            module.operation.attributes[POLICY] = to_attribute(policy_data(layer.layout.policy))
         if layer.layout and layer.layout.parallel:
             module.operation.attributes["moe.parallel"] = to_attribute(parallel_data(layer.layout.parallel))
         with ir.InsertionPoint(module.body):

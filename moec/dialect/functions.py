@@ -67,3 +67,16 @@ WIDE_PANELS = "moe.wide_panels"
 
 def has_wide_panels(function: ir.Operation) -> bool:
     return WIDE_PANELS in function.attributes
+
+
+POLICY = "moe.policy"
+"""The attribute of a module whose layer has a layout: what may change while it runs (`moec.artifact.policy`)."""
+
+
+def is_paged(function: ir.Operation) -> bool:
+    """Whether packed weights of this layer may lie on disk: its layout says `page`."""
+    attributes = function.parent.attributes
+    if POLICY not in attributes:
+        return False
+    policy = ir.DictAttr(attributes[POLICY])
+    return "page" in policy and not isinstance(policy["page"], ir.UnitAttr)

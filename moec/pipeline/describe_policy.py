@@ -5,10 +5,9 @@ from torch_mlir import ir
 from moec.artifact.fields import Fields, InvalidManifest
 from moec.artifact.policy import Policy, read_policy
 from moec.diagnostics import Diagnostic, Severity
+from moec.dialect.functions import POLICY
 from moec.dialect.json_attributes import from_attribute
 from moec.errors import DiagnosticError
-
-POLICY = "moe.policy"
 
 
 def policy(module: ir.Module) -> Policy | None:

@@ -13,7 +13,7 @@ from moec.artifact.parallel import SEND_BYTES, Parallel
 from moec.artifact.policy import read_policy
 from moec.artifact.traffic import Load as Traffic
 from moec.artifact.traffic import Uniform
-from moec.dialect.functions import layer_function
+from moec.dialect.functions import POLICY, layer_function
 from moec.dialect.json_attributes import from_attribute
 from moec.passes.refusal import error
 from moec.passes.rewriting import body, operations
@@ -23,7 +23,6 @@ from moec.schedule.demand import Held, Load
 from moec.schedule.machine import Layer
 from moec.schedule.routing import Choices
 
-POLICY = "moe.policy"
 TOKENS = 256
 """Tokens of a rank where no load says how many a batch has."""
 _SCALE_BYTES = 4

@@ -1,10 +1,10 @@
 """Which experts' weights are in memory: those that calls use most, within a number of bytes.
 
-Nothing is fetched ahead: an expert comes into memory when a kernel first touches it.  Behind the calls, experts are let
-go until the rest fits: those first whose third last use is longest ago (LRU-3 of O'Neil et al., "The LRU-K page
-replacement algorithm for database disk buffering", 1993).  That has no time scale of its own: new hot experts win after
-three calls, however long the old ones were hot, and an expert that is used once now and then does not displace others.
-So what stays follows the load, calls never wait for a decision, and bits do not depend on it.
+An expert comes into memory when a call needs it: the layer's code asks for all that it misses at once.  Behind the
+calls, experts are let go until the rest fits: those first whose third last use is longest ago (LRU-3 of O'Neil et al.,
+"The LRU-K page replacement algorithm for database disk buffering", 1993).  That has no time scale of its own: new hot
+experts win after three calls, however long the old ones were hot, and an expert that is used once now and then does not
+displace others.  So what stays follows the load, calls never wait for a decision, and bits do not depend on it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Residency:
     keep        experts that stay, whatever comes; None: those that recent calls use most
     generation  a number that changes with the weights: they have been written then, and so are in memory
 
-    A call that touches more experts than fit holds more than the limit until it ends.  The system reads ahead beyond
-    the end of an expert; its neighbours that come that way are let go of within a second or two.  Where a file is kept
-    in pieces of up to 2 MiB, those that an expert shares with one that stays, stay.
+    A call that needs more experts than fit holds more than the limit until it ends.  What lies behind other weights may
+    be read ahead with them; it is let go of within a second or two.  Where a file is kept in pieces of up to 2 MiB,
+    those that an expert shares with one that stays, stay.
     """
 
     def __init__(

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import moec
+from moec.artifact.container import read
 from moec.errors import AdaptationError
+from moec.runtime.adapt.mapped import MappedMemory
 from moec.runtime.module import Layer
 
 EXPERT = 3 * 256 * 256 * 4
@@ -94,3 +96,37 @@ def test_a_folder_that_cannot_be_written(artifact: Path, tmp_path: Path) -> None
     with pytest.raises(AdaptationError, match="no weights can lie on disk"):
         layer.adapt(cache=tmp_path / "c", journal=tmp_path / "journal", weights=tmp_path / "file")
     assert layer.adaptation is None
+
+
+FORMATS = {"f32": "", "mixed": "quantize experts(routed, 0, 2..3) as int4(group = 32)"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_call_reads_the_experts_that_it_needs_and_no_others(format: str, tmp_path: Path) -> None:
+    layers = []
+    for paged in (True, False):
+        text = LAYER.replace("swiglu(d, ff)", f"swiglu(d, ff)\n  {FORMATS[format]}")
+        (tmp_path / "layer.moe").write_text(text if paged else text[: text.index("layout")])
+        path = moec.compile(tmp_path / "layer.moe", tmp_path / f"{paged}.so")
+        assert (b"madvise" in read(path).library) == paged
+        layers.append(moec.load(path).reset_parameters(1))
+    layer, plain = layers
+    store = layer._store
+    memory = MappedMemory(store.buffer.numel(), tmp_path)
+    store.move(memory)
+    ranges: list[list[tuple[int, int]]] = [[] for _ in range(8)]  # but for the pages that an expert shares with others
+    for region in store.kernel.library.manifest.variants[store.kernel.index].regions:
+        for place, expert in enumerate(region.experts):
+            if expert >= 0:
+                begin, end = (region.offset + n * region.stride for n in (place, place + 1))
+                ranges[expert].append((-(-begin // 4096) * 4096, end // 4096 * 4096))
+    for tokens in (1, 3, 40):
+        memory.drop(piece for pieces in ranges for piece in pieces)
+        if any(map(memory.resident, ranges)):
+            pytest.skip("the file system keeps files in memory")
+        x = torch.randn(1, 256).expand(tokens, -1).contiguous()
+        assert torch.equal(layer(x), plain(x))
+        held = [memory.resident(pieces) for pieces in ranges]
+        whole = [sum(end - begin for begin, end in pieces) for pieces in ranges]
+        assert sorted(map(bool, held)) == [False] * 6 + [True] * 2
+        assert all(found in (0, wanted) for found, wanted in zip(held, whole, strict=True))
