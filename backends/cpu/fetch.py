@@ -8,8 +8,6 @@ nothing else.  Memory that is no file is always there, or comes back from swap t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch_mlir import ir
 
 from moec.backends.cpu.builder import Builder
@@ -46,16 +44,12 @@ def _ask(b: Builder, first: Pointer, bytes_: int) -> None:
     """
     mincore = b.declare("mincore", [b.ptr, b.i64, b.ptr], b.i32, linkage="external")
     madvise = b.declare("madvise", [b.ptr, b.i64, b.i32], b.i32, linkage="external")
-    address, present = b.integer(first), b.scratch(8)
-
-    def page(at: int) -> Pointer:
-        return b.at_address((address + at) & -_PAGE)
-
-    for number, at in enumerate((bytes_ // 2, bytes_ - 1)):
-        (present + number).store(b.constant(b.i8, 1))
-        b.call(mincore, page(at), b.index(_PAGE), present + number)
-    both: Callable[[int], Pointer] = lambda n: present + n  # noqa: E731
-    there = both(0).load(b.i8) & both(1).load(b.i8) & b.constant(b.i8, 1)
+    address, seen = b.integer(first), b.scratch(8)
+    there = b.constant(b.i8, 1)
+    for at in (bytes_ // 2, bytes_ - 1):
+        seen.store(b.constant(b.i8, 1))
+        b.call(mincore, b.at_address((address + at) & -_PAGE), b.index(_PAGE), seen)
+        there = there & seen.load(b.i8)
     with b.if_(there.equals(0)):
         begin = address & -_PAGE
         b.call(madvise, b.at_address(begin), address + bytes_ - begin, b.constant(b.i32, _WILLNEED))
