@@ -10,6 +10,8 @@ Everything is emitted at the current insertion point.  Counts, sizes and loop in
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -235,14 +237,19 @@ class Builder:
         return Pointer(llvm.AddressOfOp(self.ptr, function.name).result)
 
     def string(self, text: str) -> Pointer:
-        """The address of a constant C string."""
-        return self.data(text.encode() + b"\0", align=1)
+        """The address of a constant C string.  Its symbol says which it is, so that what mentions it does not depend on
+        other constants."""
+        content = text.encode() + b"\0"
+        return self._constant(f"text_{hashlib.sha256(content).hexdigest()[:16]}", content, align=1)
 
     def data(self, content: bytes, align: int = 64) -> Pointer:
-        """The address of constant bytes."""
+        """The address of constant bytes.  Their symbol is a number, so that what mentions them does not depend on what
+        they are."""
+        return self._constant(self._constants.setdefault(content, f"constant_{len(self._constants)}"), content, align)
+
+    def _constant(self, name: str, content: bytes, align: int) -> Pointer:
         if self._alone:
             raise ValueError("a function that is written later mentions no symbols")
-        name = self._constants.setdefault(content, f"constant_{len(self._constants)}")
         if name not in self._symbols:
             array = ir.Type.parse(f"!llvm.array<{len(content)} x i8>")
             with ir.InsertionPoint(self.module.body):
@@ -253,6 +260,10 @@ class Builder:
                 )
             self._symbols[name] = Function(name, (), None, operation)
         return Pointer(llvm.AddressOfOp(self.ptr, name).result)
+
+    def integers(self, numbers: Sequence[int]) -> Pointer:
+        """The address of constant i64."""
+        return self.data(b"".join(number.to_bytes(8, sys.byteorder, signed=True) for number in numbers), align=8)
 
     def scratch(self, bytes_: int, align: int = 64) -> Pointer:
         """Memory on the stack of the current function, for as long as it runs."""

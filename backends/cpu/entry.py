@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from moec.backends.cpu import frame as frames
 from moec.backends.cpu.arguments import TOKENS, Arguments, Expected, exported, set_integer
@@ -135,40 +136,49 @@ def _pack(base: Builder, layer: Layer, plans: Sequence[Plan], builders: Sequence
 
 def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str) -> Function:
     function = b.declare(f"{name}_{number}", [b.ptr, b.ptr])
-    pieces = [
-        (offset, region.layout, piece)
-        for offset, region in plan.frame.regions
-        for piece in region.pieces
-        if piece.parameter == parameter.value
-    ]
     with b.define(function) as (packed, tensor):
-        for offset, layout, piece in pieces:
-            table = plan.frame.tables.get(offset)
-            if table is None or layout is None:
-                (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
-            else:
-                _through_table(b, packed, tensor, (offset, table, layout.expert_bytes), piece, name)
+        for offset, region in plan.frame.regions:
+            pieces = [piece for piece in region.pieces if piece.parameter == parameter.value]
+            table, layout = plan.frame.tables.get(offset), region.layout
+            if layout is None:
+                for piece in pieces:
+                    (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
+                continue
+            for _, alike in groupby(pieces, lambda piece: (piece.place.kind, piece.place.operand)):
+                of_one = list(alike)
+                if len(of_one) == 1 and table is None:
+                    (piece,) = of_one
+                    (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
+                else:
+                    _each(b, packed, tensor, (offset, table, layout.expert_bytes), of_one, name)
     return function
 
 
-def _through_table(
-    b: Builder, packed: Pointer, tensor: Pointer, where: tuple[int, int, int], piece: Piece, name: str
+def _each(
+    b: Builder, packed: Pointer, tensor: Pointer, where: tuple[int, int | None, int], pieces: Sequence[Piece], name: str
 ) -> None:
-    """Packs into a region and says so in its table; unpacks from where the table says.
+    """Packs or unpacks one expert after the other, of pieces that differ in nothing but which these are.
 
-    where: the offsets of the region and of its table, and the bytes of an expert
+    Which they are is data, so that the code is the same for other ones.  Of a region with a table, packs into the
+    region and says so in its table; unpacks from where the table says.
+    where: the offset of the region, that of its table, and the bytes of an expert
     """
     offset, table, expert_bytes = where
-    place, one = piece.place, piece.one
+    one, unit_bytes = pieces[0].one, pieces[0].unit_bytes
     if one is None:
-        raise ValueError("only experts have tables")
-    with b.for_(0, place.count) as loop:
-        number = loop.index + place.first
-        entry = (packed + table).at(number, ADDRESS)
-        if name == "pack":
-            entry.store(number * expert_bytes + offset)
-        matrix = tensor.at(loop.index + place.source, piece.unit_bytes)
-        one(name, b, packed + entry.load(b.i64), matrix)
+        raise ValueError("only experts are packed one by one")
+    experts = [(place.first + n, place.source + n) for place in (p.place for p in pieces) for n in range(place.count)]
+    numbers = b.integers([number for both in experts for number in both])
+    with b.for_(0, len(experts)) as loop:
+        number, source = (numbers.at(loop.index * 2 + n, 8).load(b.i64) for n in range(2))
+        at = number * expert_bytes + offset
+        if table is not None:
+            entry = (packed + table).at(number, ADDRESS)
+            if name == "pack":
+                entry.store(at)
+            else:
+                at = entry.load(b.i64)
+        one(name, b, packed + at, tensor.at(source, unit_bytes))
 
 
 def _adopt(base: Builder, plans: Sequence[Plan], builders: Sequence[Builder]) -> None:

@@ -127,8 +127,10 @@ class Plan:
 def prepare(module: ir.Module) -> tuple[ir.Module, tuple[Layer, ...]]:
     """A copy of a kernel-level module, in which named `linalg` operations are generic, and its functions: the layer
     itself, then those that train it."""
-    copy = ir.Module.parse(module.operation.get_asm(enable_debug_info=True), module.context)
-    PassManager.parse("builtin.module(linalg-generalize-named-ops)", context=module.context).run(copy.operation)
+    copy = _copy(module)
+    generalise = PassManager.parse("builtin.module(linalg-generalize-named-ops)", context=module.context)
+    generalise.enable_verifier(False)  # what it is given is verified, and it is MLIR's
+    generalise.run(copy.operation)
     found = functions(copy)
     itself = [function for function in found if not is_plain(function)]
     if len(itself) != 1:
@@ -136,6 +138,16 @@ def prepare(module: ir.Module) -> tuple[ir.Module, tuple[Layer, ...]]:
     name = _name(itself[0])
     training = [_layer(f, _name(f).removeprefix(f"{name}_")) for f in found if is_plain(f)]
     return copy, (_layer(itself[0], "run"), *training)
+
+
+def _copy(module: ir.Module) -> ir.Module:
+    copy = ir.Module.create(module.operation.location)
+    for name in module.operation.attributes:
+        copy.operation.attributes[name] = module.operation.attributes[name]
+    with ir.InsertionPoint(copy.body):
+        for operation in module.body.operations:
+            operation.operation.clone()
+    return copy
 
 
 def _name(function: ir.Operation) -> str:

@@ -30,6 +30,8 @@ class Expert:
 
     offset: int
     bytes: int
+    form: object
+    """Equal for experts that `one` is the same code for."""
     one: Callable[[str, Builder, Pointer, Pointer], None]
 
 
@@ -77,7 +79,8 @@ class Lender:
                     for n in range(piece.place.count):
                         where = offset + (piece.place.first + n) * region.layout.expert_bytes
                         key = own[piece.parameter], piece.place.source + n
-                        single[key] = Expert(where, piece.unit_bytes, piece.one)
+                        form = region.layout, piece.place.kind, piece.place.operand
+                        single[key] = Expert(where, piece.unit_bytes, form, piece.one)
         return cls(layout, frame.packed_bytes, names, slots, single, rows)
 
     def experts(self, region: Region) -> list[int] | None:

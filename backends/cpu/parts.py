@@ -140,6 +140,7 @@ def _compile(module: ir.Module, own: Sequence[_Symbol], shown: Set[str], others:
                 copy = symbol.operation.clone()
                 if symbol.name in shown:
                     _show(copy)
+        made.operation.verify()
         codegen.lower_to_llvm(made)
         return codegen.object_file(made)
 

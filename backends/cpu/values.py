@@ -40,7 +40,12 @@ def constant(type_: ir.Type, value: int | float | bool) -> Value:
         attribute = ir.IntegerAttr.get(element, integer)
     if isinstance(type_, ir.VectorType):
         attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
-    return Value(arith.ConstantOp(type_, attribute).result)
+    return Value(_constant(type_, attribute))
+
+
+def _constant(type_: ir.Type, attribute: ir.Attribute) -> Any:
+    # Half of all operations are constants, and the class that is made for this one takes twice as long.
+    return ir.Operation.create("arith.constant", results=[type_], attributes={"value": attribute}).results[0]
 
 
 def lanes_constant(type_: ir.Type, values: Sequence[int | float | bool]) -> Value:

@@ -36,7 +36,7 @@ def _diagnostic(source: Source, line: int, column: int, message: str) -> Diagnos
     return Diagnostic("E0605", Severity.ERROR, message, (Label(span),), (), fix)
 
 
-def show(module: ir.Module, *, locations: bool = False) -> str:
-    """The module as text that `parse` takes."""
-    text: str = module.operation.get_asm(enable_debug_info=locations)
+def show(module: ir.Module, *, locations: bool = False, verified: bool = False) -> str:
+    """The module as text that `parse` takes; of one that is not `verified`, it is first looked whether it is sound."""
+    text: str = module.operation.get_asm(enable_debug_info=locations, assume_verified=verified)
     return text if text.endswith("\n") else text + "\n"

@@ -76,6 +76,8 @@ def prebuild(
     for one in wanted.examples:
         with stage(f"kernels of {', '.join(experts.format for experts in one.quantised)}"):
             compiled(base, one, known=cold)
+            for variant in base.manifest.variants:  # what a machine asks for: the interface is another one
+                compiled(base, one, variant.name, known=cold)
     return Ahead(variants, {**base.objects, **cold.kept})
 
 

@@ -64,21 +64,21 @@ def compiled(
     if missing is not None:
         raise ArtifactError(f"{base.path} holds no {missing} to compile anew")
     changes = _changes(specialisation)
-    graph_text = base.texts[container.GRAPH_IR]
+    graph_text, within = base.texts[container.GRAPH_IR], context()
     if changes:
-        graph = ir_text.parse(graph_text, container.GRAPH_IR, context())
-        passes.run(graph, passes.parse_pipeline(changes))
-        graph_text = ir_text.show(graph)
-    as_it_is = ir_text.parse(base.texts[container.KERNEL_IR], container.KERNEL_IR, context())
+        graph = ir_text.parse(graph_text, container.GRAPH_IR, within)
+        passes.run(graph, passes.parse_pipeline(changes), verify_each=False)
+        graph_text = ir_text.show(graph, verified=True)
+    as_it_is = ir_text.parse(base.texts[container.KERNEL_IR], container.KERNEL_IR, within)
     _drop_training(as_it_is)
+    tuning = _tuning(specialisation)
     lender = None
     if specialisation.quantised:
         kernels, lender = graph, as_it_is
-        passes.run(kernels, passes.parse_pipeline(passes.DEFAULT_PIPELINE))
+        passes.run(kernels, passes.parse_pipeline([*passes.DEFAULT_PIPELINE, *tuning]), verify_each=False)
     else:
         kernels = as_it_is
-        passes.run(kernels, passes.parse_pipeline(changes))
-    passes.run(kernels, passes.parse_pipeline(_tuning(specialisation)))
+        passes.run(kernels, passes.parse_pipeline([*changes, *tuning]), verify_each=False)
     # Layers follow their load on the CPU; an artifact's code for other devices stays as it is.
     parts = Lent(Objects() if known is None else known, base.objects)
     library = CpuBackend().compile(kernels, names if variant is None else [variant], parts, lender)
@@ -96,7 +96,7 @@ def compiled(
     return (
         library.data,
         manifest,
-        {container.GRAPH_IR: graph_text, container.KERNEL_IR: ir_text.show(kernels), **sources},
+        {container.GRAPH_IR: graph_text, container.KERNEL_IR: ir_text.show(kernels, verified=True), **sources},
     )
 
 
