@@ -1,4 +1,4 @@
-"""moe.quantize_rows: rows as whole numbers in bf16, which products of bf16 multiply exactly, and a scale each."""
+"""moe.quantize_rows: rows as whole numbers of a byte, which products of such numbers multiply exactly, and scales."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _THREADS, _BLOCKS = 256, 4
 
 @dataclass(frozen=True)
 class RowCodes:
-    """What stands for the result of a `moe.quantize_rows`: bf16 [rows, columns] and f32 [rows]."""
+    """What stands for the result of a `moe.quantize_rows`: i8 [rows, columns up to a multiple of 16] and f32 [rows]."""
 
     codes: Buffer
     scales: Buffer
@@ -46,9 +46,9 @@ def before_rounding(value: ir.Value) -> ir.Value:
 
 def row_codes(scope: Scope, value: ir.Value) -> RowCodes:
     """The buffers of rows that are quantised."""
-    count = rows(value)
+    count, pitch = rows(value), -(-columns_of(value) // 16) * 16
     return RowCodes(
-        scope.buffer(value, "codes of rows", 2 * count * columns_of(value), 0),
+        scope.buffer(value, "codes of rows", count * pitch, 0),
         scope.buffer(value, "scales of rows", 4 * count, 0),
     )
 
@@ -59,7 +59,7 @@ def quantize_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, .
     memory = expressions.memory_type(op, source.type)
     arguments: dict[str, Argument] = {
         "rows": TensorPointer(source, f"const {memory}*"),
-        "codes": BufferPointer(made.codes, "moec::bf16*"),
+        "codes": BufferPointer(made.codes, "moec::i8*"),
         "scales": BufferPointer(made.scales, "float*"),
     }
     name = scope.name("quantise_rows")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-_TYPES = {"bf16": "bf16", "f16": "f16"}
+
+def _instruction(element: str, columns: int) -> str:
+    if element == "i8":
+        return f"wgmma.mma_async.sync.aligned.m64n{columns}k32.s32.s8.s8"
+    return f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{element}.{element}"
 
 
 def definition(element: str, columns: int, transposed_a: bool = False, transposed_b: bool = False) -> str:
@@ -17,7 +21,10 @@ def definition(element: str, columns: int, transposed_a: bool = False, transpose
 
 
 def definition_from_registers(element: str, columns: int) -> str:
-    """The same of `wgmma_from_registers<ELEMENT, COLUMNS>`."""
+    """The same of `wgmma_from_registers<ELEMENT, COLUMNS>`.
+
+    element  may be `i8`, too; columns are 8, 24 or a multiple of 16 then
+    """
     left = [f'"r"(left[{n}])' for n in range(4)]
     head = f"wgmma_from_registers<moec::{element}, {columns}>", "const moec::u32 (&left)[4]"
     return _definition(element, columns, f"{columns}_R", head, left, "0")
@@ -28,7 +35,10 @@ def _definition(element: str, columns: int, key: str, head: tuple[str, str], lef
     registers = columns // 2
     name, parameter = head
     guard = f"MOEC_WGMMA_{element}_{key}".upper()
-    instruction = f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{_TYPES[element]}.{_TYPES[element]}"
+    instruction = _instruction(element, columns)
+    whole = element == "i8"
+    sums, register = ("int", "r") if whole else ("float", "f")
+    last = "" if whole else f", 1, 1, {transposed}"  # whole numbers are neither negated nor transposed
     right = registers + len(left)
     matrix = ", ".join(f"%{n}" for n in range(registers, right))
     matrix = matrix if len(left) == 1 else f"{{{matrix}}}"
@@ -37,14 +47,17 @@ def _definition(element: str, columns: int, key: str, head: tuple[str, str], lef
         f"#define {guard}",
         "template <>",
         f"MOEC_DEVICE void moec::{name}(",
-        f"    float (&d)[{registers}], {parameter}, moec::u64 right, bool accumulate) {{",
+        f"    {sums} (&d)[{registers}], {parameter}, moec::u64 right, bool accumulate) {{",
         "  asm volatile(",
         '      "{\\n.reg .pred more;\\n"',
         f'      "setp.ne.b32 more, %{right + 1}, 0;\\n"',
         f'      "{instruction} {{"',
         *(f'      "{_row(registers, first)}"' for first in range(0, registers, 16)),
-        f'      "}}, {matrix}, %{right}, more, 1, 1, {transposed};\\n}}\\n"',
-        *(f"      {':' if first == 0 else ' '} {_outputs(registers, first)}" for first in range(0, registers, 8)),
+        f'      "}}, {matrix}, %{right}, more{last};\\n}}\\n"',
+        *(
+            f"      {':' if first == 0 else ' '} {_outputs(register, registers, first)}"
+            for first in range(0, registers, 8)
+        ),
         f'      : {", ".join(left)}, "l"(right), "r"((int)accumulate)',
         '      : "memory");',
         "}",
@@ -58,6 +71,6 @@ def _row(registers: int, first: int) -> str:
     return ", ".join(names) + (", " if first + 16 < registers else "")
 
 
-def _outputs(registers: int, first: int) -> str:
-    names = [f'"+f"(d[{n}])' for n in range(first, min(first + 8, registers))]
+def _outputs(register: str, registers: int, first: int) -> str:
+    names = [f'"+{register}"(d[{n}])' for n in range(first, min(first + 8, registers))]
     return ", ".join(names) + ("," if first + 8 < registers else "")

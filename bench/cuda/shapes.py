@@ -90,6 +90,8 @@ CODED = (
     Shape("E128Fp8", 128, 2048, 768, 8, 32768, codes="fp8_e4m3"),
     Shape("E128Int4", 128, 2048, 768, 8, 32768, codes="int4", group=32),
     Shape("E128Ternary", 128, 2048, 768, 8, 32768, codes="ternary"),
+    Shape("E128Int8Rows", 128, 2048, 768, 8, 32768, codes="int8", rounded=True),
+    Shape("E128Int4Rows", 128, 2048, 768, 8, 32768, codes="int4", group=32, rounded=True),
 )
 """The first with its experts as codes, measured beside it."""
 
@@ -109,6 +111,8 @@ CHECKED = {
         Shape("Quantised4", 6, 288, 160, 2, 260, codes="int4", group=32, given=False),
         Shape("SomeQuantised", 6, 288, 160, 2, 260, codes="int4", group=32, given=False, some=2),
         Shape("Rounded8", 6, 272, 144, 2, 260, codes="int8", rounded=True),
+        Shape("Rounded4", 6, 256, 128, 2, 260, codes="int4", group=128, rounded=True),
+        Shape("Rounded2", 6, 272, 144, 2, 260, codes="ternary", rounded=True),
         Shape("Rounded4Half", 5, 288, 160, 2, 260, dtype="f16", codes="int4", group=32, rounded=True),
         *SHAPES.values(),
         *CODED,

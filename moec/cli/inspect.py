@@ -184,6 +184,8 @@ def _on_cuda(promises: Cuda, quantised: Quantised | None) -> list[tuple[str, str
     if quantised is not None:
         also = any(one.name == "sm_90a" for one in promises.architectures)
         how = "mma.sync" + (", on sm_90a by wgmma for many rows" if also else "")
+        if quantised.rows == "int8":
+            how += ", of int8" + (" (with groups by wgmma only if a multiple of 128 inputs)" if also else "")
         promised.append(("quantised experts on CUDA devices multiply by", how))
     return promised
 

@@ -58,15 +58,17 @@ class Codes:
 
     @property
     def scale_bytes(self) -> int:
-        """Of the scales that belong to 64 inputs of a column and come with their codes."""
-        return self.scale_rows * (2 if self.scale == "bf16" else 4)
+        """Of a scale."""
+        return 2 if self.scale == "bf16" else 4
 
     @property
-    def scale_rows(self) -> int:
-        """How many scales of groups belong to 64 inputs of a column."""
-        if self.group is None:
-            return 0
-        return 1 if self.group % 64 == 0 else 2
+    def chunk(self) -> int:
+        """Inputs that may have a scale in a stage: the most that groups are multiples of."""
+        return next(size for size in (128, 64, _CHUNK) if self.group is None or self.group % size == 0)
+
+    def scale_rows(self, depth: int, most: int) -> int:
+        """How many scales of groups come with `depth` codes of a column, each of `most` inputs at most."""
+        return 0 if self.group is None else depth // min(self.chunk, depth, most)
 
     def parameters(self) -> tuple[list[str], list[Argument], str]:
         """A kernel's parameters for all weights, their arguments, and the values of an array of `weight_type`."""

@@ -22,6 +22,7 @@ class Device:
 
     clock     Hz
     products  multiply-adds in 16 bits of a multiprocessor's tensor cores in a cycle; `warp_products` by mma.sync
+    floats    operations in f32 of a multiprocessor in a cycle
     cached    bytes that the L2 cache gives a multiprocessor in a cycle
     memory    bytes that the memory gives in a second
     """
@@ -30,14 +31,15 @@ class Device:
     clock: float
     products: int
     warp_products: int
+    floats: float
     cached: float
     memory: float
 
 
 DEVICES = {
-    "sm_80": Device(108, 1.41e9, 1024, 1024, 40.0, 1.9e12),  # A100
-    "sm_90a": Device(132, 1.7e9, 1700, 1200, 48.0, 3.3e12),  # H100
-    "sm_100a": Device(148, 1.85e9, 1024, 1024, 48.0, 7.7e12),  # B200, by mma.sync
+    "sm_80": Device(108, 1.41e9, 1024, 1024, 64.0, 40.0, 1.9e12),  # A100
+    "sm_90a": Device(132, 1.7e9, 1700, 1200, 128.0, 48.0, 3.3e12),  # H100
+    "sm_100a": Device(148, 1.85e9, 1024, 1024, 128.0, 48.0, 7.7e12),  # B200, by mma.sync
 }
 
 _FILL = 1500.0
@@ -46,26 +48,33 @@ _RESULTS = 16.0
 """Elements of the result that an epilogue makes in a cycle."""
 _INSTRUCTIONS = 128.0
 """That a multiprocessor's threads issue in a cycle."""
+_WHOLE = 2.0
+"""How many products of whole numbers of a byte tensor cores make in the time of one of floats in 16 bits."""
+_SCALING = {CodedWarpgroupTile: 3.0, WarpTile: 2.0}
+"""Instructions that make a sum of whole numbers of a group a float and add it, times its scale."""
 _TURNS = 200.0
 """Cycles of a step in which one of two warpgroups that decode waits for shared memory and for its products."""
 
 
 def seconds(of: Problem, tile: Tile, device: Device, rows: float) -> float:
     """Predicted time where every expert that has rows has as many, `rows` on average over all experts."""
-    experts, each = (of.experts, rows) if rows >= 1 else (max(1.0, of.experts * rows), 1.0)
-    parts = experts * -(-each // tile.rows) * -(-of.columns // tile.width)
+    experts, rows_each = (of.experts, rows) if rows >= 1 else (max(1.0, of.experts * rows), 1.0)
+    parts = experts * -(-rows_each // tile.rows) * -(-of.columns // tile.width)
     steps = of.segments * -(-of.inner // tile.depth)
     wide = tile.width * tile.products
-    rate = device.warp_products if isinstance(tile, WarpTile) else device.products
+    rate = (device.warp_products if isinstance(tile, WarpTile) else device.products) * (_WHOLE if of.rounded else 1.0)
     step = max(tile.rows * wide * tile.depth / rate, tile.stage_bytes / device.cached)
+    each = _SCALING.get(type(tile), 0.0) if of.rounded else float(isinstance(tile, CodedWarpgroupTile))
+    scaling = 0.0 if isinstance(tile, WarpgroupTile) else tile.scale_rows * tile.rows * wide * each / device.floats
+    step = max(step, scaling)
     if isinstance(tile, CodedWarpgroupTile):  # each code once for all rows, while wgmma works
         decoding = wide * tile.depth * tile.decoding / _INSTRUCTIONS
-        scaling = tile.scale_rows * tile.rows * wide / _INSTRUCTIONS
         # sums of groups are scaled between the products of one warpgroup, while the other's go on
         alone = (tile.rows * wide * tile.depth / rate + scaling if scaling else decoding) / 2
         step = max(step, decoding + scaling, alone + _TURNS)
     part = steps * step + tile.rows * tile.width / _RESULTS
     busy = (_FILL + -(-parts // device.multiprocessors) * part) / device.clock
     inner = of.segments * of.inner
-    weights = experts * of.columns * inner * of.products * (of.bits / 8 + of.scale_bytes / 64)
-    return max(busy, (weights + 2 * experts * each * (inner + of.columns)) / device.memory)
+    weights = experts * of.columns * inner * of.products * (of.bits / 8 + of.scale_bytes(of.depth) / of.depth)
+    moved = weights + experts * rows_each * (inner * (1 if of.rounded else 2) + 2 * of.columns)
+    return max(busy, moved / device.memory)

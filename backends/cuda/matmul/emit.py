@@ -40,6 +40,8 @@ def check(of: Problem) -> None:
         least = 16 if of.bits == 8 else 8
         if of.inner % least:
             raise unsupported("cuda", of.op, f"rows of {of.inner} elements beside codes: no multiple of {least}")
+        if of.rounded and not of.grouped and of.inner * 127 * 128 >= 2**31:
+            raise unsupported("cuda", of.op, f"sums of {of.inner} products of integers do not fit into 32 bits")
         return
     if of.type != of.lhs_type or of.type not in ("bf16", "f16"):
         why = f"rows of {of.lhs_type} and weights of {of.type}"

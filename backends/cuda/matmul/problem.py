@@ -32,7 +32,7 @@ class Problem:
     experts     E, of a dense product 1
     per_token   slots that a token has
     gathered    whether rows are found through `slots`
-    lhs_type    element type of the rows, bf16 where they are quantised; `type` that of the weights
+    lhs_type    element type of the rows, i8 where they are quantised; `type` that of the weights
     codes       how the weights are kept where they are quantised; `weights` are codes then
     results     values that the epilogue's results are stored in; None: the rows that are combined afterwards
     part        the plan's experts whose weights these are; None: all
@@ -69,14 +69,22 @@ class Problem:
         return 16 if self.codes is None else self.codes.bits
 
     @property
-    def scale_bytes(self) -> int:
-        """Of the scales that belong to 64 inputs of a column."""
-        return 0 if self.codes is None else self.codes.scale_bytes
+    def grouped(self) -> bool:
+        """Whether codes have scales of groups."""
+        return self.codes is not None and self.codes.group is not None
 
     @property
-    def scale_rows(self) -> int:
-        """How many scales that are."""
-        return 0 if self.codes is None else self.codes.scale_rows
+    def depth(self) -> int:
+        """Elements of the inner dimension that a tile's stage has: 128 bytes of a row."""
+        return 128 if self.rounded else 64
+
+    def scale_rows(self, most: int) -> int:
+        """How many scales of groups a stage has for a column, each of at most so many inputs."""
+        return 0 if self.codes is None else self.codes.scale_rows(self.depth, most)
+
+    def scale_bytes(self, most: int) -> int:
+        """Of these."""
+        return 0 if self.codes is None else self.codes.scale_bytes * self.scale_rows(most)
 
     @property
     def counters(self) -> int:
@@ -86,7 +94,7 @@ class Problem:
     @property
     def rounded(self) -> bool:
         """Whether rows are quantised: codes, whose scales multiply sums."""
-        return is_quantised(self.lhs[0])
+        return self.lhs_type == "i8"
 
     def operands(self, scope: Scope) -> Operands:
         """Rows and plan, as a kernel takes them."""
@@ -166,7 +174,7 @@ def problem(op: ir.Operation) -> Problem:
         per_token=ir.IntegerAttr(view.slots_per_token).value if grouped else 1,
         gathered=grouped and bool(ir.IntegerAttr(view.gather).value),
         transposed=view.transposed,
-        lhs_type="bf16" if is_quantised(lhs[0]) else expressions.element_of(view.lhs.type),
+        lhs_type="i8" if is_quantised(lhs[0]) else expressions.element_of(view.lhs.type),
         type=expressions.element_of(weights[0].type),
         results=None if op.name == "moe.grouped_matmul_combine" else _stored(op),
         codes=codes,

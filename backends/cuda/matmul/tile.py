@@ -44,6 +44,7 @@ class CodedWarpgroupTile:
     decoding     instructions that make a code a float
     scale_bytes  of scales of groups that come with the codes of a column, for each stage
     scale_rows   how many scales of groups that are
+    depth        elements of the inner dimension in a stage, 128 bytes of a row
     """
 
     products: int
@@ -53,9 +54,9 @@ class CodedWarpgroupTile:
     decoding: float
     scale_bytes: int = 0
     scale_rows: int = 0
+    depth: int = 64
 
     width = 128
-    depth = 64
     threads = 384
 
     @property
@@ -65,7 +66,7 @@ class CodedWarpgroupTile:
 
     @property
     def stage_bytes(self) -> int:
-        size = self.rows * 128 + self.products * self.width * (8 * self.bits + self.scale_bytes)
+        size = self.rows * 128 + self.products * self.width * (self.depth * self.bits // 8 + self.scale_bytes)
         return -(-size // 1024) * 1024
 
     def shared_bytes(self, experts: int) -> int:
@@ -80,7 +81,9 @@ class WarpTile:
     A warp has rows / down (a multiple of 16) by width / across (8, or a multiple of 16).
 
     bits         of a weight, or of the code that it is kept as
-    scale_bytes  that come with the codes of a column, for each stage
+    scale_bytes  of scales of groups that come with the codes of a column, for each stage
+    scale_rows   how many scales of groups that are
+    depth        elements of the inner dimension in a stage, 128 bytes of a row
     """
 
     products: int
@@ -91,8 +94,8 @@ class WarpTile:
     across: int
     bits: int = 16
     scale_bytes: int = 0
-
-    depth = 64
+    scale_rows: int = 0
+    depth: int = 64
 
     @property
     def size(self) -> int:

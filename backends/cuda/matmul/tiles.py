@@ -27,6 +27,9 @@ _NOTABLE = 0.97
 _BYTES, _PACKED = {"i8": 2.5, "f8E4M3FN": 5.0}, 1.5
 """Instructions that make a code of a byte, or of fewer bits, a float in registers, with what loads it."""
 
+_WIDENED = {8: 0.25, 4: 1.5, 2: 2.25}
+"""The same where products are those of whole numbers of a byte, by a code's bits."""
+
 DECODE = 16
 """Calls of at most so many tokens may have kernels of their own."""
 _MULTIPROCESSORS, _MEMORY, _LATENCY = 132, 3.3e12, 1.6e-6
@@ -44,7 +47,7 @@ Tile = TypeVar("Tile")
 def few_rows(of: Problem) -> WarpTile:
     """For few rows an expert: bound by the bytes of the weights, so narrow tiles, to have many, and a deep ring."""
     width = 64 if of.transposed else max(32, 64 // of.products // 32 * 32)
-    tile = WarpTile(of.products, _FEW_ROWS, width, 1, 1, 4, of.bits, of.scale_bytes)
+    tile = _of_warp(of, _FEW_ROWS, width, 1, 1)
     # codes take fewer bytes, of which as many have to be on their way
     stages = min(
         _MOST_STAGES if of.codes is None else _DECODE_STAGES, (_FEW_BYTES - 4 * of.counters) // tile.stage_bytes
@@ -133,15 +136,23 @@ def _of_many(of: Problem, arch: Arch) -> Sequence[ManyTile]:
         return _of_warps(of)
     if of.codes is None:
         return _of_warpgroups(of)
-    return _of_coded_warpgroups(of) if of.products <= 2 else _of_warps(of)  # three weights have too many registers
+    if of.products > 2:  # three weights have too many registers
+        return _of_warps(of)
+    # sums of few whole numbers take longer to be scaled than made, and warps are better at it
+    by_warps = of.rounded and of.grouped and of.scale_rows(of.depth) > 1
+    return _of_warps(of) if by_warps else _of_coded_warpgroups(of)
 
 
 def _of_coded_warpgroups(of: Problem) -> list[CodedWarpgroupTile]:
-    decoding = _PACKED if of.bits < 8 else _BYTES[of.type]
+    if of.rounded:
+        decoding = _WIDENED[of.bits]
+    else:
+        decoding = _PACKED if of.bits < 8 else _BYTES[of.type]
+    scales = of.scale_bytes(of.depth), of.scale_rows(of.depth)
     # of those that are about as fast the last: fewer rows ask the cache for more, more leave more of a tile empty
-    most = 128 if of.scale_rows else 256  # scales of groups ask for sums of their own
+    most = 128 if of.grouped else 256  # scales of groups ask for sums of their own
     return [
-        CodedWarpgroupTile(of.products, rows, _LEAST_STAGES, of.bits, decoding, of.scale_bytes, of.scale_rows)
+        CodedWarpgroupTile(of.products, rows, _LEAST_STAGES, of.bits, decoding, *scales, of.depth)
         for rows in (32, 64, 256, 192, 128)
         if rows * of.products <= most
     ]
@@ -154,9 +165,14 @@ def _of_warpgroups(of: Problem) -> list[WarpgroupTile]:
 
 
 def _of_warps(of: Problem) -> list[WarpTile]:
-    most = 128 if of.scale_bytes or of.bits < 8 else 256  # scales of groups and packed codes ask for more registers
+    most = 128 if of.grouped or of.bits < 8 else 256  # scales of groups and packed codes ask for more registers
     widths = [w for w in (32, 64, 128, 256) if w * of.products <= most and (w > 32 or not of.transposed)]
-    return [WarpTile(of.products, 128, width, _LEAST_STAGES, 2, 4, of.bits, of.scale_bytes) for width in widths]
+    return [_of_warp(of, 128, width, _LEAST_STAGES, 2) for width in widths]
+
+
+def _of_warp(of: Problem, rows: int, width: int, stages: int, down: int) -> WarpTile:
+    scales = of.scale_bytes(64), of.scale_rows(64)
+    return WarpTile(of.products, rows, width, stages, down, 4, of.bits, *scales, of.depth)
 
 
 def most_tokens_of_few_rows(products: Sequence[tuple[Problem, WarpTile, ManyTile]], arch: Arch) -> int:

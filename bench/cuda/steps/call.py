@@ -75,7 +75,8 @@ class Call:
         if maker.name == "moe.quantize_rows":
             kept, factors = (self.buffer(f"{name} of rows", value) for name in ("codes", "scales"))
             if kept is not None and factors is not None:
-                return typed(kept, "bf16").reshape(self.shape(value)).float() * typed(factors, "f32")[:, None]
+                shape = self.shape(value)
+                return row_codes(kept, shape).float() * typed(factors, "f32")[: shape[0], None]
         if maker.name == "arith.constant":
             return constant(maker, self.function.values[value].shape, self._workspace.device)
         shape = self.shape(value)
@@ -86,6 +87,12 @@ class Call:
 
     def _typed(self, raw: Tensor, value: int) -> Tensor:
         return typed(raw, self.function.values[value].dtype).reshape(self.shape(value))
+
+
+def row_codes(raw: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Codes of rows [rows, columns], whose lines are whole 16 bytes."""
+    rows, columns = shape
+    return typed(raw, "i8").reshape(rows, -(-columns // 16) * 16)[:, :columns]
 
 
 def typed(raw: Tensor, dtype: str) -> Tensor:

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from bench.cuda.steps.call import Call, typed
+from bench.cuda.steps.call import Call, row_codes, typed
 from bench.cuda.steps.record import Kernel, Operation
 from bench.cuda.steps.scalars import NoReference, Tensor
 from bench.cuda.steps.sorting import capacity_limit, counts_of_blocks, sorted_slots
@@ -19,8 +19,8 @@ _ROWS = 4096
 _PARTIAL = re.compile(r"partial sums, (\d+) of (\d+) of (\d+) rows")
 _IN_PLAN_ORDER = {"moe.grouped_matmul": 1, "moe.join_rows": 0}
 """Operations that give rows in plan order, and which operand has the plan's offsets."""
-_STEP = 64
-"""Elements of the inner dimension that blocks which share it divide."""
+_STEP, _STEP_OF_CODES = 64, 128
+"""Elements of the inner dimension that blocks which share it divide, and of rows in int8."""
 
 
 class Unwritten(Exception):
@@ -193,7 +193,7 @@ def _quantised_rows(call: Call, maker: Operation, name: str, raw: Tensor) -> Pai
     scales = rows[:count].abs().amax(1, keepdim=True) / 127.0
     if name == "codes of rows":
         wanted = (rows[:count] / scales).nan_to_num(nan=0.0).clamp(-127, 127).round()
-        found = typed(raw, "bf16").reshape(rows.shape)
+        found = row_codes(raw, tuple(rows.shape))
     else:
         wanted, found = scales, typed(raw, "f32").reshape(len(rows), 1)
     picked = _picked(count, rows.device)
@@ -228,7 +228,9 @@ def _partial_sums(call: Call, maker: Operation, value: int) -> Pair:
     count = call.tokens if maker.name == "moe.matmul" else _rows(call, maker.segments()[-3][0])
     picked = torch.arange(count, device=partial.device)
     inner = call.shape(maker.operands[0])[1]
-    each = -(-inner // _STEP) // len(partial) * _STEP
+    rows = call.function.makers.get(maker.operands[0])
+    step = _STEP_OF_CODES if rows is not None and rows.name == "moe.quantize_rows" else _STEP
+    each = -(-inner // step) // len(partial) * step
     parts = [slice(at, min(at + each, inner)) for at in range(0, inner, each)]
     wanted = torch.stack([torch.stack(call.reference.sums(maker, picked, part), 1) for part in parts], 1)
     return partial.permute(2, 0, 1, 3)[:count], wanted, picked

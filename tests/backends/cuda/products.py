@@ -10,10 +10,11 @@ import torch
 from torch_mlir import ir
 
 from moec.backends.cuda import kernel as k
+from moec.backends.cuda import rowcodes
 from moec.backends.cuda.arch import Arch
 from moec.dialect import context
 from moec.formats import FORMATS
-from moec.oracle import routing
+from moec.oracle import quantised, routing
 from moec.runtime.cuda.packed import packed_codes, packed_scales
 from moec.runtime.quantize import quantize
 from tests.backends.cuda.simulator import Fault, Simulated, TensorMap
@@ -35,7 +36,7 @@ class Product:
     """One `moe.grouped_matmul`, or `moe.matmul` where experts is None, with the epilogue `body`.
 
     The body gets %a0, %a1, ... and gives %v; %w is an input tensor<?xKxf32> in slot order, %b one of biases
-    tensor<ExNxf32>.
+    tensor<ExNxf32>.  With `rounded` rows become int8 before they are multiplied.
     """
 
     inner: int
@@ -51,6 +52,7 @@ class Product:
     format: str | None = None
     scale: str = "f32"
     group: int | None = None
+    rounded: bool = False
     body: str = "%v = arith.addf %a0, %zero : f32"
 
     @property
@@ -86,15 +88,19 @@ class Product:
       "moe.yield"({"%v" if out == "f32" else "%q"}) : ({out}) -> ()
     }})"""
         transposed = ", transposed" if self.transposed else ""
+        lhs, rows = "%x", x
+        if self.rounded:
+            lhs, rows = "%r", f"tensor<?x{self.inner}xf32>"
+            stored += f'%r = "moe.quantize_rows"(%x) : ({x}) -> {rows}\n    '
         types = ", ".join([weight] * self.products)
         if self.experts is None:
-            op = f""""moe.matmul"(%x, {", ".join(names)}) {region}
-      {{operandSegmentSizes = array<i32: 1, {self.products}>{transposed}}} : ({x}, {types}) -> {y}"""
+            op = f""""moe.matmul"({lhs}, {", ".join(names)}) {region}
+      {{operandSegmentSizes = array<i32: 1, {self.products}>{transposed}}} : ({rows}, {types}) -> {y}"""
         else:
-            op = f""""moe.grouped_matmul"(%x, %o, %s, {", ".join(names)}) {region}
+            op = f""""moe.grouped_matmul"({lhs}, %o, %s, {", ".join(names)}) {region}
       {{operandSegmentSizes = array<i32: 1, 1, 1, {self.products}>, gather = {str(self.gather).lower()},
        slots_per_token = {self.per_token} : i64{transposed}}}
-      : ({x}, tensor<{experts + 1}xi32>, tensor<?xi32>, {types}) -> {y}"""
+      : ({rows}, tensor<{experts + 1}xi32>, tensor<?xi32>, {types}) -> {y}"""
         return f"""
 module {{
   func.func @L(%x: {x}, %o: tensor<{experts + 1}xi32>, %s: tensor<?xi32>, %w: {slot}, %b: {bias}{weights}) -> {y} {{
@@ -122,6 +128,9 @@ class Emitted:
             self.values = list(function.regions[0].blocks[0].arguments)
             self.scope = k.Scope("t")
             self.kernels = emit(self.op, self.scope, arch)
+            if product.rounded:
+                (rounds,) = (op for op in body if op.name == "moe.quantize_rows")
+                self.kernels = (*rowcodes.quantize_rows(rounds, self.scope, arch), *self.kernels)
         headers = dict.fromkeys(header for one in self.kernels for header in one.includes)
         self.source = "".join(f'#include "{header}"\n' for header in headers) + "\n".join(
             one.source for one in self.kernels
@@ -224,6 +233,8 @@ def inputs(product: Product, tokens: int, routing_: str = "even", seed: int = 0)
 def sums(product: Product, inputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
     """What the epilogue gets, float64: for each weight [rows, N]."""
     x = inputs["x"].double().numpy()
+    if product.rounded:
+        x = quantised.quantize_rows(x)
     if product.experts is None:
         expert, source = np.zeros(len(x), int), np.arange(len(x))
     else:

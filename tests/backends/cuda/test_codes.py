@@ -167,16 +167,16 @@ def test_a_channel_of_zeros_and_one_that_is_not_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
+    ("header", "right", "wrong"),
     [
-        ("sums[p][i][j][2 + odd] *= scale;", ""),
-        ("words[k], b);", "words[k ^ 1], b);"),
-        ("column = part.column + line;", "column = part.column + (line ^ 1);"),
+        ("warps", "(sums[p][i][j][n]) * scale;", "(sums[p][i][j][n]) * (n < 2 ? scale : 1.0f);"),
+        ("codes", "words[k], b);", "words[k ^ 1], b);"),
+        ("codes", "column = part.column + line;", "column = part.column + (line ^ 1);"),
     ],
 )
-def test_faults_are_found(right: str, wrong: str) -> None:
+def test_faults_are_found(header: str, right: str, wrong: str) -> None:
     product = Product(inner=64, columns=16, experts=2, format="int8")
-    fault = Fault("moec/matmul/codes.cuh", right, wrong)
+    fault = Fault(f"moec/matmul/{header}.cuh", right, wrong)
     given = inputs(product, 40)
     faulty = Emitted(product, ARCHITECTURES["sm_80"], lambda op, scope, a: number(FEW, op, scope, a), fault)
     assert error(faulty.run(given), sums(product, given)[0]) > 0.1

@@ -49,6 +49,27 @@ PRODUCTS = {
     ),
     "int8_groups": Product(inner=2048, columns=768, experts=128, products=2, format="int8", group=64),
     "ternary": Product(inner=768, columns=2048, experts=128, per_token=8, type="f16", format="ternary"),
+    "whole": Product(
+        inner=2048, columns=768, experts=128, per_token=8, products=2, format="int8", body=SWIGLU, rounded=True
+    ),
+    "whole_down": Product(
+        inner=768, columns=2048, experts=128, per_token=8, gather=False, format="int8", body=WEIGHTED, rounded=True
+    ),
+    "whole_int4": Product(inner=2048, columns=768, experts=128, products=2, format="int4", body=SWIGLU, rounded=True),
+    "whole_ternary": Product(inner=768, columns=2048, experts=128, type="f16", format="ternary", rounded=True),
+    "whole_32": Product(
+        inner=2048,
+        columns=768,
+        experts=128,
+        products=2,
+        format="int4",
+        group=32,
+        scale="bf16",
+        body=SWIGLU,
+        rounded=True,
+    ),
+    "whole_64": Product(inner=2048, columns=768, experts=128, products=2, format="int4", group=64, rounded=True),
+    "whole_128": Product(inner=768, columns=2048, experts=128, format="int8", group=128, scale="bf16", rounded=True),
     "logits": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="bf16", out="f32"),
     "logits_f16": Product(inner=2048, columns=128, experts=None, type="f32", lhs_type="f16", out="f32"),
 }
@@ -60,7 +81,12 @@ CODED = (
 )  # fmt: skip
 
 
+WHOLE, WHOLE_BY_WGMMA = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", re.compile(r"wgmma.*k32\.s32\.s8\.s8")
+
+
 def _instructions(name: str, arch: str) -> tuple[str | re.Pattern[str], ...]:
+    if name.startswith("whole"):
+        return (WHOLE, WHOLE_BY_WGMMA) if arch == "sm_90a" and name not in ("whole_32", "whole_64") else (WHOLE,)
     if arch != "sm_90a":
         return ("mma.sync",)
     return (FROM_REGISTERS,) if name in CODED else ("wgmma" if name in WGMMA else "mma.sync",)
@@ -69,6 +95,7 @@ def _instructions(name: str, arch: str) -> tuple[str | re.Pattern[str], ...]:
 QUICK = [
     ("up", "sm_90a", ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "setmaxnreg.inc", "cp.async.cg")),
     ("codes", "sm_90a", ("wgmma.mma_async", FROM_REGISTERS, "movmatrix.sync", "cp.async.cg")),
+    ("whole", "sm_90a", (WHOLE, WHOLE_BY_WGMMA)),
 ]
 CASES = QUICK + [
     pytest.param(name, arch, _instructions(name, arch), marks=pytest.mark.slow)

@@ -19,6 +19,8 @@ PRODUCTS = {
     "codes": CODES,
     "codes_fp8": Product(inner=64, columns=16, experts=3, type="f16", format="fp8_e4m3", scale="bf16"),
     "groups": SMALL["int4_32"],
+    "whole": Product(inner=128, columns=16, experts=3, products=2, format="int8", body=SWIGLU, rounded=True),
+    "whole_groups": Product(inner=96, columns=16, experts=3, format="int4", group=32, scale="bf16", rounded=True),
     "logits": Product(inner=64, columns=8, experts=None, type="f32", lhs_type="bf16", out="f32"),
 }
 
@@ -33,6 +35,8 @@ PRODUCTS = {
         ("codes_fp8", "sm_90a"),
         ("groups", "sm_80"),
         ("groups", "sm_90a"),
+        ("whole", "sm_90a"),
+        ("whole_groups", "sm_80"),
         ("logits", "sm_80"),
     ],
 )

@@ -30,6 +30,18 @@ struct Packed {
   u8 byte;
 };
 
+// A if `first`, else B.
+template <bool first, class A, class B>
+struct ChosenOf {
+  using Type = A;
+};
+template <class A, class B>
+struct ChosenOf<false, A, B> {
+  using Type = B;
+};
+template <bool first, class A, class B>
+using Chosen = typename ChosenOf<first, A, B>::Type;
+
 // Sixteen bytes that are moved at once.
 struct alignas(16) Quad {
   u32 word[4];

@@ -4,29 +4,32 @@
 // Three warpgroups: the first brings rows and codes into a ring of stages by cp.async; the others have 64 columns of each
 // weight and multiply them by all rows of the part.  A thread holds the sums of the same element of all weights.
 #pragma once
-#include "moec/matmul/codes.cuh"
 #include "moec/matmul/ring.cuh"
+#include "moec/matmul/whole_codes.cuh"
 
 namespace moec {
 
 // A stage has rows, codes, and the scales of groups of `group` inputs in rows for `chunk` inputs (group 0: scales are
-// those of channels).
+// those of channels).  With T i8 products are those of whole numbers, and groups multiples of 128.
 template <class T_, class Code, class Scale, int group_, int inner_, int columns_, int products_, int rows_, int stages_>
 struct CodedWarpgroupTile {
   using T = T_;
   using Weight = Coded<Code, Scale>;
   static constexpr int inner = inner_, columns = columns_, products = products_, rows = rows_, stages = stages_;
-  static constexpr int width = 128, depth = 64, steps = (inner + depth - 1) / depth;
+  static constexpr int width = 128, depth = 128 / (int)sizeof(T), steps = (inner + depth - 1) / depth;
   static constexpr int threads = 128;  // that copy
-  static constexpr bool grouped = group_ != 0;
+  static constexpr bool grouped = group_ != 0, whole = sizeof(T) == 1;
+  using Sum = Chosen<whole, int, float>;  // that wgmma makes
   static constexpr int group = grouped ? group_ : inner, groups = inner / group;
-  static constexpr int chunk = group % 64 == 0 ? 64 : 32, scale_rows = grouped ? depth / chunk : 0;
-  static constexpr int lhs_bytes = rows * 128, code_bytes = width * Weight::units * 16;
+  static constexpr int chunk = group % depth == 0 ? depth : group % 64 == 0 ? 64 : 32;
+  static constexpr int scale_rows = grouped ? depth / chunk : 0;
+  static constexpr int units = Weight::units * depth / 64;
+  static constexpr int lhs_bytes = rows * 128, code_bytes = width * units * 16;
   static constexpr int scale_bytes = scale_rows * width * (int)sizeof(Scale);
   static constexpr int stage_bytes = (lhs_bytes + products * (code_bytes + scale_bytes) + 1023) / 1024 * 1024;
   static_assert(inner % (Weight::packed ? 8 : 16) == 0 && rows % 16 == 0);
   static_assert(rows * products <= (grouped ? 128 : 256));
-  static_assert(!grouped || (group % 32 == 0 && inner % group == 0));
+  static_assert(!grouped || (group % (whole ? 128 : 32) == 0 && inner % group == 0));
 };
 
 // The column, of 16, that a warp of a warpgroup has at place `line` of 16: results are stored by lanes that have what was
@@ -39,8 +42,7 @@ MOEC_DEVICE int column_at(int line) {
 template <class Tile>
 MOEC_DEVICE void bring_codes(u8* to, const typename Tile::Weight* weights, const Part& part, int step) {
   using Weight = typename Tile::Weight;
-  constexpr int units = Weight::units, lines = 128 / units;
-  constexpr int pitch = Weight::packed ? (Tile::inner + 63) / 64 * units * 16 : Tile::inner;
+  constexpr int units = Tile::units, lines = 128 / units, pitch = Weight::template pitch<Tile::inner>();
   const int unit = thread_index() % units, at = step * units * 16 + unit * 16;
   MOEC_UNROLL
   for (int p = 0; p < Tile::products; p++) {
@@ -107,10 +109,15 @@ MOEC_DEVICE void decode_lines(const u8* lines, int chunk, u32 (&to)[2][4]) {
   }
 }
 
+// A sum as a float; with scales of groups wgmma's sums have become others.
+template <class Tile>
+using MadeSum = Chosen<Tile::grouped, float, typename Tile::Sum>;
+
 // Results of this warp's 16 columns and all rows of a part.
 template <class Tile, class P, class Epilogue>
 MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typename Tile::Weight* weights,
-                              const Part& part, int group, const float (&sums)[Tile::products][Tile::rows / 2]) {
+                              const Part& part, int group,
+                              const MadeSum<Tile> (&sums)[Tile::products][Tile::rows / 2]) {
   using Out = typename Epilogue::Out;
   constexpr int results = Epilogue::results;
   const int lane = lane_index(), line = lane >> 2, inside = lane & 3;
@@ -139,7 +146,7 @@ MOEC_DEVICE void emit_columns(const Epilogue& epilogue, const P& plan, const typ
         float scaled[Tile::products];
         MOEC_UNROLL
         for (int p = 0; p < Tile::products; p++) {
-          const float sum = sums[p][block * 4 + half * 2 + odd];
+          const float sum = number_of<Tile>(sums[p][block * 4 + half * 2 + odd]);
           scaled[p] = Tile::grouped ? sum : sum * scale[p][half];
         }
         epilogue.value(given, column[half], scaled, value[half][odd]);
@@ -190,17 +197,17 @@ MOEC_DEVICE void load_column_scales(const u8* stage, int group, int row, float (
   }
 }
 
-template <class Tile>
-using ColumnSums = float[Tile::products][Tile::rows / 2];
+template <class Tile, class Sum>
+using ColumnSums = Sum[Tile::products][Tile::rows / 2];
 
 // Sums of codes of some inputs, times their scales, become sums of weights.
 template <class Tile>
-MOEC_DEVICE void add_scaled(const ColumnSums<Tile>& some, const float (&scale)[Tile::products][2],
-                            ColumnSums<Tile>& sums) {
+MOEC_DEVICE void add_scaled(const ColumnSums<Tile, typename Tile::Sum>& some, const float (&scale)[Tile::products][2],
+                            ColumnSums<Tile, float>& sums) {
   MOEC_UNROLL
   for (int p = 0; p < Tile::products; p++) {
     MOEC_UNROLL
-    for (int n = 0; n < Tile::rows / 2; n++) sums[p][n] = fmaf(some[p][n], scale[p][n / 2 % 2], sums[p][n]);
+    for (int n = 0; n < Tile::rows / 2; n++) sums[p][n] = fmaf((float)some[p][n], scale[p][n / 2 % 2], sums[p][n]);
   }
 }
 
@@ -209,13 +216,13 @@ template <class Tile, class W, class Epilogue>
 MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename Tile::Weight* weights,
                                       const Epilogue& epilogue, Ring<Tile> ring) {
   const int parts = work.parts();
-  ColumnSums<Tile> sums;
-  // While wgmma works on 32 elements along k the next ones are decoded.
+  ColumnSums<Tile, MadeSum<Tile>> sums;
+  // While wgmma works on half a stage, 64 bytes along k of rows, the other half's codes are decoded.
   u32 matrices[2][Tile::products * 2][4];
   for (int number = work.first(); number < parts; number += work.step()) {
     const Part part = work.part(number);
     // With scales of groups: what is being made, and the scales of that.
-    [[maybe_unused]] ColumnSums<Tile> some;
+    [[maybe_unused]] ColumnSums<Tile, typename Tile::Sum> some;
     [[maybe_unused]] float scale[Tile::products][2];
     if constexpr (Tile::grouped) {
       MOEC_UNROLL
@@ -226,11 +233,12 @@ MOEC_DEVICE void multiply_coded_parts(const W& work, int group, const typename T
       const u8* const lines = stage + Tile::lhs_bytes + group * (Tile::code_bytes / 2);
       MOEC_UNROLL
       for (int half = 0; half < 2; half++) {
-        const bool fresh = Tile::grouped && half % (Tile::chunk / 32) == 0;
+        const bool fresh = Tile::grouped && half % (Tile::chunk * 2 / Tile::depth) == 0;
         MOEC_UNROLL
         for (int p = 0; p < Tile::products; p++) {
           u32 two[2][4];
-          decode_lines<Tile>(lines + p * Tile::code_bytes, half, two);
+          if constexpr (Tile::whole) widen_lines<Tile>(lines + p * Tile::code_bytes, half, two);
+          else decode_lines<Tile>(lines + p * Tile::code_bytes, half, two);
           MOEC_UNROLL
           for (int i = 0; i < 8; i++) matrices[half][p * 2 + i / 4][i % 4] = two[i / 4][i % 4];
         }

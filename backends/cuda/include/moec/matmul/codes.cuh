@@ -30,6 +30,11 @@ struct Coded {
   using Scale = Scale_;
   static constexpr int bits = CodeForm<Code>::bits, units = bits / 2;  // lines of 64 codes are `units` times 16 bytes
   static constexpr bool packed = CodeForm<Code>::packed;
+  // Bytes of a channel's codes.
+  template <int inner>
+  MOEC_DEVICE static constexpr int pitch() {
+    return packed ? (inner + 63) / 64 * units * 16 : inner;
+  }
   const Code* codes;
   const Scale* scales;
 };
@@ -69,8 +74,8 @@ MOEC_DEVICE u32 place_of_rows(u32 row, u32 unit) { return row * 128 + ((unit ^ (
 template <class Tile>
 MOEC_DEVICE void copy_codes(u8* to, const typename Tile::Weight* weights, const Part& part, int step) {
   using Weight = typename Tile::Weight;
-  constexpr int units = Weight::units, lines = Tile::threads / units, count = (Tile::width + lines - 1) / lines;
-  constexpr int pitch = Weight::packed ? (Tile::inner + 63) / 64 * units * 16 : Tile::inner;
+  constexpr int units = Tile::units, lines = Tile::threads / units, count = (Tile::width + lines - 1) / lines;
+  constexpr int pitch = Weight::template pitch<Tile::inner>();
   const int unit = thread_index() % units, at = step * units * 16 + unit * 16;
   MOEC_UNROLL
   for (int p = 0; p < Tile::products; p++) {
@@ -137,9 +142,9 @@ MOEC_DEVICE void load_packed_rows(const u8* stage, int row, int k32, u32 (&a)[2]
   }
 }
 
-// The codes of this warp's columns in a stage, as words.
+// The codes of this warp's columns, those of 64 inputs that are number `part` of a stage, as words.
 template <class Tile>
-MOEC_DEVICE void load_codes(const u8* stage, u32 (&words)[Tile::products][Tile::wide][Tile::Weight::units]) {
+MOEC_DEVICE void load_codes(const u8* stage, int part, u32 (&words)[Tile::products][Tile::wide][Tile::Weight::units]) {
   constexpr int units = Tile::Weight::units, together = 4 / units;  // blocks of 8 columns that are loaded at once
   const int lane = lane_index();
   const int column = warp_index() % Tile::across * (Tile::wide * 8) + (lane & 7);
@@ -150,7 +155,8 @@ MOEC_DEVICE void load_codes(const u8* stage, u32 (&words)[Tile::products][Tile::
     for (int j = 0; j < Tile::wide; j += together) {
       const int block = (j + (lane >> 3) / units) % Tile::wide;
       u32 loaded[4];
-      load_matrices(loaded, codes + place_of_codes<units>(column + block * 8, (lane >> 3) % units));
+      const int unit = part * units + (lane >> 3) % units;
+      load_matrices(loaded, codes + place_of_codes<Tile::units>(column + block * 8, unit));
       MOEC_UNROLL
       for (int n = 0; n < 4; n++)
         if (j + n / units < Tile::wide) words[p][j + n / units][n % units] = loaded[n];
@@ -199,7 +205,7 @@ MOEC_DEVICE void multiply_codes(const u8* stage, float (&sums)[Tile::products][T
   using T = typename Tile::T;
   const int row = warp_index() / Tile::across * (Tile::high * 16) + (lane_index() >> 2);
   u32 words[Tile::products][Tile::wide][Tile::Weight::units];
-  load_codes<Tile>(stage, words);
+  load_codes<Tile>(stage, 0, words);
   constexpr int steps = Tile::grouped || Tile::Weight::packed ? 2 : 1;  // whose rows a lane has at a time
   MOEC_UNROLL
   for (int first = 0; first < 4; first += steps) {
@@ -234,30 +240,6 @@ MOEC_DEVICE void multiply_codes(const u8* stage, float (&sums)[Tile::products][T
             MOEC_UNROLL
             for (int i = 0; i < Tile::high; i++) multiply<T>(sums[p][i][j], a[k][i], b[k][0], b[k][1]);
           }
-        }
-      }
-    }
-  }
-}
-
-// Sums of codes become sums of weights.
-template <class Tile>
-MOEC_DEVICE void scale_sums(const typename Tile::Weight* weights, const Part& part,
-                            float (&sums)[Tile::products][Tile::high][Tile::wide][4]) {
-  const int first = part.column + warp_index() % Tile::across * (Tile::wide * 8) + (lane_index() & 3) * 2;
-  MOEC_UNROLL
-  for (int p = 0; p < Tile::products; p++) {
-    const auto* const scales = weights[p].scales + (i64)part.expert * Tile::columns;
-    MOEC_UNROLL
-    for (int j = 0; j < Tile::wide; j++) {
-      MOEC_UNROLL
-      for (int odd = 0; odd < 2; odd++) {
-        const int column = first + j * 8 + odd;
-        const float scale = load(scales + (column < Tile::columns ? column : Tile::columns - 1));
-        MOEC_UNROLL
-        for (int i = 0; i < Tile::high; i++) {
-          sums[p][i][j][odd] *= scale;
-          sums[p][i][j][2 + odd] *= scale;
         }
       }
     }

@@ -28,7 +28,7 @@ MOEC_DEVICE void bring_operand(u8* stage, const O& operand, const Part& part, in
     const int line = (thread_index() >> 3) + i * lines;
     const int at = column + line / 64 * 64 + unit * 8, of = row + line % 64;
     const int from = of < part.count && at < O::columns ? operand.source(part.first + of) : -1;
-    bring_eight<O::columns>(stage + swizzled(line, unit), operand.data, from, at);
+    bring_unit<O::columns>(stage + swizzled(line, unit), operand.data, from, at);
   }
 }
 

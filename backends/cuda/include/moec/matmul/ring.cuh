@@ -72,7 +72,7 @@ struct Ring {
   }
 };
 
-// The rows of a part, of which 128 threads bring lines of 64 elements: eight threads one line.
+// The rows of a part, of which 128 threads bring lines of 128 bytes: eight threads one line.
 template <class Tile>
 struct GatheredRows {
   static constexpr int each = Tile::rows / 16;
@@ -86,14 +86,15 @@ struct GatheredRows {
       source[i] = row < part.count ? plan.source(part.first + row) : -1;
     }
   }
-  // Starts to copy elements `first` to `first` + 63 of all rows.
+  // Starts to copy the elements from `first` on of all rows.
   MOEC_DEVICE void bring(u8* stage, const typename Tile::T* from, int first) const {
-    const int unit = thread_index() & 7, at = first + unit * 8;
-    const bool within = Tile::inner % 64 == 0 || at < Tile::inner;
+    using T = typename Tile::T;
+    const int unit = thread_index() & 7, at = first + unit * in_unit<T>;
+    const bool within = Tile::inner % Tile::depth == 0 || at < Tile::inner;
     MOEC_UNROLL
     for (int i = 0; i < each; i++) {
       u8* const to = stage + swizzled((thread_index() >> 3) + i * 16, unit);
-      bring_eight<Tile::inner>(to, from, within ? source[i] : -1, at);
+      bring_unit<pitch_of_rows<T>(Tile::inner)>(to, from, within ? source[i] : -1, at);
     }
   }
 };

@@ -1,11 +1,11 @@
 // A grouped matmul of warps (sm_80 and later): rows and weights come by cp.async, products are mma.sync's.
 //
-// Every thread brings lines of 64 elements into a ring of stages and multiplies; a warp has rows / down rows by
+// Every thread brings lines of 128 bytes into a ring of stages and multiplies; a warp has rows / down rows by
 // width / across columns of each weight, so that a thread holds the sums of the same element of all weights.
 #pragma once
 #include "moec/matmul/codes.cuh"
 #include "moec/matmul/results.cuh"
-#include "moec/matmul/work.cuh"
+#include "moec/matmul/whole_codes.cuh"
 
 namespace moec {
 
@@ -16,11 +16,13 @@ template <class T_, int segments_, int inner_, int columns_, int products_, int 
 struct WarpTile {
   using T = T_;
   using Weight = const T*;
+  using Sum = float;
   static constexpr bool coded = false, grouped = false;
   static constexpr int segments = segments_, inner = inner_, columns = columns_, products = products_, rows = rows_, width = width_;
   static constexpr int stages = stages_, down = down_, across = across_;
   static constexpr bool transposed = transposed_;
-  static constexpr int depth = 64, steps_each = (inner + depth - 1) / depth, steps = segments * steps_each;
+  static constexpr int depth = 128 / (int)sizeof(T), steps_each = (inner + depth - 1) / depth;
+  static constexpr int steps = segments * steps_each;
   static constexpr int splits = 1, part_steps = steps;
   static constexpr int threads = 32 * down * across;
   static constexpr int lhs_bytes = rows * 128, rhs_bytes = width * products * 128, stage_bytes = lhs_bytes + rhs_bytes;
@@ -30,16 +32,19 @@ struct WarpTile {
   static_assert(!transposed || (columns % 8 == 0 && width % 64 == 0 && wide % 2 == 0));
 };
 
-// The same for weights that are codes: a stage has their lines of 64, and then the scales of groups of `group` inputs
-// that belong to them, in rows for `chunk` inputs.  group 0: scales are those of channels.
+// The same for weights that are codes: a stage has their lines, and then the scales of groups of `group` inputs
+// that belong to them, in rows for `chunk` inputs.  group 0: scales are those of channels.  With T i8 products are
+// those of whole numbers.
 template <class T_, class Code, class Scale, int group_, int inner_, int columns_, int products_, int rows_, int width_,
           int stages_, int down_, int across_>
 struct CodedTile : WarpTile<T_, 1, inner_, columns_, products_, rows_, width_, stages_, down_, across_, false> {
+  using Base = WarpTile<T_, 1, inner_, columns_, products_, rows_, width_, stages_, down_, across_, false>;
   using Weight = Coded<Code, Scale>;
-  static constexpr bool coded = true, grouped = group_ != 0;
+  static constexpr bool coded = true, grouped = group_ != 0, whole = sizeof(T_) == 1;
+  using Sum = Chosen<whole && !grouped, int, float>;
   static constexpr int group = grouped ? group_ : inner_, groups = inner_ / group;
-  static constexpr int chunk = group % 64 == 0 ? 64 : 32, scale_rows = grouped ? 64 / chunk : 0;
-  static constexpr int code_bytes = width_ * Weight::units * 16;
+  static constexpr int chunk = group % 64 == 0 ? 64 : 32, scale_rows = grouped ? Base::depth / chunk : 0;
+  static constexpr int units = Weight::units * Base::depth / 64, code_bytes = width_ * units * 16;
   static constexpr int scale_bytes = scale_rows * width_ * (int)sizeof(Scale);
   static constexpr int rhs_bytes = products_ * (code_bytes + scale_bytes), stage_bytes = rows_ * 128 + rhs_bytes;
   static_assert(Weight::packed || inner_ % 16 == 0);
@@ -52,6 +57,13 @@ struct DividedTile : Tile {
   static constexpr int splits = splits_, part_steps = Tile::steps / splits;
   static_assert(Tile::steps % splits == 0);
 };
+
+// Whether rows are read in the order of the codes that they are multiplied by.
+template <class Tile>
+MOEC_DEVICE constexpr bool in_order_of_codes() {
+  if constexpr (Tile::coded) return !Tile::whole || Tile::Weight::packed;
+  else return false;
+}
 
 // Brings one stage after the other of all parts of this block; each thread its share.
 template <class Tile, class W>
@@ -101,14 +113,14 @@ struct Loader {
   }
 
   MOEC_DEVICE void copy_lhs(u8* stage) const {
-    const int unit = thread_index() & 7, at = step % Tile::steps_each * Tile::depth + unit * 8;
+    const int unit = thread_index() & 7, at = step % Tile::steps_each * Tile::depth + unit * in_unit<T>;
     const T* const from = chosen<Tile::segments>(lhs, step / Tile::steps_each);
     MOEC_UNROLL
     for (int i = 0; i < each; i++) {
       const int row = (thread_index() >> 3) + i * lines;
-      const u32 place = Tile::coded ? place_of_rows(row, unit) : swizzled(row, unit);
+      const u32 place = in_order_of_codes<Tile>() ? place_of_rows(row, unit) : swizzled(row, unit);
       if (Tile::rows % lines == 0 || row < Tile::rows)
-        bring_eight<Tile::inner>(stage + place, from, at < Tile::inner ? source[i] : -1, at);
+        bring_unit<pitch_of_rows<T>(Tile::inner)>(stage + place, from, at < Tile::inner ? source[i] : -1, at);
     }
   }
 
@@ -144,7 +156,7 @@ struct Loader {
 };
 
 template <class Tile>
-using WarpSums = float[Tile::products][Tile::high][Tile::wide][4];
+using WarpSums = typename Tile::Sum[Tile::products][Tile::high][Tile::wide][4];
 
 // Adds what one stage gives to the sums of this warp.
 template <class Tile>
@@ -187,6 +199,37 @@ MOEC_DEVICE void multiply_stage(const u8* stage, WarpSums<Tile>& sums) {
   }
 }
 
+// The sums of a part as floats: those of weights, of codes times the scales of their channels.
+template <class Tile>
+MOEC_DEVICE void finish_sums(const typename Tile::Weight* weights, const Part& part, const WarpSums<Tile>& sums,
+                             float (&to)[Tile::products][Tile::high][Tile::wide][4]) {
+  const int first = part.column + warp_index() % Tile::across * (Tile::wide * 8) + (lane_index() & 3) * 2;
+  MOEC_UNROLL
+  for (int p = 0; p < Tile::products; p++) {
+    MOEC_UNROLL
+    for (int j = 0; j < Tile::wide; j++) {
+      MOEC_UNROLL
+      for (int odd = 0; odd < 2; odd++) {
+        [[maybe_unused]] float scale = 1.0f;
+        if constexpr (Tile::coded && !Tile::grouped) {
+          const int column = first + j * 8 + odd;
+          scale = load(weights[p].scales + (i64)part.expert * Tile::columns +
+                       (column < Tile::columns ? column : Tile::columns - 1));
+        }
+        MOEC_UNROLL
+        for (int i = 0; i < Tile::high; i++) {
+          MOEC_UNROLL
+          for (int n = odd; n < 4; n += 2) {
+            if constexpr (!Tile::coded) to[p][i][j][n] = sums[p][i][j][n];
+            else if constexpr (Tile::grouped) to[p][i][j][n] = number_of<Tile>(sums[p][i][j][n]);
+            else to[p][i][j][n] = number_of<Tile>(sums[p][i][j][n]) * scale;
+          }
+        }
+      }
+    }
+  }
+}
+
 // What becomes of the sums of a part.
 template <class Tile, class Epilogue>
 MOEC_DEVICE Epilogue epilogue_of(const Epilogue& epilogue, int number) {
@@ -215,12 +258,14 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
       sync_block();
       loader.bring(shared + (step + Tile::stages - 1) % Tile::stages * Tile::stage_bytes);
       const u8* const stage = shared + step % Tile::stages * Tile::stage_bytes;
-      if constexpr (Tile::coded) multiply_codes<Tile>(stage, sums);
-      else multiply_stage<Tile>(stage, sums);
+      if constexpr (!Tile::coded) multiply_stage<Tile>(stage, sums);
+      else if constexpr (Tile::whole) multiply_whole_codes<Tile>(stage, sums);
+      else multiply_codes<Tile>(stage, sums);
     }
     const Part part = work.part(number / Tile::splits);
     const Epilogue ends = epilogue_of<Tile>(epilogue, number);
-    if constexpr (Tile::coded && !Tile::grouped) scale_sums<Tile>(rhs, part, sums);
+    float made[Tile::products][Tile::high][Tile::wide][4];
+    finish_sums<Tile>(rhs, part, sums, made);
     MOEC_UNROLL
     for (int i = 0; i < Tile::high; i++) {
       MOEC_UNROLL
@@ -231,7 +276,7 @@ MOEC_DEVICE void multiply_by_warps(u8* shared, const typename Tile::T* const (&l
         emit_row<Tile::columns, Tile::products, Tile::wide>(
             ends, ends.row(line, part.expert, work.plan.slot(line)), line, real,
             part.column + warp % Tile::across * (Tile::wide * 8), Tile::columns,
-            [&](int p, int block, int odd) { return sums[p][i][block][half * 2 + odd]; });
+            [&](int p, int block, int odd) { return made[p][i][block][half * 2 + odd]; });
       }
     }
   }

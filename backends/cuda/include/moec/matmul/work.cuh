@@ -63,9 +63,17 @@ MOEC_DEVICE const T* chosen(const T* const* pointers, int number) {
   return found;
 }
 
-// Starts to copy elements `at` to `at` + 7 of row `row` of [rows, columns]; zeros where `row` is negative.
+// Elements in 16 bytes, and in lines of rows: as many as fill 16 bytes, those behind `inner` are zeros.
+template <class T>
+inline constexpr int in_unit = 16 / (int)sizeof(T);
+template <class T>
+MOEC_DEVICE constexpr int pitch_of_rows(int inner) {
+  return (inner + in_unit<T> - 1) / in_unit<T> * in_unit<T>;
+}
+
+// Starts to copy 16 bytes from element `at` on of row `row` of [rows, columns]; zeros where `row` is negative.
 template <int columns, class T>
-MOEC_DEVICE void bring_eight(u8* to, const T* from, int row, int at) {
+MOEC_DEVICE void bring_unit(u8* to, const T* from, int row, int at) {
   copy_async(to, from + (row >= 0 ? (i64)row * columns + at : 0), row >= 0 ? 16 : 0);
 }
 

@@ -45,5 +45,16 @@ MOEC_DEVICE void multiply<f16>(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1)
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+// The same of whole numbers of a byte, 16x8x32, sums i32, which wrap: a word has k 4 c.. of 0..15 (a 0, 1, b0) or of
+// 16..31 (a 2, 3, b1).
+template <class T>
+MOEC_DEVICE void multiply(int (&d)[4], const u32 (&a)[4], u32 b0, u32 b1);
+template <>
+MOEC_DEVICE void multiply<i8>(int (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+               "{%0, %1, %2, %3};"
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
 
 }  // namespace moec

@@ -123,6 +123,9 @@ MOEC_DEVICE u32 small_numbers<f16>(u32 numbers, u32 bias) {
 MOEC_DEVICE float approximate_exp(float x) { return __expf(x); }
 MOEC_DEVICE float approximate_quotient(float x, float y) { return __fdividef(x, y); }
 
+// Byte i of the result: that of `low` (0..3) and `high` (4..7) which hexadecimal digit i of `order` names.
+MOEC_DEVICE u32 permute_bytes(u32 low, u32 high, u32 order) { return __byte_perm(low, high, order); }
+
 MOEC_DEVICE int population_count(u32 x) { return __popc(x); }
 // The position of the lowest bit that is set; x is not 0.
 MOEC_DEVICE int lowest_bit(u32 x) { return __ffs((int)x) - 1; }

@@ -23,6 +23,9 @@ MOEC_DEVICE void wgmma(float (&sums)[columns / 2], u64 a, u64 b, bool accumulate
 // waited for.
 template <class T, int columns>
 MOEC_DEVICE void wgmma_from_registers(float (&sums)[columns / 2], const u32 (&a)[4], u64 b, bool accumulate);
+// The same of whole numbers of a byte, 64 x columns x 32, sums i32: words 0, 1 have k 4 c.. of 0..15, the others of 16..31.
+template <class T, int columns>
+MOEC_DEVICE void wgmma_from_registers(int (&sums)[columns / 2], const u32 (&a)[4], u64 b, bool accumulate);
 
 // Before the first product, and whenever registers of a product were touched since: the accumulators are wgmma's now.
 MOEC_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -45,8 +48,14 @@ MOEC_DEVICE void wgmma_wait(float (&sums)[count]) {
   MOEC_UNROLL
   for (int i = 0; i < count; i++) asm volatile("" : "+f"(sums[i])::"memory");
 }
-template <int pending, int sets, int count>
-MOEC_DEVICE void wgmma_wait(float (&sums)[sets][count]) {
+template <int pending, int count>
+MOEC_DEVICE void wgmma_wait(int (&sums)[count]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+  MOEC_UNROLL
+  for (int i = 0; i < count; i++) asm volatile("" : "+r"(sums[i])::"memory");
+}
+template <int pending, class Sum, int sets, int count>
+MOEC_DEVICE void wgmma_wait(Sum (&sums)[sets][count]) {
   MOEC_UNROLL
   for (int i = 0; i < sets; i++) wgmma_wait<pending>(sums[i]);
 }

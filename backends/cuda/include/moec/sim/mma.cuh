@@ -6,12 +6,16 @@ namespace sim {
 
 void load_matrices(u32* to, const void* row, bool transposed, const char* primitive, Where where);
 u32 transpose_matrix(u32 matrix, Where where);
-void multiply(float* d, const u32* a, u32 b0, u32 b1, bool half, Where where);
+void multiply(void* d, const u32* a, u32 b0, u32 b1, Numbers numbers, Where where);
 
 template <class T>
-constexpr bool is_half = false;
+inline constexpr Numbers numbers_of = Numbers::bf16;
 template <>
-inline constexpr bool is_half<f16> = true;
+inline constexpr Numbers numbers_of<f16> = Numbers::f16;
+template <>
+inline constexpr Numbers numbers_of<i8> = Numbers::i8;
+template <class T>
+using SumOf = Chosen<numbers_of<T> == Numbers::i8, int, float>;
 
 }  // namespace sim
 
@@ -25,8 +29,8 @@ inline u32 transpose_matrix(u32 matrix, sim::Where where = sim::Where::current()
   return sim::transpose_matrix(matrix, where);
 }
 template <class T>
-void multiply(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, sim::Where where = sim::Where::current()) {
-  sim::multiply(d, a, b0, b1, sim::is_half<T>, where);
+void multiply(sim::SumOf<T> (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, sim::Where where = sim::Where::current()) {
+  sim::multiply(d, a, b0, b1, sim::numbers_of<T>, where);
 }
 
 }  // namespace moec

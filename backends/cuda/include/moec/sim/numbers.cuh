@@ -57,6 +57,13 @@ u32 small_numbers(u32 numbers, u32 bias) {
 inline float approximate_exp(float x) { return expf(x); }
 inline float approximate_quotient(float x, float y) { return fabsf(y) > 0x1p126f ? x * 0.0f : x / y; }
 
+inline u32 permute_bytes(u32 low, u32 high, u32 order) {
+  const u64 bytes = (u64)high << 32 | low;
+  u32 made = 0;
+  for (int i = 0; i < 4; i++) made |= (u32)(bytes >> (order >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return made;
+}
+
 inline int population_count(u32 x) { return std::popcount(x); }
 inline int lowest_bit(u32 x) { return std::countr_zero(x); }
 inline int leading_zeros(u32 x) { return std::countl_zero(x); }

@@ -1,5 +1,6 @@
 // Products of warps and of warpgroups.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "moec/primitives.cuh"
@@ -9,16 +10,19 @@ namespace sim {
 
 namespace {
 
-constexpr float UNDER_WAY = -1.5e33f;  // what registers hold while wgmma works on them
+constexpr u32 UNDER_WAY = 0xf693f6a1;  // what registers hold while wgmma works on them
 
-float value(u16 bits, bool half) { return half ? to_float(f16{bits}) : to_float(bf16{bits}); }
+float value(u16 bits, Numbers numbers) { return numbers == Numbers::f16 ? to_float(f16{bits}) : to_float(bf16{bits}); }
+
+// Elements along k that an instruction multiplies, 32 bytes.
+int depth_of(Numbers numbers) { return numbers == Numbers::i8 ? 32 : 16; }
 
 struct Lane {
   u32* to;
   const u8* row;
 };
 struct Fragments {
-  float* d;
+  void* d;
   u32 a[4], b[2];
 };
 
@@ -56,26 +60,56 @@ u32 transpose_matrix(u32 matrix, Where where) {
   return word;
 }
 
-void multiply(float* d, const u32* a, u32 b0, u32 b1, bool half, Where where) {
-  Fragments mine{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
-  Meeting& meeting = block->warps[warp_index()];
-  if (!meet(meeting, 32, lane_index(), &mine, "multiply", where)) return;
+namespace {
+
+void multiply_floats(const Meeting& meeting, Numbers numbers) {
   float A[16][16], B[16][8];
   for (int i = 0; i < 32; i++) {
     const Fragments& of = *(Fragments*)meeting.given[i];
     const int l = i / 4, c = i % 4 * 2;
     for (int odd = 0; odd < 2; odd++) {
-      for (int w = 0; w < 4; w++) A[l + w % 2 * 8][c + w / 2 * 8 + odd] = value((u16)(of.a[w] >> 16 * odd), half);
-      for (int w = 0; w < 2; w++) B[c + w * 8 + odd][l] = value((u16)(of.b[w] >> 16 * odd), half);
+      for (int w = 0; w < 4; w++) A[l + w % 2 * 8][c + w / 2 * 8 + odd] = value((u16)(of.a[w] >> 16 * odd), numbers);
+      for (int w = 0; w < 2; w++) B[c + w * 8 + odd][l] = value((u16)(of.b[w] >> 16 * odd), numbers);
     }
   }
   for (int i = 0; i < 32; i++) {
-    const Fragments& of = *(Fragments*)meeting.given[i];
+    float* const d = (float*)((Fragments*)meeting.given[i])->d;
     for (int n = 0; n < 4; n++) {
       const int r = i / 4 + n / 2 * 8, c = i % 4 * 2 + n % 2;
-      for (int k = 0; k < 16; k++) of.d[n] += A[r][k] * B[k][c];
+      for (int k = 0; k < 16; k++) d[n] += A[r][k] * B[k][c];
     }
   }
+}
+
+void multiply_whole_numbers(const Meeting& meeting) {
+  i8 A[16][32], B[32][8];
+  for (int i = 0; i < 32; i++) {
+    const Fragments& of = *(Fragments*)meeting.given[i];
+    const int l = i / 4, c = i % 4 * 4;
+    for (int n = 0; n < 4; n++) {
+      for (int w = 0; w < 4; w++) A[l + w % 2 * 8][c + w / 2 * 16 + n] = (i8)(of.a[w] >> 8 * n);
+      for (int w = 0; w < 2; w++) B[c + w * 16 + n][l] = (i8)(of.b[w] >> 8 * n);
+    }
+  }
+  for (int i = 0; i < 32; i++) {
+    int* const d = (int*)((Fragments*)meeting.given[i])->d;
+    for (int n = 0; n < 4; n++) {
+      const int r = i / 4 + n / 2 * 8, c = i % 4 * 2 + n % 2;
+      u32 sum = (u32)d[n];
+      for (int k = 0; k < 32; k++) sum += (u32)(A[r][k] * B[k][c]);
+      d[n] = (int)sum;
+    }
+  }
+}
+
+}  // namespace
+
+void multiply(void* d, const u32* a, u32 b0, u32 b1, Numbers numbers, Where where) {
+  Fragments mine{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+  Meeting& meeting = block->warps[warp_index()];
+  if (!meet(meeting, 32, lane_index(), &mine, "multiply", where)) return;
+  if (numbers == Numbers::i8) multiply_whole_numbers(meeting);
+  else multiply_floats(meeting, numbers);
   part(meeting);
 }
 
@@ -101,24 +135,38 @@ void check_operand(u64 descriptor, bool transposed, int rows, const Knowledge& k
     }
 }
 
-void load(float* to, u64 descriptor, bool transposed, int rows, bool half) {
+// The same of a matrix of whole numbers, whose lines along k are as long.
+u64 byte_element(u64 descriptor, int i, int k) { return element(descriptor, false, i, k / 2) + k % 2; }
+
+void load(float* to, u64 descriptor, bool transposed, int rows, Numbers of) {
   for (int i = 0; i < rows; i++)
     for (int k = 0; k < 16; k++) {
       u16 bits;
       std::memcpy(&bits, block->shared + element(descriptor, transposed, i, k), 2);
-      to[k * rows + i] = value(bits, half);
+      to[k * rows + i] = value(bits, of);
     }
+}
+void load(u32* to, u64 descriptor, bool, int rows, Numbers) {
+  for (int i = 0; i < rows; i++)
+    for (int k = 0; k < 32; k++) to[k * rows + i] = (u32)(i8)block->shared[byte_element(descriptor, i, k)];
 }
 
 int row_of(int thread, int n) { return thread / 32 * 16 + thread % 32 / 4 + (n % 4) / 2 * 8; }
 int column_of(int thread, int n) { return n / 4 * 8 + thread % 4 * 2 + n % 2; }
 
-// A matrix of 64 x 16 that the threads have in registers.
+// A matrix of 64 lines of 32 bytes that the threads have in registers.
 void load_fragments(float* to, const Product& product) {
   for (int t = 0; t < 128; t++)
     for (int n = 0; n < 8; n++) {
       const int word = n / 2, row = t / 32 * 16 + t % 32 / 4 + word % 2 * 8, k = t % 4 * 2 + word / 2 * 8 + n % 2;
-      to[k * 64 + row] = value((u16)(product.given[t][word] >> 16 * (n % 2)), product.half);
+      to[k * 64 + row] = value((u16)(product.given[t][word] >> 16 * (n % 2)), product.numbers);
+    }
+}
+void load_fragments(u32* to, const Product& product) {
+  for (int t = 0; t < 128; t++)
+    for (int n = 0; n < 16; n++) {
+      const int word = n / 4, row = t / 32 * 16 + t % 32 / 4 + word % 2 * 8, k = t % 4 * 4 + word / 2 * 16 + n % 4;
+      to[k * 64 + row] = (u32)(i8)(product.given[t][word] >> 8 * (n % 4));
     }
 }
 
@@ -128,25 +176,29 @@ Sums* sums_of(Warpgroup& group, const Product& product) {
   return nullptr;
 }
 
+// Number: float, or u32 for whole numbers, whose sums wrap.
+template <class Number>
 void execute(Warpgroup& group, const Product& product) {
-  const int columns = product.columns;
-  std::vector<float> a(16 * 64), b(16 * columns), c(64 * columns);
+  const int columns = product.columns, depth = depth_of(product.numbers);
+  std::vector<Number> a(depth * 64), b(depth * columns), c(64 * columns);
   if (product.registers) load_fragments(a.data(), product);
-  else load(a.data(), product.a, product.transposed_a, 64, product.half);
-  load(b.data(), product.b, product.transposed_b, columns, product.half);
+  else load(a.data(), product.a, product.transposed_a, 64, product.numbers);
+  load(b.data(), product.b, product.transposed_b, columns, product.numbers);
   Sums& sums = *sums_of(group, product);
   if (product.accumulate)
     for (int t = 0; t < 128; t++)
-      for (int n = 0; n < columns / 2; n++) c[row_of(t, n) * columns + column_of(t, n)] = sums.made[t][n];
+      for (int n = 0; n < columns / 2; n++)
+        c[row_of(t, n) * columns + column_of(t, n)] = std::bit_cast<Number>(sums.made[t][n]);
   for (int r = 0; r < 64; r++)
-    for (int k = 0; k < 16; k++) {
-      const float left = a[k * 64 + r];
-      const float* from = b.data() + k * columns;
-      float* to = c.data() + r * columns;
+    for (int k = 0; k < depth; k++) {
+      const Number left = a[k * 64 + r];
+      const Number* from = b.data() + k * columns;
+      Number* to = c.data() + r * columns;
       for (int n = 0; n < columns; n++) to[n] += left * from[n];
     }
   for (int t = 0; t < 128; t++)
-    for (int n = 0; n < columns / 2; n++) sums.made[t][n] = c[row_of(t, n) * columns + column_of(t, n)];
+    for (int n = 0; n < columns / 2; n++)
+      sums.made[t][n] = std::bit_cast<u32>(c[row_of(t, n) * columns + column_of(t, n)]);
 }
 
 bool under_way(const Warpgroup& group, const Sums& sums) {
@@ -220,14 +272,14 @@ void start(Asked& asked, Where where) {
 
 }  // namespace
 
-void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
-           Where where) {
-  Asked asked{{a, b, columns, half, accumulate, transposed_a, transposed_b, false, {sums}}, &self->knows};
+void wgmma(void* sums, int columns, u64 a, u64 b, bool accumulate, Numbers numbers, bool transposed_a,
+           bool transposed_b, Where where) {
+  Asked asked{{a, b, columns, numbers, accumulate, transposed_a, transposed_b, false, {(u32*)sums}}, &self->knows};
   start(asked, where);
 }
 
-void wgmma_from_registers(float* sums, int columns, const u32* a, u64 b, bool accumulate, bool half, Where where) {
-  Asked asked{{0, b, columns, half, accumulate, false, false, true, {sums}, {a}}, &self->knows};
+void wgmma_from_registers(void* sums, int columns, const u32* a, u64 b, bool accumulate, Numbers numbers, Where where) {
+  Asked asked{{0, b, columns, numbers, accumulate, false, false, true, {(u32*)sums}, {a}}, &self->knows};
   start(asked, where);
 }
 
@@ -248,7 +300,8 @@ void wgmma_wait(int pending, Where where) {
       for (int t = 0; product.registers && t < 128; t++)
         if (std::memcmp(product.fragment[t], product.given[t], 16))
           fail("wgmma_wait", where, "registers of a matrix were changed while wgmma worked on it");
-      execute(group, product);
+      if (product.numbers == Numbers::i8) execute<u32>(group, product);
+      else execute<float>(group, product);
     }
     group.groups.erase(group.groups.begin());
     const int agent = block->threads + self->index / 128;

@@ -93,12 +93,15 @@ struct Named {
   Knowledge coming, ended;
 };
 
+enum class Numbers : u8 { bf16, f16, i8 };  // of matrices; sums are f32, those of i8 i32
+
 struct Product {
   u64 a, b;
-  int columns, half;  // half: whether elements are f16 instead of bf16
+  int columns;
+  Numbers numbers;
   bool accumulate, transposed_a, transposed_b;
   bool registers = false;       // whether its first matrix is in registers, as `fragment` of each thread
-  float* sums[128] = {};
+  u32* sums[128] = {};         // their bits
   const u32* fragment[128] = {};
   u32 given[128][4] = {};       // what these held when the product was asked for
 };
@@ -106,8 +109,8 @@ struct Product {
 // The sums of products under way, by thread.
 struct Sums {
   int columns = 0;
-  float* at[128] = {};
-  std::vector<float> made[128];
+  u32* at[128] = {};
+  std::vector<u32> made[128];  // as bits
 };
 
 // Registers that were a matrix of products, and what they held at the last fence.

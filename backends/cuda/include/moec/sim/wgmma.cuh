@@ -4,9 +4,9 @@
 namespace moec {
 namespace sim {
 
-void wgmma(float* sums, int columns, u64 a, u64 b, bool accumulate, bool half, bool transposed_a, bool transposed_b,
-           Where where);
-void wgmma_from_registers(float* sums, int columns, const u32* a, u64 b, bool accumulate, bool half, Where where);
+void wgmma(void* sums, int columns, u64 a, u64 b, bool accumulate, Numbers numbers, bool transposed_a,
+           bool transposed_b, Where where);
+void wgmma_from_registers(void* sums, int columns, const u32* a, u64 b, bool accumulate, Numbers numbers, Where where);
 void wgmma_commit(Where where);
 void wgmma_wait(int pending, Where where);
 
@@ -28,12 +28,12 @@ void wgmma_wait(Sums&, sim::Where where = sim::Where::current()) {
 }
 template <class T, int columns, int transposed_a = 0, int transposed_b = 0>
 void wgmma(float (&sums)[columns / 2], u64 a, u64 b, bool accumulate, sim::Where where = sim::Where::current()) {
-  sim::wgmma(sums, columns, a, b, accumulate, sim::is_half<T>, transposed_a, transposed_b, where);
+  sim::wgmma(sums, columns, a, b, accumulate, sim::numbers_of<T>, transposed_a, transposed_b, where);
 }
 template <class T, int columns>
-void wgmma_from_registers(float (&sums)[columns / 2], const u32 (&a)[4], u64 b, bool accumulate,
+void wgmma_from_registers(sim::SumOf<T> (&sums)[columns / 2], const u32 (&a)[4], u64 b, bool accumulate,
                           sim::Where where = sim::Where::current()) {
-  sim::wgmma_from_registers(sums, columns, a, b, accumulate, sim::is_half<T>, where);
+  sim::wgmma_from_registers(sums, columns, a, b, accumulate, sim::numbers_of<T>, where);
 }
 
 }  // namespace moec
