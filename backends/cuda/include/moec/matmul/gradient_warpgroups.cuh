@@ -42,7 +42,7 @@ MOEC_DEVICE void bring_row(u8* to, const O& operand, int row, int column, int li
   for (int c = 0; c < width; c += 64) {
     const int at = column + c + unit * 8;
     const int real = at < O::columns ? row : -1;
-    bring_eight<O::columns>(to + c / 64 * Tile::piece + swizzled(line, unit), operand.data, real, at);
+    bring_unit<O::columns>(to + c / 64 * Tile::piece + swizzled(line, unit), operand.data, real, at);
   }
 }
 
