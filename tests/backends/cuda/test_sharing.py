@@ -165,7 +165,7 @@ LAYERS = {
         (5, 6, 7, 5),
     ),
     "rounded rows": (
-        "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 9..40) as int4\n"
+        "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 9..40) as int4(per = channel)\n"
         "  approx rows as int8\n",
         (7, 8, 9, 7),
     ),
@@ -203,3 +203,16 @@ def test_launches(name: str, tmp_path: Path) -> None:
                 for tokens in of_range:
                     launched = [k.name for k in bundle.kernels if k.tokens[0] <= tokens < (k.tokens[1] or tokens + 1)]
                     assert len(launched) == count, (tokens, launched)
+
+
+@pytest.mark.parametrize(("arch", "count"), [("sm_80", 7), ("sm_90a", 9)])
+def test_rounded_rows_that_groups_and_channels_multiply_take_two_launches_each(
+    arch: str, count: int, tmp_path: Path
+) -> None:
+    """On sm_90a, for many rows: those of channels by warpgroups, those of small groups by warps."""
+    body = "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 9..40) as int4\n"
+    body += "  approx rows as int8\n"
+    module = compilation(tmp_path, body, 2048, 1024, 8).kernels
+    with module.context, ir.Location.unknown():
+        (bundle,) = bundles(module, [ARCHITECTURES[arch]])
+        assert len([k for k in bundle.kernels if k.tokens[0] <= 4096 < (k.tokens[1] or 4097)]) == count
