@@ -105,18 +105,32 @@ class Channel:
         return register.at(self.lane, 4) + (element * layout.field_bits // 8 + byte), bit
 
     def put_codes(self) -> None:
-        b, bits = self.b, self.layout.bits
+        if self.layout.bits == 8:
+            self._each_code(lambda place, bit, buffer: place.store(self._stored(buffer.load(self.b.i8))))
+        else:
+            self._put_words()
 
-        def put(place: Pointer, bit: int, buffer: Pointer) -> None:
-            stored = self._stored(buffer.load(b.i8))
-            if bits == 8:
-                place.store(stored)
-                return
-            mask = (1 << bits) - 1
-            others = place.load(b.i8) & ~(mask << bit) & 0xFF
-            place.store(others | ((stored & mask) << bit))
-
-        self._each_code(put)
+    def _put_words(self) -> None:
+        """Codes that come into one lane of a register are put there at once: in a word, of which other vectors have
+        other bits."""
+        b, layout = self.b, self.layout
+        mask = (1 << layout.bits) - 1
+        with b.for_(0, layout.steps) as step, b.for_(0, layout.step_blocks) as block:
+            here = self.panel.at(step.index, layout.step_bytes).at(block.index, layout.block_bytes)
+            dots = (step.index * layout.step_blocks + block.index) * layout.block_dots
+            buffer = self.codes.at(dots, layout.dot_elements)
+            fields = [divmod(dot * layout.vectors + self.vector, layout.vectors_per_register)
+                      for dot in range(layout.block_dots)]  # fmt: skip
+            for register in sorted({register for register, _ in fields}):
+                place = (here + register * layout.register_bytes).at(self.lane, 4)
+                word, taken = b.constant(b.i32, 0), 0
+                for dot, (of_register, field) in enumerate(fields):
+                    for element in range(layout.dot_elements if of_register == register else 0):
+                        bit = element * layout.field_bits + field * layout.bits
+                        code = self._stored((buffer + (dot * layout.dot_elements + element)).load(b.i8)) & mask
+                        word = word | (b.convert(code, b.i32, signed=False) << bit)
+                        taken |= mask << bit
+                place.store((place.load(b.i32) & ~taken) | word)
 
     def get_codes(self) -> None:
         self._each_code(lambda place, bit, buffer: buffer.store(self._code(place.load(self.b.i8), bit)))

@@ -15,6 +15,7 @@ from moec.backends.cpu.frame import LINE, Piece, Place, Region
 from moec.backends.cpu.later import Source, digest
 from moec.backends.cpu.layout import Panels
 from moec.backends.cpu.parameters import Part, parts
+from moec.backends.cpu.transpose import transpose
 from moec.backends.cpu.values import Pointer, Value
 
 
@@ -89,7 +90,7 @@ class _Mover:
         if self.what == "pack":
             _walk(b, layout, self.operand, packed, tensor, count, take, lambda place: place.store(zero))
         else:
-            _walk(b, layout, self.operand, packed, tensor, count, give, None)
+            _walk(b, layout, self.operand, packed, tensor, count, give, None, _give_squares)
 
 
 def _walk(
@@ -101,8 +102,11 @@ def _walk(
     count: Value,
     visit: Callable[[Pointer, Pointer], None],
     pad: Callable[[Pointer], None] | None,
+    quickly: Callable[[Builder, Panels, _Vector, Pointer, Value], Value] | None = None,
 ) -> None:
     """`visit(packed element, tensor element)` for every element of `count` experts, `pad(packed element)` for padding.
+
+    quickly: does so for some steps of a vector of columns that all exist, and gives how many of the first ones
 
     Goes a cache line of the tensor at a time through the lanes of a vector, so that the part of the panel that is
     being written stays in the first-level cache.
@@ -111,7 +115,8 @@ def _walk(
     line = LINE // width
     with b.for_(0, count) as expert, b.for_(0, layout.panels) as panel, b.for_(0, layout.groups) as group:
         here = packed.at(expert.index, layout.expert_bytes).at(panel.index, layout.panel_bytes)
-        here = _vector(layout, here, group.index, operand)
+        vector = _vector(layout, here, group.index, operand)
+        here = vector.first + vector.byte
         column = panel.index * layout.panel_columns + group.index * layout.lanes
         rows = tensor.at(expert.index * layout.columns + column, layout.inner * width)
 
@@ -129,7 +134,8 @@ def _walk(
         real = b.maximum(b.minimum(b.index(layout.columns) - column, layout.lanes), 0)
         whole = layout.inner // pair
         block = max(1, line // pair)
-        with b.for_(0, whole, block) as steps:
+        done = quickly(b, layout, vector, rows, real) if quickly is not None else 0
+        with b.for_(done, whole, block) as steps:
             lanes(0, real, (steps.index, b.minimum(steps.index + block, whole)))
         if whole < layout.steps:
             with b.for_(0, real) as lane:
@@ -143,9 +149,38 @@ def _walk(
                     pad(place(step.index, lane.index, half))
 
 
-def _vector(layout: Panels, step: Pointer, group: Value, operand: int) -> Pointer:
-    """Where the first lane of a vector lies in a step."""
+@dataclass(frozen=True)
+class _Vector:
+    """Where the lanes of a vector lie in the first step: from `first` on; its elements begin `byte` bytes behind."""
+
+    first: Pointer
+    byte: Value
+
+
+def _vector(layout: Panels, step: Pointer, group: Value, operand: int) -> _Vector:
     if layout.interleaved:
         number = group * layout.operands + operand
-        return step.at(number // 2, 2 * layout.vector_bytes).at(number % 2, layout.element_bytes)
-    return step.at(group, layout.operands * layout.vector_bytes) + operand * layout.vector_bytes
+        return _Vector(step.at(number // 2, 2 * layout.vector_bytes), number % 2 * layout.element_bytes)
+    return _Vector(step.at(group * layout.operands + operand, layout.vector_bytes), group * 0)
+
+
+def _give_squares(b: Builder, layout: Panels, vector: _Vector, rows: Pointer, real: Value) -> Value:
+    """Unpacks as many steps at a time as there are lanes, where a lane has 4 bytes of a step: moves one at a time take
+    three times as long."""
+    if layout.lane_bytes != 4:
+        return b.index(0)
+    lanes, width = layout.lanes, layout.element_bytes
+    words = b.vec(lanes, b.i32)
+    steps = layout.inner // layout.elements_per_step // lanes * lanes
+    end = b.select(real.equals(lanes), b.index(steps), 0)
+    with b.for_(0, end, lanes) as loop:
+        at = vector.first.at(loop.index, layout.step_bytes)
+        square = [(at + n * layout.step_bytes).load(words, align=4) for n in range(lanes)]
+        for lane, column in enumerate(transpose(b, square)):
+            row = rows + lane * layout.inner * width
+            if layout.interleaved:
+                half = column >> b.splat(words, b.convert(vector.byte * 8, b.i32))
+                row.at(loop.index, width).store(b.convert(half, b.i16))
+            else:
+                row.at(loop.index, 4).store(column, align=width)
+    return end

@@ -17,7 +17,8 @@ from moec.runtime.packing.weights import PackedWeights
 _BREATH = 0.01
 """Seconds between two weights, for the memory bus to be the callers' now and then."""
 _SHORT_BREATH = 0.001
-"""The same between two experts."""
+_STRETCH = 0.01
+"""The same between two experts, after so many seconds of work."""
 
 
 def require_same_interface(base: Manifest, other: Manifest) -> None:
@@ -53,9 +54,12 @@ def transferred(kernel: Kernel, store: PackedWeights, run: Run = at_once) -> Tra
     adoption = layout(kernel).adoption
     if adoption is not None and adoption.layout == layout(store.kernel).layout:
         lender, scratch = store.buffer, allocate(adoption.scratch)
+        rested = time.monotonic()
         for step in range(adoption.steps):
             run(kernel.call, "adopt", step, lender, packed, scratch)
-            time.sleep(_SHORT_BREATH)
+            if time.monotonic() > rested + _STRETCH:
+                time.sleep(_SHORT_BREATH)
+                rested = time.monotonic()
         return Transferred(packed, lender)
     for index in range(len(store.weights)):
         run(kernel.call, "pack", index, packed, run(store.value, index))
