@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch_mlir import ir
 
 from moec.backends.cpu.builder import Builder
-from moec.backends.cpu.frame import Call, Frame, Phase
+from moec.backends.cpu.frame import Call
 from moec.backends.cpu.sources import At
 from moec.backends.cpu.values import Pointer
 
@@ -20,20 +20,15 @@ _PAGE = 4096
 _WILLNEED = 3
 
 
-def fetch(offsets: ir.Value, frame: Frame) -> Phase:
-    """The phase behind the plan with these `offsets`: of each expert that has rows, the weights of all matmuls."""
-    sources = frame.fetched.setdefault(offsets, [])
-
-    def emit(call: Call) -> None:
-        b, groups = call.b, call.pointer(frame.groups[offsets])
-        count = b.convert(groups.load(b.i32), b.i64)
-        with call.share(count) as number:
-            expert = b.convert((groups.at(number, 12) + 4).load(b.i32), b.i64)
-            for source in sources:
-                first = source.stream(call, At(expert, b.index(0), b.index(1)), b.index(0))
-                _ask(b, first, source.layout.expert_bytes)
-
-    return Phase("fetch", emit)
+def fetch(call: Call, offsets: ir.Value) -> None:
+    """Behind the plan with these `offsets`, by its thread: of each expert that has rows, the weights of all matmuls."""
+    b, frame = call.b, call.frame
+    groups = call.pointer(frame.groups[offsets])
+    with b.for_(0, b.convert(groups.load(b.i32), b.i64)) as loop:
+        expert = b.convert((groups.at(loop.index, 12) + 4).load(b.i32), b.i64)
+        for source in frame.fetched[offsets]:
+            first = source.stream(call, At(expert, b.index(0), b.index(1)), b.index(0))
+            _ask(b, first, source.layout.expert_bytes)
 
 
 def _ask(b: Builder, first: Pointer, bytes_: int) -> None:

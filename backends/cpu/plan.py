@@ -35,7 +35,8 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
     order = frame.workspace(Size(fixed=4 * experts))
     frame.groups[op.offsets], frame.orders[op.offsets] = groups, order
     code = frame.error("RangeError", f"the number of an expert is not below {experts}")
-    behind = [fetch(op.offsets, frame)] if frame.paged else []
+    if frame.paged:
+        frame.fetched[op.offsets] = []
 
     def each_slot(call: Call, body: Callable[[Value, Value], None]) -> None:
         """`body` for the number (i64) and the expert (i32) of every flat slot."""
@@ -45,7 +46,7 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
             with b.for_(0, per_token, unroll=True) as slot:
                 body(token.index * per_token + slot.index, row.at(slot.index, 4).load(b.i32))
 
-    def emit(call: Call) -> None:
+    def count_all(call: Call) -> None:
         b = call.b
         one = b.constant(b.i32, 1)
         cells = call.pointer(cursors)
@@ -72,12 +73,20 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
 
         each_slot(call, scatter)
 
+    def phase(sort: Callable[[Call], None]) -> Phase:
+        def emit(call: Call) -> None:
+            sort(call)
+            if frame.paged:
+                fetch(call, op.offsets)
+
+        return Phase("plan", emit, work=16 * per_token, serial=True)
+
     direct = ir.IntegerAttr(op.direct_max_tokens).value if _only_matmuls_read(op.offsets) else 0
     if not direct:
-        return [Phase("plan", emit, work=16 * per_token, serial=True), *behind]
+        return [phase(count_all)]
     keys = frame.workspace(Size(fixed=4 * direct * per_token))
 
-    def emit_either(call: Call) -> None:
+    def either(call: Call) -> None:
         b = call.b
 
         def few() -> Sequence[Value]:
@@ -86,12 +95,12 @@ def plan(op: Any, frame: Frame) -> Sequence[Phase]:
             return []
 
         def many() -> Sequence[Value]:
-            emit(call)
+            count_all(call)
             return []
 
         b.choose(call.tokens <= direct, [], few, many)
 
-    return [Phase("plan", emit_either, work=16 * per_token, serial=True), *behind]
+    return [phase(either)]
 
 
 def _only_matmuls_read(offsets: ir.Value) -> bool:
