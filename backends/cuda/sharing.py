@@ -14,6 +14,7 @@ from itertools import pairwise
 from torch_mlir import ir
 
 from moec.backends.cpu.layer import reads
+from moec.backends.cuda.own_products import apart
 from moec.backends.cuda.rowcodes import before_rounding
 from moec.backends.cuda.same_product import as_one
 from moec.dialect import GroupedMatmulOp, JoinRowsOp, PlanOp, SumRowsOp
@@ -109,11 +110,12 @@ def _share(block: ir.Block, index: ir.Value, branches: Sequence[_Branch]) -> Non
         offsets = ir.RankedTensorType.get([count + 1], ir.IntegerType.get_signless(32))
         slots = first.plan.results[1].type
         plan = PlanOp(index, _integer(count), first.plan.attributes["direct_max_tokens"], offsets, slots)
-        steps = [[_with_plan(op, branch, plan) for op in branch.products] for branch in branches]
+        products = apart([branch.products for branch in branches])
+        steps = [[_with_plan(op, branch, plan) for op in ops] for branch, ops in zip(branches, products, strict=True)]
         if len({tuple(str(op.results[0].type) for op in step) for step in steps}) == 1:
-            for products in zip(*steps, strict=True):
-                if as_one(products) is None:
-                    _join(products, plan)
+            for step in zip(*steps, strict=True):
+                if as_one(step) is None:
+                    _join(step, plan)
         rows = _join([_rows(branch, plan) for branch in branches], plan)
         last = branches[-1].last
         total = SumRowsOp(

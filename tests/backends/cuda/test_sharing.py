@@ -153,6 +153,41 @@ def test_a_linear_with_a_dtype_of_its_own_is_one_product(tmp_path: Path) -> None
     assert weights["routed.up.weight"] == (2, 8, 16)
 
 
+AS_WIDE = """edition 1
+expert gated(d, ff) {{
+  gate = linear(x, ff, bias = true) : {dtype}
+  up = linear(x, ff, bias = true)
+  y = linear({value}, d)
+}}
+layer L(d = 32, ff = 16) {{
+  router softmax_top(2) : f32
+  experts routed[6] = gated(d, ff) : {dtype}
+  quantize experts(routed, 1..2, 5) as int8
+  quantize experts(routed, 0) as ternary
+{approx}}}
+"""
+
+
+@pytest.mark.parametrize("approx", ["", "  approx rows as int8\n"])
+@pytest.mark.parametrize("value", ["silu(gate) * up", "up / (1.0 + gate * gate) - gate"])
+def test_a_linear_that_stays_floats_beside_others_as_wide_is_one_product(
+    value: str, approx: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.moe").write_text(AS_WIDE.format(dtype="f32", value=value, approx=approx))
+    module = Compilation(tmp_path / "own.moe", target="cuda:sm_80").kernels
+    assert max(len(list(op.opview.weights)) for op in named(module, "moe.grouped_matmul")) == 2
+    shared = means_the_same(module, 1e-12)
+    products = named(shared, "moe.grouped_matmul")
+    assert [len(list(op.opview.weights)) for op in products] == [1] * 7
+    assert len([op for op in products if "part" not in op.attributes]) == 1
+    assert len(named(shared, "moe.join_rows")) == 2
+    with module.context, ir.Location.unknown():
+        (bundle,) = bundles(module, [ARCHITECTURES["sm_80"]])
+        weights = {one.name: one.dims for one in bundle.tensors if one.form == "floats"}
+    assert weights["routed.gate.weight"] == (6, 16, 32)
+    assert weights["routed.up.weight"] == (2, 16, 32)
+
+
 LAYERS = {
     "ordinary": ("  experts routed[64] = swiglu(d, ff) : bf16\n", (5, 6, 7, 5)),
     "two formats": (

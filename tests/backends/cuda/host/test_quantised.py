@@ -347,6 +347,36 @@ def test_rows_are_rounded_to_int8(arch: str, tmp_path: Path) -> None:
         assert spoilt.nonzero()[:, 0].tolist() == [7, 9]
 
 
+OWN = """edition 1
+expert gated(d, ff) {
+  gate = linear(x, ff) : bf16
+  up = linear(x, ff, bias = true)
+  y = linear(silu(gate) * up, d)
+}
+layer Own(d = 96, ff = 64) {
+  router softmax_top(2) : f32
+  experts routed[6] = gated(d, ff) : bf16
+  quantize experts(routed, 1..2, 5) as int4(group = 32)
+  approx rows as int8
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_a_linear_that_stays_floats_beside_codes_and_rounded_rows(arch: str, tmp_path: Path) -> None:
+    path = compiled(OWN, f"cuda:{arch}", tmp_path)
+    weights = values(path)
+    with cuda(80 if arch == "sm_80" else 90):
+        layer = moec.load(path).to("cuda:0")
+        layer.load_state_dict(weights)
+        kernels = Kernels(path, layer, lambda tensor: tensor.inner if isinstance(tensor, CudaTensor) else tensor)
+        for count in (0, 1, 20, 150):
+            x = torch.randn(count, 96).bfloat16()
+            assert [one for one in kernels.run(x.to("cuda:0")) if one.wrong] == []
+            check(layer, x, expected(path, weights, x))
+
+
 def test_inspect_says_which_products_there_are(path: Path) -> None:
     shown = " ".join(CliRunner().invoke(app, ["inspect", str(path)], env={"COLUMNS": "200"}).output.split())
     assert "quantised experts on CUDA devices multiply by" in shown
