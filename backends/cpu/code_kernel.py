@@ -21,10 +21,12 @@ from moec.backends.cpu.layout import Arithmetic
 from moec.backends.cpu.values import Pointer, Value
 
 UNROLLED = {Arithmetic.WIDENED: 32}
+SHORT_UNROLLED = 64
 DECODED_UNROLLED = 96
 MOST_UNROLLED = 256
-"""All three: most multiplications of an unrolled part of a step.  The end of a loop costs up to 8 % of a group of 32.
-Where each multiplication is preceded by a conversion, it costs less, and compiling takes longer."""
+"""All four: most multiplications of an unrolled part of a step; the second of whole numbers of more than two bits on AVX2.
+The end of a loop costs up to 8 % of a group of 32.  Where each multiplication is preceded by a conversion, it costs less,
+and compiling takes longer."""
 MOST_BLOCKS = 16
 """Most blocks of an unrolled part of a step.  LLVM may put the prefetches of such a part, one a block, all in front:
 more of them than the processor has misses under way wait for each other, while nothing is multiplied."""
@@ -178,8 +180,11 @@ class _Kernel:
         b, layout = self.b, self.layout
         block = layout.block_dots * layout.vectors * self.rows * len(steps)
         parts = [n for n in range(1, layout.step_blocks + 1) if layout.step_blocks % n == 0]
-        decoded = isinstance(layout, DecodedPanels)
-        most = DECODED_UNROLLED if decoded else UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
+        most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
+        if isinstance(layout, DecodedPanels):
+            most = DECODED_UNROLLED
+        elif layout.whole_words and layout.bits > 2:
+            most = SHORT_UNROLLED
         blocks = layout.short_dots // layout.block_dots if layout.short else MOST_BLOCKS
         unrolled = max(n for n in parts if n == 1 or (n <= blocks and n * block <= most))
         size = layout.block_bytes if layout.chained else LINE * layout.prefetched_lines // layout.step_blocks

@@ -118,6 +118,11 @@ class CodePanels(Panels):
         return 4 * self.lanes
 
     @property
+    def whole_words(self) -> bool:
+        """Whether AVX2 widens whole numbers to f32."""
+        return self.arithmetic is Arithmetic.WIDENED and self.lanes == 8 and not self.codes.floats
+
+    @property
     def bytes_together(self) -> bool:
         """Whether the bytes of a vector lie side by side instead of in fields: AVX2 widens them while it loads."""
         return self.bits == 8 and self.arithmetic is Arithmetic.WIDENED and self.lanes == 8

@@ -126,6 +126,9 @@ def most_rows(variant: Variant, layout: Panels) -> int:
         free = variant.registers - temporaries - layout.vectors - 2
         if layout.short:
             return SHORT_ROWS
+        if layout.whole_words and layout.bits > 2:
+            # Totals wait in memory for the end of a chain.  Sums of two bits would leave nothing to decode them in.
+            return (variant.registers - temporaries - layout.vectors) // layout.vectors
         if layout.grouped and layout.arithmetic.integers:
             # Sums and totals both; there is one multiplication for every fourth element only, so that fetching totals
             # from the first-level cache for every group would count.
