@@ -24,9 +24,9 @@ UNROLLED = {Arithmetic.WIDENED: 32}
 SHORT_UNROLLED = 64
 DECODED_UNROLLED = 96
 MOST_UNROLLED = 256
-"""All four: most multiplications of an unrolled part of a step; the second of whole numbers of more than two bits on AVX2.
-The end of a loop costs up to 8 % of a group of 32.  Where each multiplication is preceded by a conversion, it costs less,
-and compiling takes longer."""
+"""All four: most multiplications of an unrolled part of a step; the second of whole numbers of more than two bits on
+AVX2.  The end of a loop costs up to 8 % of a group of 32.  Where each multiplication is preceded by a conversion, it
+costs less, and compiling takes longer."""
 MOST_BLOCKS = 16
 """Most blocks of an unrolled part of a step.  LLVM may put the prefetches of such a part, one a block, all in front:
 more of them than the processor has misses under way wait for each other, while nothing is multiplied."""
