@@ -93,11 +93,18 @@ class Adoption:
         codes = list(dict.fromkeys(move.code for move in moves))
         return cls(_first(tables, copies), sorted(moves, key=lambda move: codes.index(move.code)), lender, said)
 
+    def _places(self, b: Builder) -> Function:
+        """`ptr tables()`: from where to where each expert goes, i64."""
+        function = b.declare("tables", [], b.ptr)
+        with b.define(function):
+            b.return_(b.integers([place for move in self.moves for place in (move.given.offset, move.to)]))
+        return function
+
     def function(self, b: Builder) -> Function:
         """`void adopt(i64 step, ptr base, ptr packed, ptr scratch)`."""
         function = b.declare("adopt_step", [b.i64, b.ptr, b.ptr, b.ptr])
         with b.define(function) as (step, base, packed, scratch):
-            places = b.integers([place for move in self.moves for place in (move.given.offset, move.to)])
+            places = Pointer(b.result(self._places(b)).raw)
             with b.if_(step.equals(0)):
                 self.first(b, base, packed)
             begin = 1

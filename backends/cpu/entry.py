@@ -146,7 +146,7 @@ def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str)
                 continue
             for _, alike in groupby(pieces, lambda piece: (piece.place.kind, piece.place.operand)):
                 of_one = list(alike)
-                if len(of_one) == 1 and table is None:
+                if len(of_one) == 1 and plan.frame.lender is None:
                     (piece,) = of_one
                     (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
                 else:

@@ -26,14 +26,15 @@ from moec.backends.objects import Known
 _PARTS = (
     (re.compile(r"(kernel_\w+)_\d+x\d+_\w+(\.\w+)"), r"\1\2"),
     (re.compile(r"(?:phase_\w+|find_\w+|setup|workspace|team|run)(\.\w+)"), r"call\1"),
-    (re.compile(r"constant_|adopt_|(un)?pack_\d+\."), "experts"),
+    (re.compile(r"constant_|tables\."), "experts"),
+    (re.compile(r"(?:adopt_step|(?:un)?pack_\d+)(\.\w+)"), r"parameters\1"),
     (re.compile(r"(?:un)?pack_\w+(\.\w+)"), r"packing\1"),
     (re.compile(r"([a-z]+)_\w+(\.\w+)"), r"\1\2"),  # `decode`, and what only training has
 )
 """Parts by the names of what is in them, with groups of what matched; the rest is the interface, which is another for
-each choice of instruction sets.  `experts` is what depends on which experts are quantised: tables, and which of them
-lie where.  What takes long has a part for each instruction set, so that code for one of them has these in common with
-code for several."""
+each choice of instruction sets.  `experts` is what depends on which experts are quantised: tables, and a function that
+says where one of them lies, since a part needs one.  What takes long has a part for each instruction set, so that code
+for one of them has these in common with code for several."""
 _HIDDEN = 1  # LLVM's number
 
 
@@ -104,7 +105,9 @@ def _parts(symbols: Sequence[_Symbol]) -> list[list[_Symbol]]:
         if symbol.defined:
             parts.setdefault(symbol.part, []).append(symbol)
     for name in [name for name, own in parts.items() if not any(symbol.function for symbol in own)]:
-        parts.setdefault("interface", []).extend(parts.pop(name))
+        constants = parts.pop(name)
+        home = next((other for other in parts if other.startswith("parameters")), "interface")
+        parts.setdefault(home, []).extend(constants)
     return list(parts.values())
 
 
