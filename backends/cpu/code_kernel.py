@@ -24,8 +24,8 @@ UNROLLED = {Arithmetic.WIDENED: 32}
 SHORT_UNROLLED = 64
 DECODED_UNROLLED = 96
 MOST_UNROLLED = 256
-"""All four: most multiplications of an unrolled part of a step; the second of whole numbers of more than two bits on
-AVX2.  The end of a loop costs up to 8 % of a group of 32.  Where each multiplication is preceded by a conversion, it
+"""All four: most multiplications of an unrolled part of a step; the second of whole numbers of 8 bits on AVX2.
+The end of a loop costs up to 8 % of a group of 32.  Where each multiplication is preceded by a conversion, it
 costs less, and compiling takes longer."""
 MOST_BLOCKS = 16
 """Most blocks of an unrolled part of a step.  LLVM may put the prefetches of such a part, one a block, all in front:
@@ -183,7 +183,7 @@ class _Kernel:
         most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
         if isinstance(layout, DecodedPanels):
             most = DECODED_UNROLLED
-        elif layout.whole_words and layout.bits > 2:
+        elif layout.whole_words and layout.bits == 8:
             most = SHORT_UNROLLED
         blocks = layout.short_dots // layout.block_dots if layout.short else MOST_BLOCKS
         unrolled = max(n for n in parts if n == 1 or (n <= blocks and n * block <= most))
