@@ -47,6 +47,7 @@ def shown_memory(found: Mapping[str, Any]) -> None:
 
 
 def shown_capacity(found: Mapping[str, Any]) -> None:
+    print(f"capacity: padded layers multiply in {found['padded_in']}")
     best = found["modes"]["moec_worst"]["kept_per_second"]
     for name, mode in found["modes"].items():
         rate = mode["kept_per_second"]
