@@ -28,8 +28,9 @@ layer Kept(d = 96, ff = 64) {{
 OWN = """
 expert own(d, ff) {
   gate = linear(x, ff) : bf16
+  wide = linear(x, ff) : bf16
   up   = linear(x, ff)
-  y    = linear(gelu(gate) * up, d)
+  y    = linear(gelu(gate) * up * wide, d)
 }
 """
 INT4 = "int4(group = 32{})"
