@@ -94,7 +94,7 @@ def validate(
     wrong = wrong or _wrong(base, new, recording, specialisation, identical, error, run)
     old_seconds = base_seconds if old.kernel is base.kernel else run(_run, old, inputs)[1]
     if wrong is None and old_seconds < least_gain * new_seconds:
-        old_seconds, new_seconds = _compare(old, new, inputs, least_gain, run, (old_seconds, new_seconds))
+        old_seconds, new_seconds = _compare(old, new, inputs, least_gain, run)
     gain = old_seconds / new_seconds if new_seconds else 1.0
     return Validation(identical, error, gain, old_seconds * 1e3, new_seconds * 1e3, sizes[-1], wrong)
 
@@ -134,24 +134,18 @@ def _run(build: Build, inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tenso
         WORKSPACES.give(workspace)
 
 
-def _compare(
-    old: Build, new: Build, inputs: Sequence[torch.Tensor], enough: float, run: Run, seen: tuple[float, float]
-) -> tuple[float, float]:
-    """The least processor time of a call, of those `seen` and of more in turns, until the gain is `enough` or it is
-    plain that it is not: calls that run at the same time only ever make it longer.
-
-    `new` is first: it was called for the first time, and mostly a second call is all that it takes.
-    """
-    old_seconds, new_seconds = seen
+def _compare(old: Build, new: Build, inputs: Sequence[torch.Tensor], enough: float, run: Run) -> tuple[float, float]:
+    """The least processor time of a call, in turns, until the gain is `enough` or it is plain that it is not: calls
+    that run at the same time only ever make it longer."""
+    times: tuple[list[float], list[float]] = [], []
     end = time.monotonic() + _SECONDS
     for turn in range(_ROUNDS):
-        new_seconds = min(new_seconds, run(_run, new, inputs)[1])
-        time.sleep(_BREATH)
-        if old_seconds >= enough * new_seconds or (turn and time.monotonic() > end):
+        for build, taken in zip((old, new), times, strict=True):
+            taken.append(run(_run, build, inputs)[1])
+            time.sleep(_BREATH)
+        if min(times[0]) >= enough * min(times[1]) or (turn and time.monotonic() > end):
             break
-        old_seconds = min(old_seconds, run(_run, old, inputs)[1])
-        time.sleep(_BREATH)
-    return old_seconds, new_seconds
+    return min(times[0]), min(times[1])
 
 
 def _same(wanted: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> bool:
