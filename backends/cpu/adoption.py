@@ -70,7 +70,7 @@ class Adoption:
         if lender is None:
             return None
         moves: list[_Move] = []
-        copies: list[tuple[int, int, int]] = []
+        copies: list[_Copy] = []
         tables: list[tuple[int, Sequence[int]]] = []
         scratch = shared = 0
         for offset, region in frame.regions:
@@ -142,7 +142,7 @@ def _packing(lender: Lender, offset: int, region: Region, layout: Panels) -> lis
             if given is None or piece.one is None:
                 return None
             to = offset + (piece.place.first + number) * layout.expert_bytes
-            moves.append(_Move(given, to, (layout, piece.place.kind, piece.place.operand), piece.one))
+            moves.append(_Move(given, to, (layout, piece.place.form), piece.one))
     return moves
 
 

@@ -183,7 +183,7 @@ class _Kernel:
         most = UNROLLED.get(layout.arithmetic, MOST_UNROLLED)
         if isinstance(layout, DecodedPanels):
             most = DECODED_UNROLLED
-        elif layout.whole_words and layout.bits == 8:
+        elif layout.widened_integers and layout.bits == 8:
             most = SHORT_UNROLLED
         blocks = layout.short_dots // layout.block_dots if layout.short else MOST_BLOCKS
         unrolled = max(n for n in parts if n == 1 or (n <= blocks and n * block <= most))

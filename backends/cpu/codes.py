@@ -118,14 +118,14 @@ class CodePanels(Panels):
         return 4 * self.lanes
 
     @property
-    def whole_words(self) -> bool:
-        """Whether AVX2 widens whole numbers to f32."""
-        return self.arithmetic is Arithmetic.WIDENED and self.lanes == 8 and not self.codes.floats
+    def widened_integers(self) -> bool:
+        """Whether codes are whole numbers that are widened eight at a time."""
+        return self.eights and not self.codes.floats
 
     @property
     def bytes_together(self) -> bool:
         """Whether the bytes of a vector lie side by side instead of in fields: AVX2 widens them while it loads."""
-        return self.bits == 8 and self.arithmetic is Arithmetic.WIDENED and self.lanes == 8
+        return self.bits == 8 and self.eights
 
     @property
     def block_dots(self) -> int:

@@ -144,7 +144,7 @@ def _pack_one(b: Builder, plan: Plan, parameter: Tensor, number: int, name: str)
                 for piece in pieces:
                     (piece.pack if name == "pack" else piece.unpack)(b, packed + offset, tensor)
                 continue
-            for _, alike in groupby(pieces, lambda piece: (piece.place.kind, piece.place.operand)):
+            for _, alike in groupby(pieces, lambda piece: piece.place.form):
                 of_one = list(alike)
                 if len(of_one) == 1 and plan.frame.lender is None:
                     (piece,) = of_one

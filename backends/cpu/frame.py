@@ -129,6 +129,11 @@ class Place:
     first: int
     count: int
 
+    @property
+    def form(self) -> tuple[str, int]:
+        """Equal for pieces of one layout that are packed by the same code."""
+        return self.kind, self.operand
+
 
 @dataclass(frozen=True)
 class Piece:

@@ -95,6 +95,11 @@ class Panels:
         return replace(self, operands=1, groups=self.vectors, experts=1, columns=self.vectors * self.lanes)
 
     @property
+    def eights(self) -> bool:
+        """Whether elements are widened to f32 eight at a time: AVX2's way."""
+        return self.arithmetic is Arithmetic.WIDENED and self.lanes == 8
+
+    @property
     def vectors(self) -> int:
         """Weight vectors of one step."""
         return self.operands * self.groups
@@ -102,7 +107,7 @@ class Panels:
     @property
     def interleaved(self) -> bool:
         """Whether the lanes of vectors 2n and 2n + 1 of a step alternate."""
-        return self.arithmetic is Arithmetic.WIDENED and self.lanes == 8 and self.vectors % 2 == 0
+        return self.eights and self.vectors % 2 == 0
 
     @property
     def elements_per_step(self) -> int:

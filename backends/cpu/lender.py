@@ -79,7 +79,7 @@ class Lender:
                     for n in range(piece.place.count):
                         where = offset + (piece.place.first + n) * region.layout.expert_bytes
                         key = own[piece.parameter], piece.place.source + n
-                        form = region.layout, piece.place.kind, piece.place.operand
+                        form = region.layout, piece.place.form
                         single[key] = Expert(where, piece.unit_bytes, form, piece.one)
         return cls(layout, frame.packed_bytes, names, slots, single, rows)
 

@@ -126,7 +126,7 @@ def most_rows(variant: Variant, layout: Panels) -> int:
         free = variant.registers - temporaries - layout.vectors - 2
         if layout.short:
             return SHORT_ROWS
-        if layout.whole_words and layout.bits > 2:
+        if layout.widened_integers and layout.bits > 2:
             # Totals wait in memory for the end of a chain.  Sums of two bits would leave nothing to decode them in.
             return (variant.registers - temporaries - layout.vectors) // layout.vectors
         if layout.grouped and layout.arithmetic.integers:
@@ -231,7 +231,7 @@ def steps_together(variant: Variant, layout: CodePanels, rows: int) -> int:
     Memory is read more slowly so, where codes are not that short and with one or two rows memory is what takes longest.
     """
     sums = rows * layout.vectors
-    if layout.arithmetic is Arithmetic.WIDENED and layout.lanes == 8 and layout.bits < 8:
+    if layout.eights and layout.bits < 8:
         return max(1, LATENT_CHAINS // sums)
     waits_for_memory = layout.bits > 2 and rows <= 2
     if layout.arithmetic is not Arithmetic.PAIRS or not layout.chained or waits_for_memory:

@@ -14,9 +14,15 @@ import torch
 
 import moec
 from moec.artifact.container import read
+from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.errors import AdaptationError
+from moec.pipeline.respecialise import respecialise
 from moec.runtime.adapt.mapped import MappedMemory
+from moec.runtime.adapt.published import Build
+from moec.runtime.adapt.transfer import transferred
+from moec.runtime.adapt.validation import _run
 from moec.runtime.module import Layer
+from moec.runtime.native import bind, library
 
 EXPERT = 3 * 256 * 256 * 4
 LIMIT = 4 * 2**20
@@ -130,3 +136,21 @@ def test_a_call_reads_the_experts_that_it_needs_and_no_others(format: str, tmp_p
         whole = [sum(end - begin for begin, end in pieces) for pieces in ranges]
         assert sorted(map(bool, held)) == [False] * 6 + [True] * 2
         assert all(found in (0, wanted) for found, wanted in zip(held, whole, strict=True))
+
+
+def test_a_variant_reads_what_it_has_in_common_from_the_file(artifact: Path, tmp_path: Path) -> None:
+    layer = moec.load(artifact).reset_parameters(1)
+    store = layer._store
+    memory = MappedMemory(store.buffer.numel(), tmp_path)
+    store.move(memory)
+    cold = Specialisation("cold", quantised=(QuantisedExperts("routed", (1, 4, 6), "int4", 32, "f32"),))
+    code = bind(library(read(respecialise(artifact, cold, tmp_path / "cold.so", layer.variant))), layer.variant)
+    weights = transferred(code, store)
+    assert weights.lender is store.buffer
+    build = Build("cold", 1, code, weights.packed, lender=weights.lender)
+    for tokens in (1, 5, 40):
+        x = torch.randn(tokens, 256)
+        (wanted,), _ = _run(build, [x])
+        memory.drop([(0, memory.nbytes)])
+        (found,), _ = _run(build, [x])
+        assert torch.equal(found, wanted)
