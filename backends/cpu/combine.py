@@ -180,20 +180,27 @@ class _Combine:
         with b.for_(0, block.count, unroll=False) as loop:
             row = first + loop.index
             slot, token = self.operands.slot_and_token(call, row)
-            place = self.sums(panel, token)
             for group in range(layout.groups):
                 column = panel * layout.panel_columns + group * layout.lanes
                 real = real_lanes(b, call.frame, layout.columns, column)
-                value = self.evaluate(
-                    self.op.epilogue,
-                    self.operands.sums(call, block, loop.index, group),
-                    Place(row, expert, token, slot, column, real),
-                )
-                if self.sums_word is None:
-                    self.finish_one(panel, token, group, partial(operator.add, b.constant(value.type, 0.0), value))
-                    continue
-                target = place + 4 * layout.lanes * group
-                target.store(target.load(value.type, align=4 * layout.lanes) + value, align=4 * layout.lanes)
+                place = Place(row, expert, token, slot, column, real)
+
+                def emit(group: int = group, place: Place = place) -> None:
+                    sums = self.operands.sums(call, block, loop.index, group)
+                    self.add_one(panel, group, place, sums)
+
+                # Nothing is read beyond the matrix: what the caller brought may end there.
+                self.operands.within(b, column, group, emit)
+
+    def add_one(self, panel: Value, group: int, place: Place, sums: list[Value]) -> None:
+        """Adds what a row contributes to the sums of its token in a group of columns."""
+        value = self.evaluate(self.op.epilogue, sums, place)
+        if self.sums_word is None:
+            self.finish_one(panel, place.token, group, partial(operator.add, self.b.constant(value.type, 0.0), value))
+            return
+        align = 4 * self.layout.lanes
+        target = self.sums(panel, place.token) + align * group
+        target.store(target.load(value.type, align=align) + value, align=align)
 
     def finish(self, panel: Value) -> None:
         """Stores what `finish` makes of the sums of a panel's columns."""

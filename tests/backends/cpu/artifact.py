@@ -16,6 +16,7 @@ from torch_mlir import ir
 from moec.backends.cpu import backend, isa, layer, link
 from moec.dialect import context
 from tests.backends.cpu import native
+from tests.guarded import guarded, guarded_copy
 
 DTYPES = {
     "f32": torch.float32,
@@ -74,16 +75,18 @@ class Artifact:
         threads: int = 1,
         rows_per_token: int = 1,
     ) -> dict[str, torch.Tensor]:
-        given = [inputs[name] for name in self.inputs]
+        given = [guarded_copy(inputs[name]) for name in self.inputs]
         tokens = given[0].shape[0]
         packed = self.pack(parameters or {}, variant)
-        workspace = aligned(self.library.workspace_bytes(variant, tokens, threads))
+        workspace = guarded((self.library.workspace_bytes(variant, tokens, threads),), torch.uint8, alignment=64)
         outputs = {}
         for name, (shape, dtype) in self.outputs.items():
             many = tokens * (rows_per_token if len(shape) == 1 else 1)
-            outputs[name] = torch.empty([n if n >= 0 else many for n in shape], dtype=DTYPES[dtype])
-        self.library.run(variant, threads, packed, workspace, *given, *outputs.values())
-        return outputs
+            outputs[name] = guarded([n if n >= 0 else many for n in shape], DTYPES[dtype])
+        memory = [one.tensor for one in outputs.values()]
+        self.library.run(variant, threads, packed, workspace.tensor, *given, *memory)
+        assert all(one.intact for one in (workspace, *outputs.values())), "something was written beside a tensor"
+        return {name: one.tensor for name, one in outputs.items()}
 
 
 def aligned(size: int, align: int = 64) -> torch.Tensor:
