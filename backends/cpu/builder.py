@@ -484,7 +484,7 @@ class Builder:
         """The same vectors, of one type and at least two, in registers at this point of the code: LLVM moves what they
         are made of to no place behind it, and what they make to none in front."""
         type_, count = values[0].type, len(values)
-        constraints = ",".join(["=x"] * count + [str(n) for n in range(count)])
+        constraints = ",".join(["=v"] * count + [str(n) for n in range(count)])
         both = self.structure(*[type_] * count)
         same = self.assembly("", constraints, both, *values)
         return [self.field(type_, same, n) for n in range(count)]

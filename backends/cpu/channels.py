@@ -100,7 +100,7 @@ class Channel:
             eights, rest = self.lane // 4, self.lane % 4
             return register.at(eights, 16).at(rest, 2) + (8 * field + element), 0
         if layout.bytes_together:
-            return register.at(self.lane, 1) + layout.lanes * field, 0
+            return register.at(self.lane, layout.dot_elements) + (layout.vector_codes * field + element), 0
         byte, bit = divmod(field * layout.bits, 8)
         return register.at(self.lane, 4) + (element * layout.field_bits // 8 + byte), bit
 

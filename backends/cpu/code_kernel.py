@@ -249,7 +249,7 @@ class _Kernel:
                     for n, vector in enumerate(vectors):
                         at = row * layout.vectors + n
                         found[at] = decode.multiply_add(b, layout, elements[step.rows, row], vector, found[at])
-            if layout.short or not self.prefetches:
+            if not self.prefetches or tiling.in_order(b.variant, layout):
                 # LLVM would multiply by one vector of all dots, then by the next, with every row's elements in memory.
                 sums = [b.here(found) for found in sums]
         return sums

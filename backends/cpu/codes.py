@@ -123,9 +123,19 @@ class CodePanels(Panels):
         return self.eights and not self.codes.floats
 
     @property
+    def widened_words(self) -> bool:
+        """Whether codes are widened to i16 while they are loaded: AVX2's way."""
+        return self.arithmetic is Arithmetic.WORDS and self.bits == 8 and self.lanes == 8
+
+    @property
     def bytes_together(self) -> bool:
         """Whether the bytes of a vector lie side by side instead of in fields: AVX2 widens them while it loads."""
-        return self.bits == 8 and self.eights
+        return self.bits == 8 and (self.eights or self.widened_words)
+
+    @property
+    def vector_codes(self) -> int:
+        """Codes of a vector of weights."""
+        return self.lanes * self.dot_elements
 
     @property
     def block_dots(self) -> int:

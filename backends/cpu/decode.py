@@ -5,7 +5,7 @@
 | PAIRS | 16 bits | bf16 | a look-up: `vpermw` takes the low five bits of a field and ignores what stands above |
 | PAIRS, codes of 8 bits | 8 bits | bf16 | two look-ups of 128 bytes by `vpermi2b`, for the low and the high byte |
 | BYTES, SHORTS | 8 bits | u8, the code plus `offset` | a mask |
-| WORDS | 16 bits | i16 | two shifts |
+| WORDS | 16 bits | i16 | two shifts; on AVX2 while loading |
 | WIDENED | 32 bits | f32 | two shifts and a conversion |
 | WIDENED on AVX2 | 32 bits | f32 | 8 bits while loading; 4 moved to the top by bytes; 2 by a shift and a mask |
 | WIDENED, floats | 32 bits | f32 | look-ups, and shifts to join bytes; without them, as `e4m3` says; on AVX2 by f16 |
@@ -60,14 +60,15 @@ class CodeBlock:
         if layout.bytes_together and layout.codes.floats:
             return self._float(register, field)
         if layout.bytes_together:
-            return self.b.convert(self._bytes(register, field, 1), self.b.f32)
+            wide = self.b.f32 if layout.arithmetic is Arithmetic.WIDENED else self.b.i16
+            return self.b.convert(self._bytes(register, field, 1), wide)
         return self._decode(register, field)
 
     def _bytes(self, register: int, field: int, fields: int) -> Value:
         """The bytes of some neighbouring fields."""
-        lanes = self.layout.lanes
-        place = self.at + (register * self.layout.register_bytes + lanes * field)
-        return place.load(self.b.vec(fields * lanes, self.b.i8), align=fields * lanes)
+        codes = self.layout.vector_codes
+        place = self.at + (register * self.layout.register_bytes + codes * field)
+        return place.load(self.b.vec(fields * codes, self.b.i8), align=fields * codes)
 
     def _float(self, register: int, field: int) -> Value:
         """Two fields are widened at once."""

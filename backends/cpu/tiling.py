@@ -126,7 +126,7 @@ def most_rows(variant: Variant, layout: Panels) -> int:
         free = variant.registers - temporaries - layout.vectors - 2
         if layout.short:
             return SHORT_ROWS
-        if layout.widened_integers and layout.bits > 2:
+        if layout.widened_words or (layout.widened_integers and layout.bits > 2):
             # Totals wait in memory for the end of a chain.  Sums of two bits would leave nothing to decode them in.
             return (variant.registers - temporaries - layout.vectors) // layout.vectors
         if layout.grouped and layout.arithmetic.integers:
@@ -185,6 +185,11 @@ def prefetches_beside(layout: CodePanels) -> bool:
     takes long, and what is loaded where it lies comes faster.
     """
     return layout.bits < 8
+
+
+def in_order(variant: Variant, layout: CodePanels) -> bool:
+    """Whether dots are kept in their order where integers are added up, which LLVM may do in any."""
+    return layout.short or (layout.arithmetic is Arithmetic.WORDS and variant.has_fma)
 
 
 def panels_at_once(layout: CodePanels, rows: int, panels: int) -> int:
