@@ -33,6 +33,7 @@ class _Map:
     """What makes two tensor maps the same."""
 
     stack: int
+    before: int
     dims: tuple[int, int, int]
     dtype: str
     box: tuple[int, int, int]
@@ -79,7 +80,8 @@ class Bound:
                 target = bound + (self._first + MAP_BYTES * place)
 
                 def encode(map_: _Map = map_, target: Pointer = target) -> Value:
-                    return _encode(b, Driver(b, state), map_, target, (addresses + 8 * map_.stack).load_pointer())
+                    address = (addresses + 8 * map_.stack).load_pointer() + map_.before
+                    return _encode(b, Driver(b, state), map_, target, address)
 
                 status.then(encode)
             b.return_(status.value)
@@ -92,7 +94,9 @@ def _map_of(program: Program, argument: TensorMap) -> _Map:
     if not isinstance(place, Weight):
         raise ValueError("only weights have tensor maps")
     experts, columns, depth = (int(type_.get_dim_size(axis)) for axis in range(3))
-    return _Map(place.stack, (depth, columns, experts), str(type_.element_type), argument.box, argument.swizzle)
+    return _Map(
+        place.stack, place.before, (depth, columns, experts), str(type_.element_type), argument.box, argument.swizzle
+    )
 
 
 def _encode(b: Builder, driver: Driver, map_: _Map, target: Pointer, address: Pointer) -> Value:

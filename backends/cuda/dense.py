@@ -1,15 +1,17 @@
-"""An expert that every token chooses needs no plan on a device: its products are those of all tokens.
+"""Experts that every token chooses need no plan on a device: their products are those of all tokens.
 
-A shared expert that is not like the routed ones has a choice of its own, always expert 0 with weight 1.  Its rows in
-plan order are the tokens, and there is one of each to combine.
+Shared experts that are not like the routed ones have a choice of their own, always experts 0 to n - 1 with weight 1.
+Where there is one, its rows in plan order are the tokens, and there is one of each to combine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch_mlir import ir
 
+from moec.backends.cuda.one_each import can_be_one_each, one_each
 from moec.dialect import MatmulOp
 
 _PRODUCTS = ("moe.grouped_matmul", "moe.grouped_matmul_combine")
@@ -22,33 +24,37 @@ def without_plans_of_all(block: ir.Block) -> None:
         if choice is None:
             continue
         readers = [one.operation for one in block.operations if not set(op.results).isdisjoint(one.operation.operands)]
-        if all(one.name in _PRODUCTS and "transposed" not in one.attributes for one in readers):
-            for product in readers:
-                _weigh_by_one(product, choice.results[1])
-                _of_all_tokens(product)
-            op.erase()
-            if not any(list(result.uses) for result in choice.results):
-                choice.erase()
+        if not all(one.name in _PRODUCTS and "transposed" not in one.attributes for one in readers):
+            continue
+        count = int(ir.IntegerAttr(op.attributes["experts"]).value)
+        if count > 1 and not can_be_one_each(readers):
+            continue
+        for product in readers if count == 1 else one_each(block, readers, count):
+            _weigh_by_one(product, choice.results[1])
+            _of_all_tokens(product)
+        op.erase()
+        if not any(list(result.uses) for result in choice.results):
+            choice.erase()
 
 
 def _choice(plan: ir.Operation) -> ir.Operation | None:
-    """The route that a plan sorts, if it gives every token expert 0 of one with weight 1."""
+    """The route that a plan sorts, if it gives every token all experts in order, each with weight 1."""
     owner = plan.operands[0].owner
     if isinstance(owner, ir.Block) or owner.operation.name != "moe.route":
         return None
     route = owner.operation
     end = list(route.regions[0].blocks[0].operations)[-1].operation
-    wanted = zip(end.operands, (0, 1.0), strict=True)
-    one = ir.IntegerAttr(plan.attributes["experts"]).value == 1
-    return route if one and all(_is_constant(value, number) for value, number in wanted) else None
+    count = int(ir.IntegerAttr(plan.attributes["experts"]).value)
+    index, weight = map(_constants, end.operands)
+    return route if index == list(range(count)) and weight == [1.0] * count else None
 
 
-def _is_constant(value: ir.Value, number: float) -> bool:
-    """Whether a value is a tensor of this one element."""
+def _constants(value: ir.Value) -> list[int | float] | None:
+    """The elements of a constant tensor."""
     if isinstance(value.owner, ir.Block) or value.owner.operation.name != "arith.constant":
-        return False
-    elements = ir.DenseElementsAttr(value.owner.operation.attributes["value"])
-    return len(elements) == 1 and bool(elements.get_splat_value().value == number)
+        return None
+    elements: Any = value.owner.operation.attributes["value"]
+    return [elements.get_splat_value().value] * len(elements) if elements.is_splat else list(elements)
 
 
 def _weigh_by_one(product: ir.Operation, weight: ir.Value) -> None:

@@ -13,7 +13,7 @@ EMITTERS: dict[str, str] = {
     "moe.dense_group_sum": "moec.backends.cuda.sums:dense_group_sum",
     "moe.dense_weight_gradient": "moec.backends.cuda.matmul.gradient:weight_gradient",
     "moe.group_sum": "moec.backends.cuda.sums:group_sum",
-    "moe.grouped_matmul": "moec.backends.cuda.matmul.emit:matmul",
+    "moe.grouped_matmul": "moec.backends.cuda.matmul.joined:matmul",
     "moe.grouped_matmul_combine": "moec.backends.cuda.combine:grouped_matmul_combine",
     "moe.join_rows": "moec.backends.cuda.matmul.joined:join_rows",
     "moe.map": "moec.backends.cuda.rowkernel:map_rows",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch_mlir import ir
 
+from moec.backends.cuda.added_together import add_up_together
+from moec.backends.cuda.common_launches import share_launches
 from moec.backends.cuda.dense import without_plans_of_all
 from moec.backends.cuda.sharing import share_plans
 from moec.dialect.functions import functions, is_plain
@@ -17,4 +19,6 @@ def with_fewer_launches(module: ir.Module) -> ir.Module:
             block = function.regions[0].blocks[0]
             share_plans(block)
             without_plans_of_all(block)
+            add_up_together(block)
+            share_launches(block)
     return copy

@@ -157,7 +157,7 @@ class _Launching:
     def _address(self, place: Place) -> Value:
         b = self.b
         if isinstance(place, Weight):
-            return (self.weights + self.bound.stack_offset(place)).load_pointer()
+            return (self.weights + self.bound.stack_offset(place)).load_pointer() + place.before
         if isinstance(place, Given):
             return (self.given + 8 * place.number).load_pointer()
         mine = self.areas[place]

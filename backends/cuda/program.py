@@ -16,7 +16,7 @@ from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.emitters import emitter
 from moec.backends.cuda.kept import Kept, of_layer
 from moec.backends.cuda.kernel import Buffer, BufferPointer, Kernel, Scope, TensorMap, TensorPointer
-from moec.backends.cuda.stacks import Stack, is_weight, stack_of
+from moec.backends.cuda.stacks import Stack, is_weight, place_of
 
 FOLDED = (
     "arith.constant",
@@ -32,9 +32,13 @@ FOLDED = (
 
 @dataclass(frozen=True)
 class Weight:
-    """Number `stack` of the stacks of parameters, as kernels see it: a shape with E, N, K as its last dimensions."""
+    """Number `stack` of the stacks of parameters, as kernels see it: a shape with E, N, K as its last dimensions.
+
+    before  bytes of the stack that lie before it
+    """
 
     stack: int
+    before: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Program:
         """The same among others: `stacks` are those of all programs."""
         moved = {old: stacks.index(stack) for old, stack in enumerate(self.stacks)}
         places = {
-            value: Weight(moved[place.stack]) if isinstance(place, Weight) else place
+            value: replace(place, stack=moved[place.stack]) if isinstance(place, Weight) else place
             for value, place in self.places.items()
         }
         return replace(self, stacks=tuple(stacks), places=places, first_kernel=first_kernel)
@@ -130,7 +134,7 @@ class _Placing:
         self.places: dict[ir.Value | Buffer, Place] = {}
         self.areas: list[Area] = []
         self.stacks: list[Stack] = []
-        self.numbers = of_layer(layer, tensors)
+        self.tensors, self.numbers = tensors, of_layer(layer, tensors)
 
     def made(self) -> Program:
         for number, tensor in enumerate((*self.layer.inputs, *self.layer.outputs)):
@@ -172,10 +176,10 @@ class _Placing:
         if value in self.places:
             return
         if is_weight(value):
-            stack = stack_of(value, self.numbers)
+            stack, before = place_of(value, self.tensors, self.numbers)
             if stack not in self.stacks:
                 self.stacks.append(stack)
-            self.places[value] = Weight(self.stacks.index(stack))
+            self.places[value] = Weight(self.stacks.index(stack), before)
             return
         owner = value.owner
         if not isinstance(owner, ir.Block) and owner.operation.name in RESHAPES:

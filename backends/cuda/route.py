@@ -17,7 +17,7 @@ from moec.backends.cuda import expressions
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.fusion import DECODE, FEW, TILES, WARPS, Fused, fused, plan_of
 from moec.backends.cuda.kernel import BufferPointer, FixedGrid, Kernel, Scope, TensorPointer, Tokens
-from moec.backends.cuda.matmul import emit
+from moec.backends.cuda.matmul import joined
 from moec.backends.cuda.parameters import parameters
 from moec.backends.cuda.plan import sort_of
 from moec.backends.cuda.planned import BLOCKS, counted_slots, counts_of_blocks
@@ -29,7 +29,7 @@ _WARPS_ALONE = 32
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     """The kernels of a `moe.matmul`; where it makes logits that a route is fused with, only those for few tokens."""
-    made = emit.matmul(op, scope, arch)
+    made = joined.matmul(op, scope, arch)
     users = [use.owner.operation for result in op.results for use in result.uses]
     routes = [user.parent for user in users if user.name == "moe.row" and user.parent.name == "moe.route"]
     fusions = [fused(parent, arch) for parent in routes]

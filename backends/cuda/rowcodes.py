@@ -21,6 +21,7 @@ from moec.backends.cuda.kernel import (
 from moec.backends.cuda.parameters import parameters
 from moec.backends.cuda.planned import columns_of
 from moec.backends.cuda.program import rows
+from moec.dialect.launches import launch_of
 
 _THREADS, _BLOCKS = 256, 4
 
@@ -54,21 +55,22 @@ def row_codes(scope: Scope, value: ir.Value) -> RowCodes:
 
 
 def quantize_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
-    """The kernel of a `moe.quantize_rows`."""
-    source, made = before_rounding(op.results[0]), row_codes(scope, op.results[0])
-    memory = expressions.memory_type(op, source.type)
-    arguments: dict[str, Argument] = {
-        "rows": TensorPointer(source, f"const {memory}*"),
-        "codes": BufferPointer(made.codes, "moec::i8*"),
-        "scales": BufferPointer(made.scales, "float*"),
-    }
+    """The kernel of a `moe.quantize_rows`, or of several that have a launch in common, which the last of them gives."""
+    together = launch_of(op)
+    if op != together[-1]:
+        return ()
+    arguments: dict[str, Argument] = {}
+    calls = []
+    for number, one in enumerate(together):
+        source, made = before_rounding(one.results[0]), row_codes(scope, one.results[0])
+        memory = expressions.memory_type(one, source.type)
+        names = [f"{name}{number or ''}" for name in ("rows", "codes", "scales")]
+        arguments[names[0]] = TensorPointer(source, f"const {memory}*")
+        arguments[names[1]] = BufferPointer(made.codes, "moec::i8*")
+        arguments[names[2]] = BufferPointer(made.scales, "float*")
+        count = f"tokens * {rows(source)}"
+        calls.append(f"  moec::quantise_rows<{columns_of(source)}>({', '.join(names)}, {count});")
     name = scope.name("quantise_rows")
-    text = "\n".join(
-        [
-            f"MOEC_KERNEL({_THREADS}, {_BLOCKS}) {name}({parameters(arguments)}) {{",
-            f"  moec::quantise_rows<{columns_of(source)}>(rows, codes, scales, tokens * {rows(source)});",
-            "}\n",
-        ]
-    )
+    text = "\n".join([f"MOEC_KERNEL({_THREADS}, {_BLOCKS}) {name}({parameters(arguments)}) {{", *calls, "}\n"])
     found = (*arguments.values(), Tokens())
     return (Kernel(name, text, ("moec/rowcodes.cuh",), _THREADS, 0, DeviceGrid(_BLOCKS), found),)

@@ -40,6 +40,14 @@ def shares(value: ir.Value) -> list[Share]:
     return [Share(parameter, _experts(parameter, numbers)) for parameter, numbers in found]
 
 
+def first_of(value: ir.Value) -> tuple[ir.Value, int]:
+    """A value, or what it is a slice of along the leading axis, and which element there it begins with."""
+    if isinstance(value.owner, ir.Block) or value.owner.operation.name != "tensor.extract_slice":
+        return value, 0
+    op = value.owner.operation
+    return op.operands[0], next(iter(ir.DenseI64ArrayAttr(op.attributes["static_offsets"])))
+
+
 def _experts(parameter: ir.Value, numbers: list[int]) -> Experts:
     type_ = ir.RankedTensorType(parameter.type)
     count = int(type_.get_dim_size(0)) if type_.rank else 1

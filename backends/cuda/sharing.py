@@ -15,9 +15,9 @@ from torch_mlir import ir
 
 from moec.backends.cpu.layer import reads
 from moec.backends.cuda.own_products import apart
-from moec.backends.cuda.rowcodes import before_rounding
+from moec.backends.cuda.rows_to_add import element_of_rows, rows_of, sum_of
 from moec.backends.cuda.same_product import as_one
-from moec.dialect import GroupedMatmulOp, JoinRowsOp, PlanOp, SumRowsOp
+from moec.dialect import JoinRowsOp, PlanOp
 from moec.dialect.parts import PART
 from moec.dialect.subsets import renumbered
 
@@ -38,7 +38,7 @@ class _Branch:
     @property
     def rows_type(self) -> ir.Type:
         """Of the elements of rows that are combined (see `combine`)."""
-        return ir.RankedTensorType(before_rounding(self.last.operands[0]).type).element_type
+        return element_of_rows(self.last.operands[0])
 
 
 def share_plans(block: ir.Block) -> None:
@@ -118,11 +118,8 @@ def _share(block: ir.Block, index: ir.Value, branches: Sequence[_Branch]) -> Non
                     _join(step, plan)
         rows = _join([_rows(branch, plan) for branch in branches], plan)
         last = branches[-1].last
-        total = SumRowsOp(
-            rows, last.opview.tokens, plan.offsets, plan.slots, last.attributes["slots_per_token"], last.results[0].type
-        )
-        last.regions[1].blocks[0].append_to(total.finish)
-    last.results[0].replace_all_uses_with(total.out)
+        total = sum_of(last, rows, plan.offsets, plan.slots)
+    last.results[0].replace_all_uses_with(total.results[0])
     for branch in branches:
         branch.last.erase()
         branch.plan.erase()
@@ -141,21 +138,9 @@ def _with_plan(product: ir.Operation, branch: _Branch, plan: PlanOp) -> ir.Opera
 
 def _rows(branch: _Branch, plan: PlanOp) -> ir.Operation:
     """The product whose rows are combined, as one that gives these."""
-    view = branch.last.opview
-    shape = [ir.ShapedType.get_dynamic_size(), ir.RankedTensorType(view.out.type).get_dim_size(1)]
-    made = GroupedMatmulOp(
-        view.lhs, plan.offsets, plan.slots, list(view.weights), _flag(view.gather), view.slots_per_token,
-        [ir.RankedTensorType.get(shape, branch.rows_type)],
-    )  # fmt: skip
-    made.operation.attributes[PART] = ir.DenseI32ArrayAttr.get(branch.experts)
-    branch.last.regions[0].blocks[0].append_to(made.epilogue)
-    epilogue = made.epilogue.blocks[0]
-    end = list(epilogue.operations)[-1].operation
-    if end.operands[0].type != branch.rows_type:
-        with ir.InsertionPoint(end), branch.last.location:
-            rounded = ir.Operation.create("arith.truncf", [branch.rows_type], [end.operands[0]])
-        end.operands[0] = rounded.results[0]
-    return made.operation
+    made = rows_of(branch.last, plan.offsets, plan.slots)
+    made.attributes[PART] = ir.DenseI32ArrayAttr.get(branch.experts)
+    return made
 
 
 def _join(products: Sequence[ir.Operation], plan: PlanOp) -> ir.Value:
@@ -196,11 +181,6 @@ def _put_in_order(block: ir.Block) -> None:
     for op in reversed(placed):
         if op.name == "moe.route" and not any(list(result.uses) for result in op.results):
             op.erase()
-
-
-def _flag(given: ir.Attribute) -> ir.Attribute:
-    """A boolean attribute that builders do not take for none, as they do one of false."""
-    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(ir.IntegerAttr(given).value))
 
 
 def _integer(value: int) -> ir.Attribute:

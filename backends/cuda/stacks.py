@@ -12,7 +12,8 @@ from torch_mlir import ir
 
 from moec.backends.base import unsupported
 from moec.backends.cpu.parameters import is_parameter
-from moec.backends.cuda.shares import Experts, shares
+from moec.backends.cuda.kept import Kept
+from moec.backends.cuda.shares import Experts, first_of, shares
 
 ALIGN = 16
 """Of every stack, and of parameters of longer ones that are read alone, in bytes."""
@@ -23,8 +24,25 @@ Stack = tuple[int, ...]
 
 def is_weight(value: ir.Value) -> bool:
     """Whether a value consists of parameters alone, or of their codes or scales."""
-    made = _quantize(value)
+    made = _quantize(first_of(value)[0])
     return is_parameter(value if made is None else made.operands[0])
+
+
+def place_of(
+    value: ir.Value, tensors: Sequence[Kept], numbers: Mapping[tuple[ir.Value, Experts, str], int]
+) -> tuple[Stack, int]:
+    """The stack in which a weight lies, and how many bytes of it are before: 0 but for some experts of what is kept as
+    a whole.  Raises Unsupported for those that are not aligned, and where `stack_of` does."""
+    whole, first = first_of(value)
+    kept_so = is_parameter(value) and all((one.parameter, one.experts, "floats") in numbers for one in shares(value))
+    if whole == value or kept_so:
+        return stack_of(value, numbers), 0
+    stack = stack_of(whole, numbers)
+    tensor = tensors[stack[0]]
+    before = first * (tensor.bytes // tensor.dims[0])
+    if before % ALIGN:
+        raise unsupported("cuda", _owner(value), f"experts of a parameter that do not begin at {ALIGN} bytes")
+    return stack, before
 
 
 def stack_of(value: ir.Value, numbers: Mapping[tuple[ir.Value, Experts, str], int]) -> Stack:

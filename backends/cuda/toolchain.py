@@ -74,7 +74,7 @@ class Nvcc:
             command = [
                 self.path,
                 "-cubin",
-                f"-arch={arch.name}",
+                f"-gencode=arch={arch.name.replace('sm', 'compute')},code={arch.name}",
                 *OPTIONS,
                 "-Iinclude",
                 "-o",

@@ -10,6 +10,7 @@ from torch_mlir import ir
 from moec.backends.base import unsupported
 from moec.backends.cuda import expressions
 from moec.backends.cuda.kernel import Argument, TensorPointer
+from moec.backends.cuda.shares import first_of
 from moec.dialect.formats import FORMATS, format_of
 
 _BYTE = 8
@@ -103,4 +104,5 @@ def codes_of(op: ir.Operation, weights: Sequence[ir.Value]) -> Codes | None:
 
 def quantised_here(codes: ir.Value) -> bool:
     """Whether the layer makes these codes of the weights that it is given, so that their layout is its own."""
-    return not isinstance(codes.owner, ir.Block) and codes.owner.operation.name == "moe.quantize"
+    whole, _ = first_of(codes)
+    return not isinstance(whole.owner, ir.Block) and whole.owner.operation.name == "moe.quantize"

@@ -12,13 +12,11 @@ from moec.backends.cuda.kernel import Buffer, Kernel, Scope
 from moec.backends.cuda.matmul import coded, divided, lanes, launch, measured, router, tiles, warpgroups, warps
 from moec.backends.cuda.matmul.problem import Problem, epilogue, problem
 from moec.backends.cuda.matmul.tile import CodedWarpgroupTile, WarpgroupTile, WarpTile
-from moec.dialect.joined import join_of
 
 
 def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
-    """The kernels of `moe.matmul` or `moe.grouped_matmul`; none where its rows are joined with those of others, which
-    are done together with it.  Raises Unsupported."""
-    return () if join_of(op) is not None else _kernels(problem(op), scope, arch, None, "f32")
+    """The kernels of `moe.matmul` or `moe.grouped_matmul`.  Raises Unsupported."""
+    return _kernels(problem(op), scope, arch, None, "f32")
 
 
 def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type: str) -> tuple[Kernel, ...]:
@@ -27,11 +25,6 @@ def product(op: ir.Operation, scope: Scope, arch: Arch, rows: Buffer, rows_type:
     rows  gets [T * slots_per_token, N] elements of `rows_type`.  Raises Unsupported.
     """
     return _kernels(problem(op), scope, arch, rows, rows_type)
-
-
-def in_f32(of: Problem) -> bool:
-    """Whether a product is one of f32, on plain cores."""
-    return of.lhs_type == "f32" or (of.codes is None and of.type == "f32")
 
 
 def check(of: Problem) -> None:
@@ -69,7 +62,7 @@ def _kernels(of: Problem, scope: Scope, arch: Arch, rows: Buffer | None, rows_ty
     if of.codes is not None and (of.segments > 1 or of.transposed):
         raise unsupported("cuda", of.op, "quantised weights that are put together, or transposed")
     name = "product" if of.codes is None else f"product_{of.codes.format}"
-    if in_f32(of):
+    if of.in_f32:
         return _in_f32(of, scope, rows, rows_type, f"{name}_f32")
     check(of)
     few, many = tiles.few_rows(of), tiles.many_rows(of, arch)

@@ -1,4 +1,5 @@
-"""The emitter of `moe.join_rows`: products of one plan, of experts that are stored in different ways, by one launch."""
+"""The emitters of products that have a launch in common: those whose rows are joined (`moe.join_rows`), of experts that
+are stored in different ways, and those that do not wait for each other (`moec.dialect.launches`)."""
 
 from __future__ import annotations
 
@@ -11,22 +12,41 @@ from moec.backends.base import unsupported
 from moec.backends.cuda.arch import Arch
 from moec.backends.cuda.kernel import Kernel, Scope
 from moec.backends.cuda.matmul import emit, lanes, launch, measured, tiles, warps
-from moec.backends.cuda.matmul.problem import Problem, epilogue, problem
+from moec.backends.cuda.matmul.problem import Problem, epilogue, problems
 from moec.backends.cuda.matmul.tile import WarpTile
+from moec.dialect.joined import join_of
+from moec.dialect.launches import launch_of
 
 _Parts = list[tuple[Problem, tiles.ManyTile | None]]
 """Products and their tiles; None: without any, on plain cores."""
 
 
+def matmul(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+    """The kernels of `moe.matmul` or `moe.grouped_matmul`; none where those of others do it.  Raises Unsupported."""
+    if join_of(op) is not None:
+        return ()
+    return _launched(op, scope, arch) if len(launch_of(op)) > 1 else emit.matmul(op, scope, arch)
+
+
 def join_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
     """The kernels of the products whose rows are joined: one for each range of tokens, or several where their blocks
     have different sizes.  Raises Unsupported."""
-    _, *rows = op.operands
-    parts = [problem(value.owner.operation) for value in rows]
+    return _launched(op, scope, arch)
+
+
+def _launched(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
+    """The kernels of a launch, which the last of its products gives."""
+    together = launch_of(op)
+    if op != together[-1]:
+        return ()
+    parts = [of for one in together for of in problems(one)]
     if any(of.segments > 1 or of.transposed for of in parts):
         raise unsupported("cuda", op, "products of some experts whose weights are put together, or transposed")
-    plain = [of for of in parts if emit.in_f32(of)]
-    others = [of for of in parts if not emit.in_f32(of)]
+    # those of all tokens have the longest work for a block, and few that know nothing of the plan: they begin
+    parts.sort(key=lambda of: of.offsets is not None)
+    parts = [replace(of, share=(n, len(parts))) for n, of in enumerate(parts)]
+    plain = [of for of in parts if of.in_f32]
+    others = [of for of in parts if not of.in_f32]
     made: list[Kernel] = []
     if plain:
         made += _launches([(of, None) for of in plain], 2, scope, "_f32", (0, None))
@@ -38,7 +58,7 @@ def join_rows(op: ir.Operation, scope: Scope, arch: Arch) -> tuple[Kernel, ...]:
 def _on_tensor_cores(parts: Sequence[Problem], scope: Scope, arch: Arch) -> list[Kernel]:
     for of in parts:
         emit.check(of)
-    few = [tiles.few_rows(of) for of in parts]
+    few = [tiles.few_rows_together(of, arch) for of in parts]
     fewest = [tiles.very_few_rows(of, arch).tile for of in parts]
     many = [tiles.many_rows(of, arch) for of in parts]
     limit = tiles.most_tokens_of_few_rows(list(zip(parts, few, many, strict=True)), arch)

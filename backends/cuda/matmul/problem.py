@@ -96,6 +96,16 @@ class Problem:
         """Whether rows are quantised: codes, whose scales multiply sums."""
         return self.lhs_type == "i8"
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other product shares the launch."""
+        return self.share == (0, 1)
+
+    @property
+    def in_f32(self) -> bool:
+        """Whether the product is one of f32, on plain cores."""
+        return self.lhs_type == "f32" or (self.codes is None and self.type == "f32")
+
     def operands(self, scope: Scope) -> Operands:
         """Rows and plan, as a kernel takes them."""
         memory = f"const {expressions.MEMORY[self.lhs_type]}*"
@@ -103,12 +113,12 @@ class Problem:
         arguments: list[Argument] = [TensorPointer(rows, memory) for rows in self.lhs]
         if self.rounded:
             arguments = [BufferPointer(row_codes(scope, self.lhs[0]).codes, memory)]
+        before, further = self._part_of_plan(scope)
         if self.offsets is None or self.slots is None:
-            plan = f"moec::Plan<0, {self.per_token}, false>"
-            return Operands(tuple(parameters), tuple(arguments), "", plan, "nullptr, nullptr, tokens")
+            plan = f"moec::Plan<0, {self.per_token}, false{further}>"
+            return Operands(tuple(parameters), tuple(arguments), before, plan, "nullptr, nullptr, tokens")
         parameters += ["const int* offsets", "const int* slots"]
         arguments += [TensorPointer(self.offsets, "const int*"), TensorPointer(self.slots, "const int*")]
-        before, further = self._part_of_plan(scope)
         plan = f"moec::Plan<{self.experts}, {self.per_token}, {str(self.gathered).lower()}{further}>"
         return Operands(tuple(parameters), tuple(arguments), before, plan, "offsets, slots, tokens")
 
@@ -180,6 +190,14 @@ def problem(op: ir.Operation) -> Problem:
         codes=codes,
         part=part_of(op),
     )
+
+
+def problems(op: ir.Operation) -> list[Problem]:
+    """What a product asks for; of `moe.join_rows` each of those whose rows it joins.  Raises Unsupported."""
+    if op.name != "moe.join_rows":
+        return [problem(op)]
+    _, *rows = op.operands
+    return [problem(value.owner.operation) for value in rows]
 
 
 def _stored(op: ir.Operation) -> tuple[ir.Value, ...]:

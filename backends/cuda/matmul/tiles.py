@@ -21,6 +21,9 @@ _MOST_STAGES = 8
 _TYPICAL_ROWS = (256.0, 1024.0, 4096.0)
 """Rows of an expert for which tiles for many rows are compared."""
 
+_FEW_TOKENS = (32.0, 128.0, 512.0)
+"""Rows of a product of all tokens for which tiles beside those for few rows an expert are compared."""
+
 _NOTABLE = 0.97
 """A smaller difference of predicted times decides nothing."""
 
@@ -57,6 +60,20 @@ def few_rows(of: Problem) -> WarpTile:
     return replace(tile, stages=stages)
 
 
+def few_rows_together(of: Problem, arch: Arch) -> WarpTile:
+    """The same beside other products: one of all tokens has as many rows as there are tokens, and taller tiles."""
+    few = few_rows(of)
+    if of.offsets is not None:
+        return few
+    device, fitting = cost.DEVICES[arch.name], [few]
+    for rows in (32, 64):
+        tile = replace(few, rows=rows)
+        stages = min(few.stages, _FEW_BYTES // tile.stage_bytes)
+        if stages >= _LEAST_STAGES:
+            fitting.append(replace(tile, stages=stages))
+    return min(fitting, key=lambda tile: sum(cost.seconds(of, tile, device, rows) / rows for rows in _FEW_TOKENS))
+
+
 @dataclass(frozen=True)
 class Decode:
     """How a product of very few rows is cut: `splits` blocks share the inner dimension of each tile."""
@@ -73,7 +90,7 @@ def very_few_rows(of: Problem, arch: Arch) -> Decode:
     """
     candidates = decode_candidates(of)
     # products that share a launch have tiles of their own, which nothing was measured of
-    entry = measured.found(of, arch.name, measured.DECODE) if of.part is None else None
+    entry = measured.found(of, arch.name, measured.DECODE) if of.alone else None
     if entry is not None:
         return _named(entry, candidates, lambda one: (one.tile.width, one.splits))
     best = min(candidates, key=lambda one: decode_seconds(of, one))
@@ -84,12 +101,12 @@ def very_few_rows(of: Problem, arch: Arch) -> Decode:
 def decode_candidates(of: Problem) -> list[Decode]:
     """How such a product may be cut; the first is that of `few_rows`.
 
-    Products of some experts, which share a launch with those of others, have blocks of one size and a tile each.
+    Products that share a launch with others have blocks of one size and a tile each.
     """
     few = few_rows(of)
     if of.transposed or of.segments > 1:
         return [Decode(few, 1)]
-    if of.part is not None:
+    if not of.alone:
         return [Decode(tile, 1) for tile in (few, *_narrower(of, few)) if tile.threads == few.threads]
     steps = -(-of.inner // few.depth)
     return [
@@ -180,13 +197,16 @@ def most_tokens_of_few_rows(products: Sequence[tuple[Problem, WarpTile, ManyTile
 
     products  of one launch, each with its tiles for few and for many rows
 
-    Experts have the same number of rows in this comparison; what they have is known on the device only.
+    Experts have the same number of rows in this comparison, but for those that all tokens choose; what they have is
+    known on the device only.
     """
     device = cost.DEVICES[arch.name]
-    experts, per_token = sum(of.experts for of, _, _ in products), products[0][0].per_token
+    routed = [of for of, _, _ in products if of.offsets is not None] or [of for of, _, _ in products]
+    experts, per_token = sum(of.experts for of in routed), routed[0].per_token
     for rows in range(1, 128):
-        few = sum(cost.seconds(of, tile, device, rows) for of, tile, _ in products)
-        many = sum(cost.seconds(of, tile, device, rows) for of, _, tile in products)
+        each = [rows if of in routed else rows * experts / per_token for of, _, _ in products]
+        few = sum(cost.seconds(of, tile, device, n) for n, (of, tile, _) in zip(each, products, strict=True))
+        many = sum(cost.seconds(of, tile, device, n) for n, (of, _, tile) in zip(each, products, strict=True))
         if many < _NOTABLE * few:
             return max(1, rows * experts // per_token)
     return 128 * experts // per_token

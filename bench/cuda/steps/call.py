@@ -68,6 +68,9 @@ class Call:
             return self.read(maker.operands[0]).reshape(self.shape(value))
         if maker.name == "tensor.concat":
             return torch.cat([self.read(number) for number in maker.operands], dim=maker.attributes["dim"])
+        if maker.name == "tensor.extract_slice" and not any(maker.attributes["static_offsets"][1:]):
+            first = maker.attributes["static_offsets"][0]
+            return self.read(maker.operands[0])[first : first + self.shape(value)[0]]
         if maker.name == "moe.dequantize":
             codes, scales = (self.read(number) for number in maker.operands)
             each = codes.shape[-1] // scales.shape[-1]

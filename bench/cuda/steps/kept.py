@@ -76,7 +76,8 @@ def _by_expert(
 
 
 def _others(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Some experts of a parameter, of those that are floats."""
+    """Some experts of a parameter that is given as floats, of those that stay floats."""
+    given = {*manifest.quantised.codes, *manifest.quantised.owners} if manifest.quantised else set()
     made = manifest.quantised.made_while_packing if manifest.quantised else {}
     numbers = {value: number for number, value in enumerate(function.parameters)}
     found: dict[int, Tensor] = {}
@@ -85,6 +86,8 @@ def _others(function: Function, manifest: Manifest, tensors: Sequence[Tensor]) -
             continue
         number = numbers[op.operands[0]]
         weight = manifest.parameters[number]
+        if weight.name in given:
+            continue
         floats = others(weight.shape[0], (how.experts for how in made.get(weight.name, ())))
         wanted = [expert for _, expert in _parts(function, op.results[0])]
         if set(wanted) <= set(floats):

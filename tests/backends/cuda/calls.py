@@ -166,6 +166,9 @@ class _Call:
             return self.tensor(owner.operands[0]).reshape(shape)
         if owner is not None and owner.name == "tensor.concat":
             return torch.cat([self.tensor(operand) for operand in owner.operands])
+        if owner is not None and owner.name == "tensor.extract_slice":
+            first = ir.DenseI64ArrayAttr(owner.attributes["static_offsets"])[0]
+            return self.tensor(owner.operands[0])[first : first + shape[0]]
         tensor = torch.empty(shape, dtype=DTYPES[str(type_.element_type)])
         _bytes(tensor)[:] = POISON
         return tensor

@@ -112,7 +112,8 @@ def check(text: str, kernels: int, arch: str, instructions: tuple[str | re.Patte
     """Compiles a source; no kernel of it may spill, and its PTX has the instructions."""
     source = folder / "kernels.cu"
     source.write_text(text)
-    command = ["nvcc", f"-arch={arch}", "-std=c++17", f"-I{INCLUDE}", "-cubin", "-Xptxas", "-v", "--keep"]
+    target = f"-gencode=arch={arch.replace('sm', 'compute')},code={arch}"
+    command = ["nvcc", target, "-std=c++17", f"-I{INCLUDE}", "-cubin", "-Xptxas", "-v", "--keep"]
     command += ["--keep-dir", str(folder), "-o", str(folder / "kernels.cubin"), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -137,6 +138,26 @@ def test_products_of_several_formats(arch: str, tmp_path: Path) -> None:
     (tmp_path / "layer.moe").write_text(shape.source)
     source = Compilation(tmp_path / "layer.moe", target=f"cuda:{arch}").emit("cuda")
     assert source.count("moec::GridShare<1, 2>") == 4
+    product = ("wgmma", FROM_REGISTERS) if arch == "sm_90a" else ("mma.sync",)
+    check(source, source.count("\nMOEC_KERNEL("), arch, product, tmp_path)
+
+
+SHARED = """edition 1
+layer Shared(d = 2048, ff = 1408) {
+  router softmax_top(6) : f32
+  experts routed[64] = swiglu(d, ff) : bf16
+  shared common = sigmoid(linear(x, 1)) * swiglu(d, 5632) : bf16
+  shared coded[2] = swiglu(d, 1024) : int8(per = channel)
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_shared_experts_beside_routed_ones(arch: str, tmp_path: Path) -> None:
+    (tmp_path / "layer.moe").write_text(SHARED)
+    source = Compilation(tmp_path / "layer.moe", target=f"cuda:{arch}").emit("cuda")
+    assert "moec::GridShare<4, 5>" in source
     product = ("wgmma", FROM_REGISTERS) if arch == "sm_90a" else ("mma.sync",)
     check(source, source.count("\nMOEC_KERNEL("), arch, product, tmp_path)
 

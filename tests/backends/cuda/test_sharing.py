@@ -206,12 +206,22 @@ LAYERS = {
     ),
     "a shared expert of another size": (
         "  experts routed[64] = swiglu(d, ff) : bf16\n  shared common = swiglu(d, 2816) : bf16\n",
-        (7, 8, 9, 7),
+        (5, 6, 7, 5),
+    ),
+    "one with a gate, smaller": (
+        "  experts routed[64] = swiglu(d, ff) : bf16\n"
+        "  shared common = sigmoid(linear(x, 1)) * swiglu(d, 200) : bf16\n",
+        (5, 6, 7, 5),
+    ),
+    "two of different sizes": (
+        "  shared first = swiglu(d, 1408) : bf16\n  experts routed[64] = swiglu(d, ff) : bf16\n"
+        "  shared second = swiglu(d, 512) : bf16\n",
+        (5, 6, 7, 5),
     ),
     "a shared expert of another format": (
         "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 48..63) as int4(group = 32)\n"
         "  shared common = swiglu(d, ff) : bf16\n",
-        (7, 8, 9, 7),
+        (5, 6, 7, 5),
     ),
     "a capacity": (
         "  experts routed[64] = swiglu(d, ff) : bf16\n  tokens capacity(1.0, order = token)\n",

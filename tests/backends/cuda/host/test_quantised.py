@@ -318,7 +318,7 @@ def test_some_experts_are_quantised(arch: str, tmp_path: Path) -> None:
             check(layer, x, want)
         launched = [line.partition(" ")[0] for line in fake.record[before:]]
         assert len([name for name in launched if "_bf16_int4_ternary_" in name]) == 2
-        assert len(launched) == 8
+        assert len(launched) == 5
         y = copy.deepcopy(layer)(x.to("cuda:0")).cpu()
         assert torch.equal(layer.to("cuda:1")(x.to("cuda:1")).cpu(), y)
         with pytest.raises(WeightsError, match="was quantised while it was packed"):

@@ -207,7 +207,7 @@ def test_a_fault_of_joined_products_is_named(tmp_path: Path) -> None:
         machine = Machine(path, fake, training=False)
         named = names_its_faults(machine, 7, training=False) | names_its_faults(machine, 300, training=False)
     assert {name for name in named if "_bf16_int8" in name} == {
-        f"run_product_bf16_int8{end}" for end in ("", "_2", "_few", "_few_2")
+        f"run_product_bf16_bf16_int8{end}" for end in ("", "_2", "_few", "_few_2")
     }
 
 
