@@ -27,7 +27,8 @@ def device() -> torch.device:
 
 
 def weights(shape: Shape, device: torch.device, seed: int, routing: str = "random") -> Mapping[str, torch.Tensor]:
-    """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff].
+    """By the names of the artifact: router f32 [E, d], gate and up [E, ff, d], down [E, d, ff]; those of shared experts
+    alike, as `common0.gate.weight` and so on.
 
     Where the shape is given codes these three are such, and `routed.gate.scale` and so on their scales, f32 [E, N] or
     bf16 [E, N, K / group].  Where it makes them itself the weights are exactly what codes and scales stand for.
@@ -50,6 +51,9 @@ def weights(shape: Shape, device: torch.device, seed: int, routing: str = "rando
         "routed.up.weight": normal(shape.experts, shape.ff, shape.d),
         "routed.down.weight": normal(shape.experts, shape.d, shape.ff),
     }
+    for n, ff in enumerate(shape.shared):
+        made |= {f"common{n}.{name}.weight": normal(2, ff, shape.d) for name in ("gate", "up")}
+        made |= {f"common{n}.down.weight": normal(2, shape.d, ff)}
     if shape.codes is None:
         return made
     return coded(made, shape) if shape.given else _exact(made, shape)

@@ -64,6 +64,11 @@ def layer(shape: Shape, weights: Mapping[str, torch.Tensor], x: torch.Tensor) ->
                 @ expert_matrix(weights, "down", expert).T
             )
             y[of_expert] += out * share[of_expert, slot, None]
+    for n in range(len(shape.shared)):
+        gate, up, down = (weights[f"common{n}.{name}.weight"].double() for name in ("gate", "up", "down"))
+        for expert in range(len(gate)):
+            hidden = torch.nn.functional.silu(wide @ gate[expert].T) * (wide @ up[expert].T)
+            y += hidden @ down[expert].T
     return y, clear
 
 

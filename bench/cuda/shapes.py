@@ -19,6 +19,7 @@ class Shape:
     given   whether the layer is given codes and scales; else it makes them
     rounded whether the rows that codes multiply are rounded to int8
     some    how many experts, the first ones, are kept in that format, of codes that the layer makes; None: all
+    shared  hidden sizes of shared experts, which are floats; two such experts for each
     """
 
     name: str
@@ -35,6 +36,7 @@ class Shape:
     given: bool = True
     some: int | None = None
     rounded: bool = False
+    shared: tuple[int, ...] = ()
 
     @property
     def source(self) -> str:
@@ -44,12 +46,15 @@ class Shape:
         stored = f"{self.codes}({scales}, x = {self.dtype}{given})" if self.codes and not self.some else self.dtype
         last = f"  quantize experts(routed, 0..{self.some - 1}) as {self.codes}({scales})\n" if self.some else ""
         approx = "  approx rows as int8\n" if self.rounded else ""
+        beside = "".join(
+            f"  shared common{n}[2] = swiglu(d, {ff}) : {self.dtype}\n" for n, ff in enumerate(self.shared)
+        )
         return (
             "edition 1\n\n"
             f"layer {self.name}(d = {self.d}, ff = {self.ff}) {{\n"
             f"  router softmax_top({self.top_k}, renorm = false) : f32\n"
             f"  experts routed[{self.experts}] = swiglu(d, ff) : {stored}\n"
-            "  tokens dropless\n"
+            f"{beside}  tokens dropless\n"
             f"{last}{approx}}}\n"
         )
 
@@ -59,7 +64,7 @@ class Shape:
         return self.tokens > 10000
 
     def flops(self, tokens: int) -> int:
-        """Of the experts; the router adds less than one percent."""
+        """Of the routed experts; the router adds less than one percent."""
         return 2 * 3 * tokens * self.top_k * self.d * self.ff
 
     def expert_bytes(self, experts: int) -> int:
@@ -114,6 +119,8 @@ CHECKED = {
         Shape("Rounded4", 6, 256, 128, 2, 260, codes="int4", group=128, rounded=True),
         Shape("Rounded2", 6, 272, 144, 2, 260, codes="ternary", rounded=True),
         Shape("Rounded4Half", 5, 288, 160, 2, 260, dtype="f16", codes="int4", group=32, rounded=True),
+        Shape("Shared", 6, 272, 144, 2, 260, shared=(400, 96)),
+        Shape("SharedFloats", 6, 288, 160, 2, 260, codes="int4", group=32, shared=(160,)),
         *SHAPES.values(),
         *CODED,
     )

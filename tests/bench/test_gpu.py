@@ -49,6 +49,17 @@ def test_peers_agree_with_the_reference(peer: peers.Peer, routing: str) -> None:
     assert reference.compare(TINY, weights, x, peer(TINY, weights, x)).ok, seed
 
 
+def test_shared_experts_are_added_to_the_reference(tmp_path: Path) -> None:
+    shape = Shape("Shared", 4, 64, 32, 2, 21, codes="int4", group=32, shared=(48, 32))
+    (tmp_path / "Shared.moe").write_text(shape.source)
+    weights, x = data.weights(shape, CPU, 5), data.tokens(shape, shape.tokens, CPU, 5)
+    layer = moec.load(moec.compile(tmp_path / "Shared.moe"))
+    layer.load_state_dict(dict(weights))
+    assert reference.compare(shape, weights, x, layer(x)).ok
+    weights["common1.down.weight"][1].zero_()
+    assert not reference.compare(shape, weights, x, layer(x)).ok
+
+
 @pytest.mark.parametrize("format", ["int8", "fp8_e4m3"])
 def test_codes_and_scales_are_given_to_the_layer(format: str, tmp_path: Path) -> None:
     shape = Shape("Codes", 4, 64, 32, 2, 21, codes=format)

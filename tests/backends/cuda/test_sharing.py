@@ -188,6 +188,41 @@ def test_a_linear_that_stays_floats_beside_others_as_wide_is_one_product(
     assert weights["routed.up.weight"] == (2, 16, 32)
 
 
+TWO = """edition 1
+expert gated(d, ff) {{
+  a = linear(x, ff, bias = true) : f32
+  b = linear(x, ff) : f32
+  up = linear(x, ff, bias = true)
+  y = linear({value}, d)
+}}
+layer L(d = 32, ff = 16) {{
+  router softmax_top(2) : f32
+  experts routed[6] = gated(d, ff) : f32
+  quantize experts(routed, 1..2, 5) as int8
+  quantize experts(routed, 0) as ternary
+{approx}}}
+"""
+
+
+@pytest.mark.parametrize("approx", ["", "  approx rows as int8\n"])
+@pytest.mark.parametrize("value", ["silu(a) * b * up", "up * (silu(a) * b)", "b / (1.0 + a * up * a) - a"])
+def test_two_linears_that_stay_floats_may_be_multiplied_at_once(value: str, approx: str, tmp_path: Path) -> None:
+    (tmp_path / "own.moe").write_text(TWO.format(value=value, approx=approx))
+    module = Compilation(tmp_path / "own.moe", target="cuda:sm_80").kernels
+    counts = [len(list(op.opview.weights)) for op in named(module, "moe.grouped_matmul")]
+    assert max(counts) == 3
+    shared = means_the_same(module, 1e-12)
+    products = named(shared, "moe.grouped_matmul")
+    assert [len(list(op.opview.weights)) for op in products] == [1] * 8
+    assert len([op for op in products if "part" not in op.attributes]) == 2
+    assert len({str(op.attributes["launch"]) for op in products if "part" not in op.attributes}) == 1
+    with module.context, ir.Location.unknown():
+        (bundle,) = bundles(module, [ARCHITECTURES["sm_80"]])
+        weights = {one.name: one.dims for one in bundle.tensors if one.form == "floats"}
+    assert weights["routed.a.weight"] == weights["routed.b.weight"] == (6, 16, 32)
+    assert weights["routed.up.weight"] == (2, 16, 32)
+
+
 LAYERS = {
     "ordinary": ("  experts routed[64] = swiglu(d, ff) : bf16\n", (5, 6, 7, 5)),
     "two formats": (

@@ -350,8 +350,9 @@ def test_rows_are_rounded_to_int8(arch: str, tmp_path: Path) -> None:
 OWN = """edition 1
 expert gated(d, ff) {
   gate = linear(x, ff) : bf16
+  scale = linear(x, ff, bias = true) : bf16
   up = linear(x, ff, bias = true)
-  y = linear(silu(gate) * up, d)
+  y = linear(silu(gate) * up * scale, d)
 }
 layer Own(d = 96, ff = 64) {
   router softmax_top(2) : f32
@@ -364,7 +365,7 @@ layer Own(d = 96, ff = 64) {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-def test_a_linear_that_stays_floats_beside_codes_and_rounded_rows(arch: str, tmp_path: Path) -> None:
+def test_linears_that_stay_floats_beside_codes_and_rounded_rows(arch: str, tmp_path: Path) -> None:
     path = compiled(OWN, f"cuda:{arch}", tmp_path)
     weights = values(path)
     with cuda(80 if arch == "sm_80" else 90):
