@@ -14,6 +14,7 @@ ROW, SCALAR, TOKEN, TOKEN_SCALAR, SLOT, COLUMN, EXPERT = (
 )  # fmt: skip
 
 
+RESHAPES = ("tensor.expand_shape", "tensor.collapse_shape")
 _APPROXIMATE = {"math.exp": "moec::approximate_exp", "arith.divf": "moec::approximate_quotient"}
 
 
@@ -95,7 +96,7 @@ def scalar_function(region: ir.Region, name: str, approximate: bool = False) -> 
 
     for op in body:
         (result,) = op.results
-        if op.name == "arith.constant":
+        if op.name == "arith.constant" or (op.name in RESHAPES and all(map(_is_element, result.uses))):
             continue
         if op.name == "moe.element":
             names[result] = elements.setdefault(_element(op), f"e{len(elements)}")
@@ -121,11 +122,23 @@ def scalar_function(region: ir.Region, name: str, approximate: bool = False) -> 
     )  # fmt: skip
 
 
+def _is_element(use: ir.OpOperand) -> bool:
+    return bool(use.owner.operation.name == "moe.element")
+
+
 def _element(op: ir.Operation) -> Element:
     (tensor,) = op.operands
     expressions.memory_type(op, tensor.type)
     kind = ir.StringAttr(op.attributes["kind"]).value
-    return Element(tensor, kind, expressions.element_of(tensor.type), ir.RankedTensorType(tensor.type).get_dim_size(1))
+    columns = ir.RankedTensorType(tensor.type).get_dim_size(1)
+    # A parameter that is reshaped within the region lies as it does outside.
+    while (
+        not isinstance(tensor.owner, ir.Block)
+        and tensor.owner.name in RESHAPES
+        and tensor.owner.operation.block == op.block
+    ):
+        (tensor,) = tensor.owner.operands
+    return Element(tensor, kind, expressions.element_of(tensor.type), columns)
 
 
 def _only_yielded(value: ir.Value, end: ir.Operation) -> bool:

@@ -37,8 +37,14 @@ layer Shared(d = 64, ff = 32) {
 }
 """
 HALF = """edition 1
+router deep(k) {                            # a bias between two linears
+  logits = linear(tanh(linear(x, 8, bias = true)), count)
+  p      = softmax(logits)
+  pick   = top_k(p, k)
+  weight = p
+}
 layer Half(d = 72, ff = 40) {
-  router softmax_top(2) : f32
+  router deep(2) : f32
   experts routed[5] = swiglu(d, ff) : f16
   shared common = mlp_gelu(d, ff) : f16
   tokens dropless
