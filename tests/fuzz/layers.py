@@ -102,7 +102,12 @@ class _Drawing:
         if training:
             self.lines += [f"loss {loss}(0.01)" for loss in routes.losses if choices.chance(50)]
         body = "\n".join(f"  {line}" for line in self.lines)
-        text = "\n".join(["edition 1\n", *filter(None, self.definitions), f"layer L(d = {self.d}) {{\n{body}\n}}\n"])
+        ranges = choices.one(RANGES) if choices.chance(15) else None
+        layout = ""
+        if ranges and choices.chance(70):  # the artifact brings its code along, in pieces
+            layout = f"layout Serve for L {{\n  specialise tokens({ranges[0]}..{ranges[1]})\n}}\n"
+        layer = f"layer L(d = {self.d}) {{\n{body}\n}}\n"
+        text = "\n".join(filter(None, ["edition 1\n", *self.definitions, layer, layout]))
         return Sample(
             text,
             tuple(choices.whole(0, 5) for _ in range(self.count)) if COUNTS_FILE in text else (),
@@ -111,7 +116,7 @@ class _Drawing:
             choices.whole(0, 9999),
             choices.whole(0, 11),
             training,
-            choices.one(RANGES) if choices.chance(15) else None,
+            ranges,
             self.special(routed) if not self.formats and self.count > 1 and choices.chance(40) else None,
             choices.one((0.5, 1.25, 4.0)) if limited and choices.chance(40) else None,
         )

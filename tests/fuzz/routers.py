@@ -61,7 +61,7 @@ LOGITS = (
     "h = linear(x, 5)\n  logits = linear(h / (1 + norm(h)), count)",
     "g = linear(x, 1)\n  logits = linear(x, count) * sigmoid(g)",
 )
-SCORES = ("softmax(logits)", "sigmoid(logits)", "softplus(logits)", "exp(-square(logits))", "relu(logits) + 0.1")
+SCORES = ("softmax(logits)", "sigmoid(logits)", "softplus(logits)", "1 / (1 + square(logits))", "relu(logits) + 0.1")
 WEIGHTS = (
     "p / sum(p over pick)",
     "p",
