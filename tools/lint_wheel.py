@@ -51,6 +51,7 @@ def main() -> int:
     unpack_wheel()
     scripts = Path(sys.executable).parent
     settings = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    settings += ["--num-workers", "auto"]
     typed = check("mypy", [sys.executable, "-m", "mypy", *settings, *(f"-p{name}" for name in ("moec", *BESIDE))])
     layered = check(
         "import-linter", [str(scripts / "lint-imports"), "--config", str(ROOT / ".importlinter"), "--no-cache"]

@@ -46,8 +46,11 @@ def make_venv(python, venv):
 
 
 def install(python, extras):
-    """pip install -e .[extras] under constraints.txt: one moving line on a terminal, a line a package elsewhere."""
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    """pip install -e .[extras] under constraints.txt: one moving line on a terminal, a line a package elsewhere.
+
+    Nothing is compiled to bytecode: that takes as long as all else, and Python does it by itself for what is imported.
+    """
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", "--progress-bar", "off"]
     command += ["-c", "constraints.txt", "-e", ".[%s]" % ",".join(extras)]
     terminal = sys.stdout.isatty()
     begun = time.time()
