@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.parallel.layer import ParallelLayer
 from tests.parallel.ranks import run
 from tests.pieces.chain import compiled
-from tests.pieces.spread import spread
 from tests.pieces.test_chain import LAYERS as CHAINS
 
 LAYERS = {name: CHAINS[name] for name in ("shared", "capacity", "hash")}
@@ -26,8 +25,7 @@ TOKENS = ((5, 9), (0, 17), (0, 0), (1, 0), (64, 40))
 
 @cache
 def artifact(name: str) -> Path:
-    shared = tuple(group for group in ("common", "other") if f"shared {group}" in LAYERS[name])
-    return compiled(LAYERS[name], 2, make=partial(spread, shared=shared) if shared else spread)
+    return compiled(LAYERS[name], 2)
 
 
 def inputs(manifest: Manifest, tokens: int, seed: int) -> list[torch.Tensor]:

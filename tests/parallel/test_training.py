@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,12 @@ import moec
 from moec.runtime.parallel.layer import ParallelLayer
 from tests.parallel.ranks import run
 from tests.pieces.chain import compiled
-from tests.pieces.spread import spread
+from tests.pieces.test_training import LAYERS as PIECES
 
 pytestmark = pytest.mark.long
 
 LAYERS = {
-    "f32": "layer L(d = 33, ff = 24) {\n  router softmax_top(3)\n  experts routed[7] = swiglu(d, ff) : f32\n"
-    "  shared common[2] = swiglu(d, ff) : f32\n  tokens capacity(1.0)\n  loss balance(0.02, over = global)\n"
-    "  loss z(0.001)\n}",
+    "f32": PIECES["f32"],
     "bf16": "layer L(d = 48, ff = 32) {\n  router softmax_top(2)\n  experts routed[6] = swiglu(d, ff) : bf16\n}",
 }
 TOKENS = ((5, 9), (0, 17), (0, 0), (1, 0), (40, 64))
@@ -30,8 +28,7 @@ Named = dict[str, torch.Tensor]
 
 @cache
 def artifact(name: str) -> Path:
-    make = partial(spread, shared=("common",)) if "common" in LAYERS[name] else spread
-    return compiled(LAYERS[name], 2, training=True, make=make)
+    return compiled(LAYERS[name], 2, training=True)
 
 
 def data(columns: int, dtype: torch.dtype, tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

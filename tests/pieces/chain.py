@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 from torch_mlir import ir
@@ -19,11 +21,13 @@ from moec.dialect.functions import routed
 from moec.dialect.json_attributes import to_attribute
 from moec.pipeline import Compilation
 from moec.runtime.module import Layer
+from tests.once import once
 from tests.pieces.spread import spread
 
 
-def compiled(source: str, ranks: int = 2, training: bool = False, make: Callable[..., Parallel] = spread) -> Path:
-    """The artifact of a layer (the text of a file) that is spread over a mesh."""
+def compiled(source: str, ranks: int = 2, training: bool = False, make: Callable[..., Parallel] | None = None) -> Path:
+    """The artifact of a layer (the text of a file) that is spread over a mesh, its shared experts too."""
+    make = make or partial(spread, shared=tuple(re.findall(r"\bshared (\w+)", source)))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "layer.moe"
         path.write_text(f"edition 1\n{source}\n")
@@ -35,11 +39,15 @@ def compiled(source: str, ranks: int = 2, training: bool = False, make: Callable
     return _artifact(str(module), training)
 
 
-@cache
 def _artifact(text: str, training: bool) -> Path:
-    folder = Path(mkdtemp(prefix="moec-test-"))
-    (folder / "layer.mlir").write_text(text)
-    return moec.compile(folder / "layer.mlir", folder / "layer.so", training=training)
+    def make(path: Path) -> None:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "layer.mlir"
+            file.write_text(text)
+            moec.compile(file, path, training=training)
+
+    digest = hashlib.sha256(f"{training} {text}".encode()).hexdigest()
+    return once(f"pieces-{digest}.so", make)
 
 
 @dataclass

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.long
 
 LAYERS = {
     "f32": "layer L(d = 33, ff = 24) {\n  router softmax_top(3)\n  experts routed[7] = swiglu(d, ff) : f32\n"
-    "  shared common[2] = swiglu(d, ff) : f32\n}",
+    "  shared common[2] = swiglu(d, ff) : f32\n  tokens capacity(1.0)\n  loss balance(0.02, over = global)\n"
+    "  loss z(0.001)\n}",
     "relu": "layer L(d = 24, ff = 17) {\n  router softmax_top(2)\n  experts routed[5] = mlp_relu(d, ff) : f32\n"
     "  tokens capacity(1.0)\n  loss balance(0.1)\n  loss z(0.01)\n}",
     "bf16": "layer L(d = 48, ff = 33) {\n  router deepseek_moe(3)\n  experts routed[6] = swiglu(d, ff) : bf16\n"
