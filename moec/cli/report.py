@@ -23,6 +23,8 @@ def command(
     from moec.journal import Reading
     from moec.writing import write_text
 
+    if journal.is_dir():
+        raise JournalError(f"{journal} is a folder: give the journal in it")
     reading = Reading(journal)
     timeline = Timeline.of(reading)
     if not reading.records:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from moec.diagnostics import Diagnostic, Fix, Severity
+from moec.errors import DiagnosticError
+
 FORWARD, BACKWARD = "_forward", "_backward"
 
 
@@ -12,9 +15,15 @@ def functions(module: ir.Module) -> list[ir.Operation]:
 
 
 def layer_function(module: ir.Module) -> ir.Operation:
-    """The layer: the one function whose weights are packed."""
-    (found,) = [op for op in functions(module) if not is_plain(op)]
-    return found
+    """The layer: the one function whose weights are packed.  Raises DiagnosticError where there is none, or more."""
+    found = [op for op in functions(module) if not is_plain(op)]
+    if len(found) == 1 and found[0].regions[0].blocks:
+        return found[0]
+    said = f"the module holds {len(found)} functions that could be the layer, and must hold one"
+    if len(found) == 1:
+        said = "the function that could be the layer has no body"
+    fix = Fix("give a module of one layer, as `moec compile --emit=graph` prints it")
+    raise DiagnosticError([Diagnostic("E0605", Severity.ERROR, said, (), (), fix)])
 
 
 def named_function(module: ir.Module, name: str) -> ir.Operation:

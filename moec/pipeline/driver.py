@@ -83,7 +83,7 @@ class Compilation:
                 from moec.frontend.files import read_source
 
                 text = read_source(self.path).text
-                return ir_text.parse(text, str(self.path), context()), {self.path.name: text}, {}
+                return ir_text.parse_layer(text, str(self.path), context()), {self.path.name: text}, {}
             if is_library(self.path):
                 self._refuse_layout("an artifact")
                 texts = container.read(self.path).texts
@@ -199,6 +199,9 @@ class Compilation:
     @property
     def default_output(self) -> Path:
         """Where the result goes if nobody says: an artifact beside the file, a project in a folder of its name."""
+        if not self.path.name:
+            fix = Fix("give a `.moe` file")
+            raise DiagnosticError([Diagnostic("E0108", Severity.ERROR, f"`{self.path}` is a folder", (), (), fix)])
         return self.path.with_suffix("" if isinstance(self.backend, ProjectBackend) else ".so")
 
     def write(self, output: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from torch_mlir import ir
 
 from moec.diagnostics import Diagnostic, Fix, Label, Severity, Source, Span
+from moec.dialect.functions import layer_function
 from moec.errors import DiagnosticError
 
 _MESSAGE = re.compile(r'^(?:error|warning): "[^"]*":(\d+):(\d+): (.*)$', re.MULTILINE)
@@ -17,6 +18,27 @@ def parse(text: str, name: str, context: ir.Context) -> ir.Module:
             return ir.Module.parse(text)
         except ir.MLIRError as error:
             raise DiagnosticError(_diagnostics(str(error), Source(name, text))) from error
+
+
+def parse_layer(text: str, name: str, context: ir.Context) -> ir.Module:
+    """Parse and verify the module of a layer.  Raises DiagnosticError, also where its tensors have no names."""
+    module = parse(text, name, context)
+    function = layer_function(module)
+    if "moe.layer" not in module.operation.attributes:
+        raise DiagnosticError([_lacking("the module has no attribute `moe.layer`, the name of the layer")])
+    kinds = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
+    for attribute, what, types in (("arg_attrs", "argument", kinds.inputs), ("res_attrs", "result", kinds.results)):
+        given = list(function.attributes[attribute]) if attribute in function.attributes else [{} for _ in types]
+        for number, one in enumerate(given):
+            if "moe.name" not in one or (what == "argument" and "moe.role" not in one):
+                said = f"{what} {number} of the layer has no `moe.name`" + ", or no `moe.role`" * (what == "argument")
+                raise DiagnosticError([_lacking(said)])
+    return module
+
+
+def _lacking(said: str) -> Diagnostic:
+    fix = Fix("give a module of a layer, as `moec compile --emit=graph` prints it")
+    return Diagnostic("E0605", Severity.ERROR, said, (), (), fix)
 
 
 def _diagnostics(complaint: str, source: Source) -> list[Diagnostic]:

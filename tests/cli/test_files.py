@@ -98,3 +98,48 @@ def test_records_that_are_none_are_named(tmp_path: Path, command: str) -> None:
     result = run(command, path)
     assert result.exit_code == 1
     assert str(path) in result.stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the module holds 0 functions that could be the layer"),
+        ("func.func @a() { return }\nfunc.func @b() { return }", "the module holds 2 functions"),
+        ("func.func private @a()", "has no body"),
+        ("func.func @a() { return }", "no attribute `moe.layer`"),
+        (
+            'module attributes {moe.layer = "L"} { func.func @a(%x: tensor<4xf32>) { return } }',
+            "argument 0 of the layer has no `moe.name`, or no `moe.role`",
+        ),
+        (
+            'module attributes {moe.layer = "L"} { func.func @a(%x: tensor<4xf32> {moe.name = "x", moe.role = "input"})'
+            " -> tensor<4xf32> { return %x : tensor<4xf32> } }",
+            "result 0 of the layer has no `moe.name`",
+        ),
+    ],
+)
+def test_ir_that_is_no_layer_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "other.mlir"
+    file.write_text(text)
+    for command in (("compile", file, "--emit=cpu"), ("compile", file, "--training"), ("plan", file)):
+        result = run(*command)
+        assert result.exit_code == 1, result.output
+        assert "E0605" in result.stderr
+        assert said in result.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["other.mlir"]
+
+
+def test_passes_take_the_ir_of_one_layer(tmp_path: Path) -> None:
+    result = run("opt", "--pass", "fuse-permutation", given=b"module {}")
+    assert result.exit_code == 1
+    assert "the module holds 0 functions" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["compile", "report"])
+def test_a_folder_is_no_input(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("", ".", "/"):
+        result = run(command, name)
+        assert result.exit_code == 1, result.output
+        assert "is a folder" in result.stderr
+        assert not isinstance(result.exception, ValueError)
