@@ -44,10 +44,13 @@ def check(text: str, layer: Packed, tokens: tuple[int, ...], routing: str, seed:
         if not sure.all() and not layer.manifest.guarantees.isolated:
             continue
         tensors = {name: tensor[torch.from_numpy(sure)].contiguous() for name, tensor in tensors.items()}
-        _compare(layer, module, tensors, generator, f"{layer.kernel.variant}, {count} tokens, {routing}")
+        smooth = count <= MOST_SLOPES and routing not in ("no router", "zeros")  # which lie on ties and kinks
+        _compare(layer, module, tensors, generator, smooth, f"{layer.kernel.variant}, {count} tokens, {routing}")
 
 
-def _compare(layer: Packed, module: ir.Module, tensors: Named, generator: torch.Generator, what: str) -> None:
+def _compare(
+    layer: Packed, module: ir.Module, tensors: Named, generator: torch.Generator, smooth: bool, what: str
+) -> None:
     kernel, step = layer.kernel, layer.kernel.step
     assert step is not None
     tokens = len(tensors["x"])
@@ -73,7 +76,7 @@ def _compare(layer: Packed, module: ir.Module, tensors: Named, generator: torch.
         limit = max(GRADIENTS[dtype], GRADIENTS[own]) * (1 if tokens > 4 else 3)
         error, size = np.linalg.norm(exact(got) - want), np.linalg.norm(want)
         assert error <= limit * size + 1e-6, f"{what}: the gradient of {name} is off by {error / max(size, 1e-30):.3g}"
-    if tokens <= MOST_SLOPES:
+    if smooth:
         _slope(module, arrays, given, names, what)
 
 
