@@ -109,7 +109,11 @@ def test_quantised_experts_are_those_of_a_file(base: Path, best: str, tmp_path: 
 
 @pytest.mark.every_variant
 def test_all_variants(tmp_path: Path) -> None:
-    base = compiled(tmp_path)
+    file = tmp_path / "layer.moe"
+    file.write_text(
+        "edition 1\nlayer L(d = 16, ff = 16) {\n  router switch()\n  experts r[2] = mlp_relu(d, ff) : f32\n}\n"
+    )
+    base = moec.compile(file)
     path = respecialise(base, Specialisation("all"), tmp_path / "all.so")
     found, wanted = ([v.layout for v in read(file).manifest.variants] for file in (path, base))
     assert found == wanted

@@ -24,7 +24,10 @@ TOLERANCE = {"f32": 2e-4, "bf16": 0.02, "f16": 0.003}
 # nothing a multiple of anything; several units of both forms of weights and rows of several chunks
 SMALL, LONG = (33, 7, 5, 3), (620, 130, 3, 2)
 TINY = (1, 1, 1, 1)
-CASES = [(SMALL, "f32"), (SMALL, "bf16"), (LONG, "bf16"), (LONG, "f32"), (TINY, "bf16"), (SMALL, "f16")]
+CASES = [
+    *((SMALL, "f32"), (SMALL, "bf16"), (LONG, "bf16"), (TINY, "bf16"), (SMALL, "f16")),
+    pytest.param(LONG, "f32", marks=pytest.mark.slow),
+]
 
 
 @cache
