@@ -90,7 +90,7 @@ def _column(tape: Tape, element: ElementOp) -> ir.Value:
 def _contribute_element(tape: Tape, element: ElementOp, part: ir.Value) -> None:
     kind = ir.StringAttr(element.kind).value
     if kind == "column":
-        shape = ir.RankedTensorType.get(dims(element.tensor), ir.F32Type.get())
+        shape = ir.RankedTensorType.get(dims(element.tensor), element_type(element.tensor))
         tape.contribute(element.tensor, DenseGroupSumOp(part, shape).out)
     elif kind == "token":
         tape.contribute(element.tensor, part)

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_mlir import ir
 
 from moec import frontend, passes
 from moec.diagnostics import Source
 from moec.dialect import context
+from moec.dialect.functions import named_function
 from moec.errors import DiagnosticError
 
 from . import references
@@ -65,6 +67,28 @@ def test_own_router(name: str) -> None:
         return references.apply(w["x"], gate, swiglu(w))
 
     check(train(own_router(body)), layer)
+
+
+@pytest.mark.parametrize("name", OWN_ROUTERS)
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_gradients_have_the_types_of_what_they_are_of(name: str, dtype: str) -> None:
+    body, _ = OWN_ROUTERS[name]
+    text = f"edition 1\n{own_router(body)}\n".replace("mine(2)", f"mine(2) : {dtype}")
+    module = frontend.lower(frontend.load_layer_text(Source("layer.moe", text)), context())
+    passes.run(module, passes.parse_pipeline(PIPELINE))
+    backward = named_function(module, "L_backward")
+    given, made = (
+        {ir.StringAttr(one["moe.name"]).value: str(type_) for one, type_ in zip(names, types, strict=True)}
+        for names, types in (
+            (backward.attributes["arg_attrs"], [argument.type for argument in backward.regions[0].blocks[0].arguments]),
+            (
+                backward.attributes["res_attrs"],
+                list(ir.FunctionType(ir.TypeAttr(backward.attributes["function_type"]).value).results),
+            ),
+        )
+    )
+    assert len(made) > 4
+    assert {name: given[name.removeprefix("d.")] for name in made} == made
 
 
 def own_expert(body: str) -> str:
