@@ -43,7 +43,7 @@ LAYERS = {
 }
 LAYERS_OF_CODES = {"common": "int8", "routed": "int4"}
 """Formats of codes that layers are given."""
-QUICK = [("larger", "sm_80"), ("two", "sm_90a"), ("several", "sm_90a"), ("several of codes", "sm_80")]
+QUICK = [("two", "sm_90a"), ("several", "sm_90a"), ("several of codes", "sm_80")]
 SLOW = [(name, arch) for name in LAYERS for arch in ("sm_80", "sm_90a") if (name, arch) not in QUICK]
 D, FF, PER_TOKEN = 96, 64, 2
 

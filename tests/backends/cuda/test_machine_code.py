@@ -1,4 +1,4 @@
-"""What nvcc makes of the kernels: code for every architecture, without spilled registers."""
+"""What nvcc makes of the kernels: code for every architecture, without spilled registers or arrays in local memory."""
 
 from __future__ import annotations
 
@@ -119,6 +119,9 @@ def check(text: str, kernels: int, arch: str, instructions: tuple[str | re.Patte
     assert done.returncode == 0, done.stderr
     spilled = re.findall(r"(\d+) bytes spill stores", done.stderr)
     assert spilled == ["0"] * kernels, done.stderr
+    assert set(re.findall(r"(\d+) bytes stack frame", done.stderr)) == {"0"}, (
+        done.stderr
+    )  # nothing is indexed in memory
     assert not re.search("serialized|setmaxnreg", done.stderr), done.stderr  # such products wait; it is ignored
     ptx = (folder / "kernels.ptx").read_text()
     for instruction in instructions:

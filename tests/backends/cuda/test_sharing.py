@@ -103,6 +103,16 @@ def test_biases_shared_experts_and_capacities(body: str, tmp_path: Path) -> None
     assert len(named(shared, "moe.join_rows")) == (2 if "quantize" in body else 0)
 
 
+@pytest.mark.parametrize(("size", "plans"), [(32, 1), (24, 2)])
+def test_several_shared_experts_have_products_of_their_own_where_they_are_aligned(
+    size: int, plans: int, tmp_path: Path
+) -> None:
+    body = f"  experts routed[5] = swiglu(d, ff) : bf16\n  shared common[3] = mlp_gelu(d, {size}, bias = true) : bf16\n"
+    shared = means_the_same(compilation(tmp_path, body).kernels, 1e-2)
+    assert len(named(shared, "moe.plan")) == plans
+    assert len(named(shared, "moe.matmul")) == (1 if plans == 2 else 1 + 3 * 2)
+
+
 @pytest.mark.parametrize("last", [True, False])
 def test_sums_that_are_not_added_up_stay_apart(last: bool, tmp_path: Path) -> None:
     body = "  experts routed[4] = swiglu(d, ff) : f32\n  quantize experts(routed, 0) as int8\n"
@@ -257,6 +267,15 @@ LAYERS = {
         "  experts routed[64] = swiglu(d, ff) : int8\n  quantize experts(routed, 48..63) as int4(group = 32)\n"
         "  shared common = swiglu(d, ff) : bf16\n",
         (5, 6, 7, 5),
+    ),
+    "two shared experts of another format": (
+        "  experts routed[64] = swiglu(d, ff) : int4(group = 32)\n  shared common[2] = swiglu(d, ff) : bf16\n",
+        (5, 6, 7, 5),
+    ),
+    "rounded rows, a shared expert of another size": (
+        "  experts routed[64] = swiglu(d, ff) : int8\n  shared common = swiglu(d, 2816) : int8\n"
+        "  approx rows as int8\n",
+        (7, 8, 9, 7),
     ),
     "a capacity": (
         "  experts routed[64] = swiglu(d, ff) : bf16\n  tokens capacity(1.0, order = token)\n",
