@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from torch_mlir import ir
 
 from moec.artifact.cuda import on_device
 from moec.artifact.manifest import Weight
@@ -84,9 +85,27 @@ def test_biases_of_some_experts_are_found_in_those_of_all(tmp_path: Path) -> Non
     assert tables == {"3, 4, 6", "1, 2, 5", "0, 7"}
 
 
-def test_weights_that_no_format_takes_are_refused_of_some_experts(tmp_path: Path) -> None:
+def own(folder: Path) -> ir.Module:
     source = FILE.format("own(d, ff)", "bf16", "swiglu(d, ff)", "bf16", MIXED)
-    (tmp_path / "layer.moe").write_text(source + OWN)
-    module = Compilation(tmp_path / "layer.moe", target="cuda:sm_80").kernels
-    with module.context, pytest.raises(Unsupported, match="some experts of a parameter are read in another way"):
-        bundles(module, [ARCHITECTURES["sm_80"]])
+    (folder / "layer.moe").write_text(source + OWN)
+    return Compilation(folder / "layer.moe", target="cuda:sm_80").kernels
+
+
+def test_weights_that_no_format_takes_are_whole(tmp_path: Path) -> None:
+    module = own(tmp_path)
+    with module.context:
+        (bundle,) = bundles(module, [ARCHITECTURES["sm_80"]])
+        floats = {one.name: one.dims for one in bundle.tensors if one.form == "floats"}
+    assert floats["routed.gate.weight"] == floats["routed.wide.weight"] == (8, 64, 96)
+    assert floats["routed.up.weight"] == (3, 64, 96)
+
+
+def test_they_are_refused_of_experts_that_share_no_plan(tmp_path: Path) -> None:
+    module = own(tmp_path)
+    lines = str(module).splitlines()
+    added = [n for n, line in enumerate(lines) if "arith.addf" in line and 'kind = "token"' in lines[n - 1]]
+    lines[added[0]] = lines[added[0]].replace("arith.addf", "arith.mulf")  # sums of formats are multiplied
+    with module.context, ir.Location.unknown():
+        module = ir.Module.parse("\n".join(lines))
+        with pytest.raises(Unsupported, match="some experts of a parameter are read in another way"):
+            bundles(module, [ARCHITECTURES["sm_80"]])
