@@ -125,16 +125,14 @@ def summarise(path: str | Path) -> Summary:
 def read(path: str | Path) -> tuple[Header, list[Sample]]:
     """A trace file, sample by sample.  Raises TraceError for what is none or is too large, OSError."""
     numbered = enumerate(_lines(path), 1)
-    _, first = next(numbered, (1, b""))
-    header = _read_header(_object(first, 1))
+    header = _first(numbered)
     return header, list(_samples(numbered, header))
 
 
 def summarise_lines(lines: Iterable[bytes]) -> Summary:
     """The sums of a trace file's lines.  Raises TraceError, which names the line."""
     numbered = enumerate(lines, 1)
-    _, first = next(numbered, (1, b""))
-    summary = Summary(_read_header(_object(first, 1)))
+    summary = Summary(_first(numbered))
     for sample in _samples(numbered, summary.header):
         summary.add(sample)
     return summary
@@ -146,6 +144,12 @@ def _lines(path: str | Path) -> list[bytes]:
     if len(data) > LARGEST_FILE:
         raise TraceError(f"the trace has more than {LARGEST_FILE:,} bytes")
     return data.split(b"\n")[:-1]
+
+
+def _first(numbered: Iterator[tuple[int, bytes]]) -> Header:
+    for number, line in numbered:
+        return _read_header(_object(line, number))
+    raise TraceError("there is no whole line in it; `layer.statistics.record(FILE)` writes traces")
 
 
 def _samples(numbered: Iterator[tuple[int, bytes]], header: Header) -> Iterator[Sample]:

@@ -114,8 +114,10 @@ def test_what_is_wrong_with_a_header_is_named(change: dict[str, Any], says: str)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="is not JSON"):
+    with pytest.raises(TraceError, match="there is no whole line in it"):
         summarise_lines([])
+    with pytest.raises(TraceError, match="line 1 is not JSON"):
+        summarise_lines([b"layer A"])
     with pytest.raises(TraceError, match="no header"):
         summarise_lines([b"{}"])
     with pytest.raises(OSError, match="missing"):
