@@ -25,6 +25,10 @@ class Commands:
     def leads(self) -> bool:
         return dist.get_rank() == self._leader
 
+    def leave(self) -> None:
+        """Others that wait for this rank, now or later, get a RuntimeError at once."""
+        self._circle.leave()
+
     def tell(self, command: Command) -> None:
         """Raises RuntimeError where a rank is gone."""
         text = torch.frombuffer(bytearray(json.dumps(command).encode()), dtype=torch.uint8)

@@ -30,7 +30,7 @@ from moec.runtime.parallel.moving.commands import Command, Commands
 from moec.runtime.parallel.moving.decide import Judge
 from moec.runtime.parallel.moving.gate import Active, Gate, Swapped
 from moec.runtime.parallel.moving.layers import Movable, active
-from moec.runtime.parallel.moving.leader import STOP, Leader, Wanted
+from moec.runtime.parallel.moving.leader import NOTHING, STOP, Leader, Wanted
 from moec.runtime.parallel.moving.mover import Mover
 from moec.runtime.parallel.moving.throttle import Throttle
 
@@ -266,10 +266,14 @@ def _work(reference: weakref.ref[Moving], commands: Commands, wake: threading.Ev
             except RuntimeError as error:
                 heard = error.with_traceback(None)  # which has the group, and would keep it open
         moving = reference()
+        if moving is None and heard == NOTHING:
+            continue  # the leader may be about to be dropped, too, and then waits until all hear that it ends
         if moving is None:
             if commands.leads:
                 with suppress(RuntimeError):  # the others may be gone
                     commands.tell(STOP)
+            elif heard != STOP:
+                commands.leave()  # the leader is not to wait for what this rank takes no part in
             return
         if not moving._next(heard):
             return

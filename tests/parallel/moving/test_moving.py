@@ -57,19 +57,41 @@ def moves_at_random(experts: int, slots: int, moves: int) -> Made:
     return versions
 
 
-def dropped() -> None:
+def dropped(later: int) -> None:
     """The handle and the layer go without `stop`, on one rank before the other."""
     toy = Toy(first_table(4, 2, 2))
     moving = start([toy])
     run_until(toy, moving, lambda gate=moving.gate: gate.step > 3)  # type: ignore[misc]
     left = weakref.ref(moving), weakref.ref(toy)
-    time.sleep(0.1 * toy.rank)
+    time.sleep(0.1 * (toy.rank == later))
     del toy, moving
     assert ends(lambda: not any(one() is not None for one in left) and not alive("moec-moving"))
 
 
-def test_what_is_dropped_takes_its_thread_along() -> None:
-    run(dropped, 2)
+@pytest.mark.parametrize("later", [0, 1])
+def test_what_is_dropped_takes_its_thread_along(later: int) -> None:
+    run(dropped, 2, later)
+
+
+def moves_without_one() -> str:
+    """The leader is asked to move when the other rank has dropped what moves its experts."""
+    toy = Toy(first_table(4, 2, 2))
+    moving = start([toy])
+    run_until(toy, moving, lambda gate=moving.gate: gate.step > 3)  # type: ignore[misc]
+    if not moving.leads:
+        del moving
+        assert ends(lambda: not alive("moec-moving"))
+        return ""
+    time.sleep(0.1)
+    asked = moving.move([random_table(np.random.default_rng(0), moving.tables[0])])
+    with pytest.raises(PlacementError) as found:
+        asked.result(timeout=60.0)
+    assert ends(lambda: not moving.running)
+    return str(found.value)
+
+
+def test_a_rank_that_has_dropped_it_keeps_nobody_waiting() -> None:
+    assert "experts" in run(moves_without_one, 2)[0]
 
 
 @pytest.mark.parametrize(("experts", "slots"), [(6, 3), (7, 7), (4, 2)])
