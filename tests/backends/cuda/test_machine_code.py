@@ -13,6 +13,7 @@ from bench.cuda.shapes import Shape
 from moec.backends.cuda.arch import ARCHITECTURES
 from moec.backends.cuda.matmul import emit
 from moec.pipeline import Compilation
+from tests.backends.cuda import machine_code
 from tests.backends.cuda.calls import Function
 from tests.backends.cuda.products import SWIGLU, Emitted, Product
 from tests.backends.cuda.simulator import INCLUDE
@@ -84,6 +85,22 @@ CODED = (
 WHOLE, WHOLE_BY_WGMMA = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", re.compile(r"wgmma.*k32\.s32\.s8\.s8")
 
 
+IN_LOCAL_MEMORY = ("LDL", "STL")
+OF_THE_MACHINE: dict[str | re.Pattern[str], str] = {
+    "mma.sync": r"HMMA\.",
+    "wgmma": r"HGMMA\.",
+    "wgmma.mma_async": r"HGMMA\.64x\d+x16\.F32",
+    FROM_REGISTERS: r"HGMMA\.64x\d+x16\.\S+ R\d+, R\d+, gdesc",
+    WHOLE: r"IMMA\.16832\.S8\.S8",
+    WHOLE_BY_WGMMA: r"IGMMA\.64x\d+x32\.S8\.S8",
+    "cp.async.bulk.tensor.3d": r"UTMALDG\.3D",
+    "cp.async.cg": r"LDGSTS\.",
+    "setmaxnreg.inc": r"USETMAXREG\.TRY_ALLOC",
+    "movmatrix.sync": r"MOVM\.",
+}
+"""What instructions of PTX become."""
+
+
 def _instructions(name: str, arch: str) -> tuple[str | re.Pattern[str], ...]:
     if name.startswith("whole"):
         return (WHOLE, WHOLE_BY_WGMMA) if arch == "sm_90a" and name not in ("whole_32", "whole_64") else (WHOLE,)
@@ -109,7 +126,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is mi
 
 
 def check(text: str, kernels: int, arch: str, instructions: tuple[str | re.Pattern[str], ...], folder: Path) -> None:
-    """Compiles a source; no kernel of it may spill, and its PTX has the instructions."""
+    """Compiles a source; no kernel of it may spill, and its PTX and machine code have the instructions."""
     source = folder / "kernels.cu"
     source.write_text(text)
     target = f"-gencode=arch={arch.replace('sm', 'compute')},code={arch}"
@@ -126,6 +143,14 @@ def check(text: str, kernels: int, arch: str, instructions: tuple[str | re.Patte
     ptx = (folder / "kernels.ptx").read_text()
     for instruction in instructions:
         assert re.search(instruction, ptx)
+    if machine_code.disassembler() is None:
+        return
+    found = machine_code.instructions(folder / "kernels.cubin")
+    every = [one for of_kernel in found.values() for one in of_kernel]
+    assert len(found) == kernels
+    assert not [one for one in every if one.startswith(IN_LOCAL_MEMORY)]
+    for instruction in instructions:
+        assert any(re.match(OF_THE_MACHINE[instruction], one) for one in every), OF_THE_MACHINE[instruction]
 
 
 @pytest.mark.parametrize(("name", "arch", "instructions"), CASES)
