@@ -27,7 +27,7 @@ _FEW_TOKENS = (32.0, 128.0, 512.0)
 _NOTABLE = 0.97
 """A smaller difference of predicted times decides nothing."""
 
-_BYTES, _PACKED = {"i8": 2.5, "f8E4M3FN": 5.0}, 1.5
+_BYTES, _PACKED = 2.5, 1.5
 """Instructions that make a code of a byte, or of fewer bits, a float in registers, with what loads it."""
 
 _WIDENED = {8: 0.25, 4: 1.5, 2: 2.25}
@@ -164,7 +164,7 @@ def _of_coded_warpgroups(of: Problem) -> list[CodedWarpgroupTile]:
     if of.rounded:
         decoding = _WIDENED[of.bits]
     else:
-        decoding = _PACKED if of.bits < 8 else _BYTES[of.type]
+        decoding = _PACKED if of.bits < 8 else _BYTES
     scales = of.scale_bytes(of.depth), of.scale_rows(of.depth)
     # of those that are about as fast the last: fewer rows ask the cache for more, more leave more of a tile empty
     most = 128 if of.grouped else 256  # scales of groups ask for sums of their own

@@ -93,7 +93,7 @@ MOEC_DEVICE void decode_lines(const u8* lines, int chunk, u32 (&to)[2][4]) {
       const int shift = Code::bits * (pair + chunk % halves * 4);
       MOEC_UNROLL
       for (int i = 0; i < 4; i++)
-        to[i / 2][i % 2 * 2 + half] = small_numbers<typename Tile::T>(four.word[i] >> shift & mask, Code::bias);
+        to[i / 2][i % 2 * 2 + half] = small_numbers<typename Tile::T>(four.word[i] >> shift, mask, Code::bias);
     } else {
       MOEC_UNROLL
       for (int n = 0; n < 2; n++) {

@@ -174,7 +174,7 @@ MOEC_DEVICE void decode_step(const u32 (&words)[Tile::Weight::units], int k, u32
     MOEC_UNROLL
     for (int i = 0; i < 2; i++) {
       const int pair = k / 2 % halves * 4 + k % 2 * 2 + i;
-      b[i] = small_numbers<typename Tile::T>(words[k / 2 / halves] >> pair * Code::bits & mask, Code::bias);
+      b[i] = small_numbers<typename Tile::T>(words[k / 2 / halves] >> pair * Code::bits, mask, Code::bias);
     }
   } else {
     decode<typename Tile::T, Code>(words[k], b);

@@ -50,7 +50,8 @@ void decode(u32 codes, u32 (&to)[2]) {
 }
 
 template <class T>
-u32 small_numbers(u32 numbers, u32 bias) {
+u32 small_numbers(u32 word, u32 mask, u32 bias) {
+  const u32 numbers = word & mask;
   return pack<T>((float)((int)(numbers & 0xffff) - (int)bias), (float)((int)(numbers >> 16) - (int)bias));
 }
 
