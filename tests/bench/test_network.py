@@ -52,6 +52,7 @@ def test_a_failing_rank_is_named_and_nothing_stays() -> None:
         assert space not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_links_are_measured() -> None:
     """A tenth of a gigabit a second between nodes is what the processor can always keep up with."""
     with Network(Shape(2, 1, between=1e8 / 8)) as network:

@@ -30,6 +30,7 @@ def both(artifact: str, local: str) -> dict[str, Any]:
     return {"figures": measured["machine"], "calls": calls}
 
 
+@pytest.mark.slow
 def test_the_same_layer_is_measured_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     defines = dict(SIZE.defines)
     artifact = moec.compile(SOURCE, tmp_path / "exact.so", layer="Bench", layout="Exact", defines=defines)

@@ -78,7 +78,7 @@ def test_another_capacity_shares_the_weights_and_keeps_what_is_not_dropped(dropp
     assert found.wrong is None
 
 
-@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("format", [pytest.param("int8", marks=pytest.mark.slow), "int4"])
 def test_experts_that_stay_are_read_where_they_lie(tmp_path: Path, format: str) -> None:
     """Taken over or packed anew: the same bits, whatever else a layer has."""
     layer = _layer(

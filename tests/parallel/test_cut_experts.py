@@ -79,7 +79,7 @@ def steps(path: str) -> list[tuple[Named, Named]]:
     return found
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", [pytest.param("alone", marks=pytest.mark.slow), "own"])
 def test_gradients_are_near_those_of_one_process(name: str) -> None:
     ranks = run(steps, RANKS[name], str(artifact(name)))
     for rank, calls in enumerate(ranks):

@@ -52,6 +52,7 @@ def in_one_process(path: Path, steps: int) -> tuple[dict[str, torch.Tensor], flo
     return layer.state_dict(), value
 
 
+@pytest.mark.slow
 def test_training_goes_on_on_other_ranks_and_ends_where_one_process_ends(tmp_path: Path) -> None:
     two, four, folder = str(artifact("OnTwo")), str(artifact("OnFour")), str(tmp_path)
     run(on_rank, 4, four, 2, folder)

@@ -117,7 +117,7 @@ def test_the_operator_is_well_formed(layer: Layer, kept: Layer) -> None:
     torch.library.opcheck(operator, (None, kept._tensors(), [x, ids], kept._artifact, ""))
 
 
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_export_and_run_in_another_process(layer: Layer, path: Path, tmp_path: Path, strict: bool) -> None:
     model = Model(layer)
     args = inputs(3)

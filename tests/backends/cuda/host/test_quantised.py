@@ -105,7 +105,7 @@ def check(layer: Layer, x: torch.Tensor, want: torch.Tensor) -> None:
     assert ((y.double() - want).norm(dim=1) / want.norm(dim=1).clamp_min(1e-9) < 2e-2).all()
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 @pytest.mark.parametrize("form", ["path", "given"])
 def test_layers_agree_with_the_oracle(form: str, capability: int, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(form)

@@ -60,7 +60,7 @@ def agrees(design: Design, folder: Path) -> None:
     assert estimate.lut == pytest.approx(found.lut, rel=0.25)
 
 
-@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("name", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
 def test_estimate_of_packed_products(name: str, tmp_path: Path) -> None:
     agrees(PACKED[name], tmp_path)
 
