@@ -22,8 +22,13 @@ def layer_function(module: ir.Module) -> ir.Operation:
     said = f"the module holds {len(found)} functions that could be the layer, and must hold one"
     if len(found) == 1:
         said = "the function that could be the layer has no body"
+    raise not_a_layer(said)
+
+
+def not_a_layer(said: str) -> DiagnosticError:
+    """Of IR that is valid, but not that of a layer."""
     fix = Fix("give a module of one layer, as `moec compile --emit=graph` prints it")
-    raise DiagnosticError([Diagnostic("E0605", Severity.ERROR, said, (), (), fix)])
+    return DiagnosticError([Diagnostic("E0605", Severity.ERROR, said, (), (), fix)])
 
 
 def named_function(module: ir.Module, name: str) -> ir.Operation:

@@ -5,7 +5,7 @@ import re
 from torch_mlir import ir
 
 from moec.diagnostics import Diagnostic, Fix, Label, Severity, Source, Span
-from moec.dialect.functions import layer_function
+from moec.dialect.functions import layer_function, not_a_layer
 from moec.errors import DiagnosticError
 
 _MESSAGE = re.compile(r'^(?:error|warning): "[^"]*":(\d+):(\d+): (.*)$', re.MULTILINE)
@@ -25,20 +25,15 @@ def parse_layer(text: str, name: str, context: ir.Context) -> ir.Module:
     module = parse(text, name, context)
     function = layer_function(module)
     if "moe.layer" not in module.operation.attributes:
-        raise DiagnosticError([_lacking("the module has no attribute `moe.layer`, the name of the layer")])
+        raise not_a_layer("the module has no attribute `moe.layer`, the name of the layer")
     kinds = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
     for attribute, what, types in (("arg_attrs", "argument", kinds.inputs), ("res_attrs", "result", kinds.results)):
         given = list(function.attributes[attribute]) if attribute in function.attributes else [{} for _ in types]
         for number, one in enumerate(given):
             if "moe.name" not in one or (what == "argument" and "moe.role" not in one):
                 said = f"{what} {number} of the layer has no `moe.name`" + ", or no `moe.role`" * (what == "argument")
-                raise DiagnosticError([_lacking(said)])
+                raise not_a_layer(said)
     return module
-
-
-def _lacking(said: str) -> Diagnostic:
-    fix = Fix("give a module of a layer, as `moec compile --emit=graph` prints it")
-    return Diagnostic("E0605", Severity.ERROR, said, (), (), fix)
 
 
 def _diagnostics(complaint: str, source: Source) -> list[Diagnostic]:
