@@ -9,6 +9,10 @@ KEY   := $(shell cat pyproject.toml constraints.txt setup.py tools/setup_venv.py
 READY := $(VENV)/.ready-$(KEY)
 BENCH := $(VENV)/.bench-$(KEY)
 
+# Images of containers often set it. The environment comes without bytecode (tools/setup_venv.py), and then each of the
+# hundreds of processes of a test run would compile what it imports, 3 s for torch.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint format bench peers wheel clean
 .DEFAULT_GOAL := help
 
