@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.emulated import everywhere
 from tests.once import one_machine_code, share
 from tests.one_variant import one_variant
 
@@ -28,11 +29,16 @@ def pytest_configure(config: pytest.Config) -> None:
         derandomize=config.getoption("--seed") == 0,
     )
     hypothesis.settings.load_profile("moec")
+    if config.getoption("--emulate"):
+        emulation = everywhere()
+        emulation.__enter__()
+        config.add_cleanup(lambda: emulation.__exit__(None, None, None))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, metavar="N", help="other random data than in every run")
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
+    parser.addoption("--emulate", action="store_true", help="run code for AVX-512 where the processor has AVX2 only")
     parser.addoption("--update-goldens", action="store_true", help="write golden files anew instead of comparing")
 
 

@@ -13,8 +13,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
+from tests.emulated import everywhere
 from tests.fuzz.choices import Choices, Script, simplest
 from tests.fuzz.layers import sample
 from tests.fuzz.trial import run
@@ -31,7 +33,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=100, metavar="N", help="how many (100)")
     parser.add_argument("--minutes", type=float, default=float("inf"), metavar="N", help="begin none after so long")
     parser.add_argument("--shrink", action="store_true", help="end at the first fault, with a simple file that has it")
+    parser.add_argument("--emulate", action="store_true", help="AVX-512's code where the processor has AVX2 only")
     options = parser.parse_args()
+    with everywhere() if options.emulate else nullcontext():
+        _trials(options)
+
+
+def _trials(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes
     tally: Counter[str] = Counter()
     for number in range(options.first, options.first + options.layers):
