@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.util import find_spec
+from types import FrameType
+from typing import NoReturn
 
 COMMAND_PARTS = ("typer", "rich")
 
 
+INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program ended by Ctrl-C
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 def main() -> None:
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) is signal.SIG_DFL:  # not under `nohup`
+            signal.signal(one, _end)  # temporary files and the terminal are put in order
     missing = [name for name in COMMAND_PARTS if find_spec(name) is None]
     if missing:
         extras = "pip install 'moec[compiler]', or 'moec[cli]' where nothing is compiled"
         sys.exit(f"The moec command needs {' and '.join(missing)}: {extras}")
-    from moec.cli.app import app
+    try:
+        from moec.cli.app import app
 
-    app(prog_name="moec")
+        app(prog_name="moec")
+    except KeyboardInterrupt:  # while modules are imported; later ones `app` answers
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

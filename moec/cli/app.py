@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from moec.__main__ import INTERRUPTED
 from moec.cli.console import error_console
 from moec.errors import DiagnosticError, MoecError
 
@@ -34,7 +35,6 @@ BUG = (
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing fails with where nothing is wrong with moec."""
-INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
 class CommandTable(TyperGroup):
@@ -59,6 +59,12 @@ class CommandTable(TyperGroup):
             ctx.fail(f"No such command '{name}'." + (f" Did you mean '{near}'?" if near else ""))
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        try:
+            return super().make_context(*given, **more)
+        except OSError as error:  # of `moec --help`
+            _fail_to_write(error)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -69,10 +75,8 @@ class CommandTable(TyperGroup):
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except OSError as error:
-            if error.filename is None and error.errno not in FULL:
-                raise
             if error.filename is None:
-                _fail(f"error: what this command prints cannot be written: {error.strerror}")
+                _fail_to_write(error)
             _fail(f"error: {error.filename}: {error.strerror}")
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
@@ -80,6 +84,13 @@ class CommandTable(TyperGroup):
             if type(bug).__module__.partition(".")[0] not in ("typer", "click"):  # a usage error is no bug
                 bug.add_note(BUG)
             raise
+
+
+def _fail_to_write(error: OSError) -> NoReturn:
+    """End for an error of standard output; others are raised as they are."""
+    if error.errno not in FULL:
+        raise error
+    _fail(f"error: what this command prints cannot be written: {error.strerror}")
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from importlib import import_module, metadata
@@ -95,6 +97,39 @@ def test_interrupt_ends_quietly(doctor_raises: Any) -> None:
     result = run("doctor")
     assert result.exit_code == 130
     assert result.stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_leaves_no_temporary_files(number: int, tmp_path: Path) -> None:
+    code = (
+        "import sys, tempfile, time, types, moec.__main__ as m, moec.cli.app as a\n"
+        "def command():\n"
+        "    with tempfile.TemporaryDirectory():\n"
+        "        print(flush=True); time.sleep(60)\n"
+        "a.import_module = lambda name: types.SimpleNamespace(command=command)\n"
+        "sys.argv = ['moec', 'doctor']; m.main()"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    assert started.stdout is not None
+    started.stdout.readline()
+    assert any(tmp_path.iterdir())
+    started.send_signal(number)
+    started.communicate(timeout=60)
+    assert started.returncode == 128 + number
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor", "--help"]])
+def test_help_that_cannot_be_written_is_no_bug(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "moec", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: what this command prints cannot be written: No space left on device\n"
 
 
 def test_light_commands_import_nothing_heavy() -> None:
