@@ -26,6 +26,8 @@ def parse_layer(text: str, name: str, context: ir.Context) -> ir.Module:
     function = layer_function(module)
     if "moe.layer" not in module.operation.attributes:
         raise not_a_layer("the module has no attribute `moe.layer`, the name of the layer")
+    if not isinstance(module.operation.attributes["moe.layer"], ir.StringAttr):
+        raise not_a_layer("the module's attribute `moe.layer`, the name of the layer, is no string")
     kinds = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
     for attribute, what, types in (("arg_attrs", "argument", kinds.inputs), ("res_attrs", "result", kinds.results)):
         given = list(function.attributes[attribute]) if attribute in function.attributes else [{} for _ in types]
@@ -33,6 +35,9 @@ def parse_layer(text: str, name: str, context: ir.Context) -> ir.Module:
             if "moe.name" not in one or (what == "argument" and "moe.role" not in one):
                 said = f"{what} {number} of the layer has no `moe.name`" + ", or no `moe.role`" * (what == "argument")
                 raise not_a_layer(said)
+            for key in ("moe.name", "moe.role"):
+                if key in one and not isinstance(one[key], ir.StringAttr):
+                    raise not_a_layer(f"{what} {number} of the layer has the `{key}` {one[key]}, which is no string")
     return module
 
 
