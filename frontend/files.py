@@ -26,6 +26,8 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
+    except IsADirectoryError:
+        raise Unreadable("it is a folder", "give the file in it") from None
     except OSError as error:
         raise Unreadable((error.strerror or "it cannot be opened").lower()) from None
     except ValueError:

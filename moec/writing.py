@@ -9,14 +9,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moec.errors import MoecError
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8, or to a device or pipe."""
-    with _naming(path):
-        path.write_text(text, encoding="utf-8")
+    """`write_bytes` of UTF-8."""
+    write_bytes(path, text.encode())
 
 
-def replace_file(path: Path, data: bytes, *, keep_mode: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file as `replace_file` does; or to a device or pipe, or where a link leads."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with _naming(path):
+            path.write_bytes(data)
+    else:
+        replace_file(path, data, keep_mode=path.exists())
+
+
+def require_other(output: Path, *inputs: Path | None) -> None:
+    """Raises MoecError where `output` is one of the files that are read, which would be lost."""
+    if would_lose(output, *inputs):
+        raise MoecError(f"cannot write `{output}`: it is what this command reads; name another file with `-o`")
+
+
+def would_lose(output: Path, *inputs: Path | None) -> bool:
+    """Whether writing `output` replaces one of the files that are read."""
+    return any(one is not None and one.exists() and output.exists() and one.samefile(output) for one in inputs)
+
+
+def replace_file(path: Path, data: bytes | memoryview, *, keep_mode: bool = False) -> None:
     """Write a file as a whole or, where that fails, not at all: what was there is left as it is.
 
     keep_mode  whether the new file gets the permissions of the one that is there

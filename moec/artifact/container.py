@@ -208,8 +208,12 @@ def _taken(members: dict[str, bytes], folder: str) -> dict[str, bytes]:
     return {name[len(folder) : -len(suffix)]: members.pop(name) for name in names}
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe opens at once, and is refused
+
+
 def _contents(where: str) -> bytes:
-    with open(where, "rb") as file:
+    with open(where, "rb", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise NotAnArtifact(f"{where} is not a regular file")

@@ -16,8 +16,10 @@ _MACHINES = {62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 
 def is_library(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as artifacts do; False for one that cannot be read."""
+    """Whether a file begins as artifacts do; False for one that cannot be read, and for a pipe."""
     try:
+        if not os.path.isfile(path):
+            return False
         with open(path, "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:

@@ -27,6 +27,8 @@ def command(
     ] = None,
 ) -> None:
     """Choose the scales of a layer in fixed-point arithmetic from samples, and measure it against float64."""
+    import io
+
     import numpy as np
 
     from moec.artifact import hls
@@ -37,19 +39,23 @@ def command(
     from moec.fixed.scales import CALIBRATION
     from moec.fixed.values import gather
     from moec.runtime.hls.tensors import read_samples, read_weights
-    from moec.writing import write_text
+    from moec.writing import require_other, write_bytes, write_text
 
+    path = output or project / CALIBRATION
+    for written in (path, memory):
+        if written is not None:
+            require_other(written, weights, samples, check)
     made = hls.read(project).project
     layer = made.design.layer
     values = gather(layer, made.interface, read_weights(weights, made.parameters, prefix))
     given = read_samples(samples, made.inputs)
     other = None if check is None else read_samples(check, made.inputs)
     found = calibrate(layer, values, given.x, given.tasks, None if other is None else (other.x, other.tasks))
-    path = output or project / CALIBRATION
     write_text(path, found.to_json())
     if memory is not None:
-        with memory.open("wb") as file:
-            np.save(file, pack(made.design, convert(layer, values, found.scales)), allow_pickle=False)
+        words = io.BytesIO()
+        np.save(words, pack(made.design, convert(layer, values, found.scales)), allow_pickle=False)
+        write_bytes(memory, words.getbuffer())
     output_console().print(_table(found))
     error_console().print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 

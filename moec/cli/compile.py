@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moec.cli.console import error_console
-from moec.writing import write_text
+from moec.writing import require_other, write_text
 
 if TYPE_CHECKING:
     from moec.pipeline import Compilation, Observer
@@ -58,6 +58,8 @@ def command(
         defines = parse_defines(define or [])
         compilation = Compilation(file, layer, defines, target, passes, observe, training, layout, variants, machine)
         if emit is not None:
+            if output is not None:
+                require_other(output, file, machine)
             _write_text(compilation.emit(emit), output)
         else:
             path = output or compilation.default_output
@@ -65,7 +67,8 @@ def command(
     if not quiet and compilation.warnings:
         typer.echo(render_text(compilation.warnings, color=error_console().is_terminal) + "\n", err=True, color=True)
     if not quiet and emit is None:
-        error_console().print(f"wrote {path}: {_size(path)} in {sum(seconds.values()):.2f} s")
+        said = f"wrote {path}: {_size(path)} in {sum(seconds.values()):.2f} s"
+        error_console().print(said, markup=False, highlight=False, soft_wrap=True)
     if remarks:
         _print_remarks(compilation)
     if timing:

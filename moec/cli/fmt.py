@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moec.errors import MoecError
+
 
 def command(
     file: Annotated[list[Path], typer.Argument(help="The .moe files to format.")],
@@ -21,6 +23,10 @@ def command(
 
     unformatted = 0
     for path in file:
+        if not check and path.exists() and not path.is_file() and not path.is_dir():
+            raise MoecError(
+                f"`{path}` is no ordinary file, and cannot be formatted in place; `moec fmt --check` reads it"
+            )
         source = read_source(path)
         formatted = format_source(source)
         if formatted == source.text:

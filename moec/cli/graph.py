@@ -38,13 +38,14 @@ def command(
     from moec.cli.defines import parse_defines
     from moec.pipeline import Compilation
     from moec.pipeline.plan import plan
-    from moec.writing import write_text
+    from moec.writing import require_other, write_text
 
     if not schedule:
-        raise typer.BadParameter("say what to draw: --schedule", param_hint="--schedule")
+        raise typer.BadParameter("it is missing, and is the one picture that there is", param_hint="--schedule")
     compilation = Compilation(file, layer, parse_defines(define or []), layout=layout)
     text = picture(plan(compilation, machine, tokens, chunks), [read_timeline(one) for one in measured or []])
     path = output or file.with_suffix(".svg")
+    require_other(path, file, machine, *(measured or []))
     write_text(path, text)
     error_console().print(f"wrote {path}: {len(text.encode()):,} bytes", markup=False, highlight=False, soft_wrap=True)
 

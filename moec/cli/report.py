@@ -21,7 +21,7 @@ def command(
     from moec.cli.page.document import page
     from moec.cli.page.timeline import Timeline
     from moec.journal import Reading
-    from moec.writing import write_text
+    from moec.writing import require_other, write_text
 
     if journal.is_dir():
         raise JournalError(f"{journal} is a folder: give the journal in it")
@@ -30,6 +30,7 @@ def command(
     if not reading.records:
         raise JournalError(f"{journal} is no journal of an adapting layer: it has no record")
     path = output or journal.with_suffix(".html")
+    require_other(path, journal)
     text = page(timeline, reading)
     write_text(path, text)
     error_console().print(f"wrote {path}: {len(text.encode()):,} bytes", markup=False, highlight=False, soft_wrap=True)

@@ -26,6 +26,7 @@ from moec.errors import DiagnosticError
 from moec.pipeline import describe, describe_policy, describe_training, ir_text
 from moec.pipeline.describe_quantised import quantised
 from moec.pipeline.prebuild import Ahead, Wanted, prebuild, worth_compiling
+from moec.writing import would_lose
 
 if TYPE_CHECKING:
     from moec.backends.base import Backend
@@ -198,10 +199,16 @@ class Compilation:
 
     @property
     def default_output(self) -> Path:
-        """Where the result goes if nobody says: an artifact beside the file, a project in a folder of its name."""
+        """Where the result goes if nobody says: an artifact beside the file, a project in a folder of its name.
+
+        Raises DiagnosticError where that is nowhere sensible.
+        """
         if not self.path.name:
             fix = Fix("give a `.moe` file")
             raise DiagnosticError([Diagnostic("E0108", Severity.ERROR, f"`{self.path}` is a folder", (), (), fix)])
+        if self.path.exists() and not self.path.is_file() and not self.path.is_dir():
+            said = f"`{self.path}` is no ordinary file, after which the result could be named"
+            raise DiagnosticError([Diagnostic("E0607", Severity.ERROR, said, (), (), Fix("name a file with `-o`"))])
         return self.path.with_suffix("" if isinstance(self.backend, ProjectBackend) else ".so")
 
     def write(self, output: Path) -> None:
@@ -214,13 +221,15 @@ class Compilation:
             raise DiagnosticError(
                 [Diagnostic("E0108", Severity.ERROR, f"`{self.path}` is compiled already", (), (), fix)]
             )
+        self._read  # noqa: B018 - what is wrong with the file is said before what is wrong with the output
         if isinstance(self.backend, ProjectBackend):
             from moec.pipeline.folder import write_project
 
             write_project(self, self.backend, output)
             return
-        _require_writable(output)
+        _require_writable(output, (self.path, self.machine))
         kernels = self.kernels
+        self._require_use_of_machine()
         wanted = self._wanted()
         follows = describe_policy.policy(kernels) is not None
         known = Objects() if follows else None  # in parts, which variants have in common with it
@@ -252,6 +261,16 @@ class Compilation:
             return None
         return worth_compiling(self.manifest(()))
 
+    def _require_use_of_machine(self) -> None:
+        """Raises DiagnosticError where a machine file is given for a layer that runs in one process."""
+        from moec.passes.parallel import parallel
+
+        if self.machine is None or parallel(self.kernels) is not None:
+            return
+        said = f"`{describe.layer_name(self.kernels)}` has no layout on a mesh, so `{self.machine}` is of no use"
+        fix = Fix("leave --machine out, or choose a layout on a mesh with --layout")
+        raise DiagnosticError([Diagnostic("E0634", Severity.ERROR, said, (), (), fix)])
+
     def _piece_stage(self, name: str) -> AbstractContextManager[None]:
         return self.stage(f"piece {name}")
 
@@ -264,8 +283,8 @@ class Compilation:
         self.observe(name, time.perf_counter() - start)
 
 
-def _require_writable(output: Path) -> None:
-    """Refuse an output that cannot be written before seconds go into compiling it."""
+def _require_writable(output: Path, inputs: Sequence[Path | None]) -> None:
+    """Refuse an output that cannot be written, or would be lost, before seconds go into compiling it."""
     why = None
     if output.is_dir():
         why = "it is a folder"
@@ -275,6 +294,8 @@ def _require_writable(output: Path) -> None:
         why = f"there is no folder `{output.parent}`"
     elif not os.access(output.parent, os.W_OK):
         why = f"the folder `{output.parent}` is not writable"
+    elif would_lose(output, *inputs):
+        why = "it is what is compiled, and would be lost"
     if why is not None:
         fix = Fix("name a file in a folder that exists with `-o`")
         raise DiagnosticError([Diagnostic("E0607", Severity.ERROR, f"cannot write `{output}`: {why}", (), (), fix)])

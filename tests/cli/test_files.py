@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from moec.artifact import container
 from moec.cli.app import app
+from moec.errors import NotAnArtifact
+from tests.journal import drifting
 
 LAYER = "edition 1\nlayer L(d = 8, ff = 8) {\n  router softmax_top(2)\n  experts routed[4] = swiglu(d, ff)\n}\n"
 FULL = Path("/dev/full")
@@ -116,6 +120,15 @@ def test_records_that_are_none_are_named(tmp_path: Path, command: str) -> None:
             " -> tensor<4xf32> { return %x : tensor<4xf32> } }",
             "result 0 of the layer has no `moe.name`",
         ),
+        (
+            "module attributes {moe.layer = 1} { func.func @a() { return } }",
+            "`moe.layer`, the name of the layer, is no",
+        ),
+        (
+            'module attributes {moe.layer = "L"} { func.func @a(%x: tensor<4xf32> {moe.name = 3, moe.role = "input"}) {'
+            " return } }",
+            "argument 0 of the layer has the `moe.name` 3 : i64, which is no string",
+        ),
     ],
 )
 def test_ir_that_is_no_layer_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -143,3 +156,73 @@ def test_a_folder_is_no_input(command: str, tmp_path: Path, monkeypatch: pytest.
         assert result.exit_code == 1, result.output
         assert "is a folder" in result.stderr
         assert not isinstance(result.exception, ValueError)
+
+
+@pytest.mark.parametrize("options", [(), ("--emit=graph",)])
+def test_a_layer_is_not_replaced_by_what_is_made_of_it(options: tuple[str, ...], layer: Path) -> None:
+    result = run("compile", layer, *options, "-o", layer)
+    assert result.exit_code == 1
+    assert f"cannot write `{layer}`" in result.stderr
+    assert layer.read_text() == LAYER
+
+
+def test_a_journal_is_not_replaced_by_its_report(tmp_path: Path) -> None:
+    journal = drifting.write(tmp_path / "journal.html", drifting.records(5, 8, 2))
+    before = journal.read_bytes()
+    result = run("report", journal)
+    assert result.exit_code == 1
+    assert f"cannot write `{journal}`: it is what this command reads; name another file" in result.stderr
+    assert journal.read_bytes() == before
+
+
+def test_a_text_that_cannot_be_written_leaves_nothing(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    result = run("compile", layer, "--emit=graph", "-o", layer.parent / "graph.mlir")
+    assert result.exit_code == 1
+    assert [one.name for one in layer.parent.iterdir()] == ["layer.moe"]
+
+
+def test_a_layer_comes_through_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(LAYER,))
+    writer.start()
+    result = run("compile", pipe, "--emit=graph")
+    writer.join()
+    assert result.exit_code == 0, result.stderr
+    assert 'moe.layer = "L"' in result.stdout
+    result = run("compile", pipe)
+    assert result.exit_code == 1
+    assert "E0607" in result.stderr
+    assert "name a file with `-o`" in result.stderr
+    assert "cannot be formatted in place" in run("fmt", pipe).stderr
+
+
+def test_a_pipe_is_no_artifact_and_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(NotAnArtifact, match="is not a regular file"):
+        container.read(pipe)
+
+
+def test_what_is_wrong_with_a_layer_comes_before_its_output(tmp_path: Path) -> None:
+    result = run("compile", tmp_path / "nothing.moe", "-o", tmp_path)
+    assert result.exit_code == 1
+    assert "E0108" in result.stderr
+    assert "E0607" not in result.stderr
+
+
+def test_a_machine_file_without_a_mesh_is_refused(layer: Path) -> None:
+    result = run("compile", layer, "--machine", "nothing.json")
+    assert result.exit_code == 1
+    assert "E0634" in result.stderr
+    assert "`nothing.json` is of no use" in result.stderr
+
+
+def test_what_was_written_is_named_as_it_is(layer: Path) -> None:
+    named = layer.rename(layer.with_name("a[bold]b.moe"))
+    result = run("compile", named, "--target", "hls:zcu102,tokens=1", "-o", named.with_suffix(""))
+    assert f"wrote {named.with_suffix('')}: " in result.stderr
