@@ -131,6 +131,7 @@ def _acceptable(spec: Input, value: Any, device: torch.device) -> bool:
     rank = len(spec.row)
     return (
         value.dtype is spec.dtype
+        and not value.is_nested
         and value.layout is torch.strided
         and value.device == device
         and value.ndim >= rank
@@ -148,6 +149,8 @@ def _objection(layer: str, spec: Input, value: Any, device: torch.device, on_cud
         return InputError(f"{name} must be a torch.Tensor{alternative}, not {type(value).__name__}")
     if value.is_quantized:
         return DtypeError(f"{name} is quantised ({value.dtype}); call `.dequantize().to({spec.dtype})`")
+    if value.is_nested:
+        return LayoutError(f"{name} is a nested tensor; call the layer with all rows, `torch.cat(x.unbind())`")
     if value.layout is not torch.strided:
         return LayoutError(f"{name} is a {value.layout} tensor; call `.to_dense()`")
     if value.device.type == "meta":

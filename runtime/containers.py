@@ -77,6 +77,14 @@ class Weights(nn.Module):
         else:
             super().__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__.get("_indices", {}):
+            weight = self._store.weights[self._indices[name]].name
+            raise WeightsError(
+                f"weight {weight!r} cannot be deleted: the layer is compiled for it. Give it other values."
+            )
+        super().__delattr__(name)
+
     def _assign(self, name: str, value: torch.Tensor) -> None:
         """Take `value` as this weight: packed at once, or kept and packed by the next call."""
         index = self._indices[name]

@@ -258,3 +258,11 @@ def test_a_layer_without_weights_of_its_own(tmp_path: Path) -> None:
     layer = moec.load(tmp_path / "none.so")
     layer.load_state_dict({})
     assert dict(layer.state_dict()) == {}
+
+
+def test_weights_are_not_deleted(layer: Layer) -> None:
+    with pytest.raises(WeightsError, match=r"'routed\.scale\.weight' cannot be deleted"):
+        del layer.routed.scale.weight
+    layer.note = 1
+    del layer.note
+    assert layer(torch.zeros(1, 4), 0).shape == (1, 4)
