@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from moec.runtime.forks import threads
 from moec.runtime.native import Kernel
 from moec.runtime.workspace import WORKSPACES
 
@@ -29,7 +30,7 @@ def run(
     *,
     timed: bool = True,
 ) -> None:
-    """Compute `outputs`, which exist already, on as many threads as torch has.
+    """Compute `outputs`, which exist already, on as many threads as `threads()` says.
 
     statistics  where it leaves what it counts; None: nobody asks
     variant     the number of the build that runs, for `statistics`
@@ -37,8 +38,8 @@ def run(
     timed       whether this run is the whole call; if not, `statistics` hears of no time and counts every one
     """
     tokens = inputs[0].shape[0]
-    threads = torch.get_num_threads()
-    workspace = WORKSPACES.take(kernel.workspace_bytes(tokens, threads))
+    count = threads()
+    workspace = WORKSPACES.take(kernel.workspace_bytes(tokens, count))
     row = None
     if statistics is not None:  # behind what may fail: a row that is taken has to be given back
         try:
@@ -47,7 +48,7 @@ def run(
             row = statistics.take(tokens)
     begin = 0 if row is None and probe is None else perf_counter_ns()
     try:
-        kernel.run(threads, packed, workspace, *inputs, *outputs, *(kernel.unobserved if row is None else row.tensors))
+        kernel.run(count, packed, workspace, *inputs, *outputs, *(kernel.unobserved if row is None else row.tensors))
     except BaseException:
         if statistics is not None and row is not None:
             statistics.cancel(row)

@@ -20,9 +20,11 @@ from functools import cache
 from typing import Any, NoReturn
 
 import torch
+from torch.autograd import forward_ad
 
-from moec.errors import GradientError
+from moec.errors import GradientError, InputError
 from moec.runtime.cuda import operator as cuda
+from moec.runtime.forks import threads
 from moec.runtime.native import Kernel, kernel
 from moec.runtime.recycling import RECYCLED
 from moec.runtime.step import Step
@@ -55,6 +57,8 @@ def _registration() -> torch.library.Library:
     torch.library.register_fake("moec::backward", _fake_backward, lib=library)
     torch.library.register_autograd("moec::forward", _differentiate, setup_context=_remember, lib=library)
     torch.library.register_autograd("moec::backward", _refuse, setup_context=_forget, lib=library)
+    torch.library.register_vmap("moec::forward", refuse_vmap, lib=library)
+    torch.library.register_vmap("moec::backward", refuse_vmap, lib=library)
     return library
 
 
@@ -77,10 +81,10 @@ def _backward(
 
 
 def _call(code: Kernel, function: str, tokens: int, taken: _Tensors, results: _Tensors) -> None:
-    threads = torch.get_num_threads()
-    workspace = WORKSPACES.take(code.workspace_bytes(tokens, threads, f"{function}_workspace_bytes"))
+    count = threads()
+    workspace = WORKSPACES.take(code.workspace_bytes(tokens, count, f"{function}_workspace_bytes"))
     try:
-        code.call(function, threads, workspace, *(tensor.contiguous() for tensor in taken), *results)
+        code.call(function, count, workspace, *(tensor.contiguous() for tensor in taken), *results)
     finally:
         WORKSPACES.give(workspace)
 
@@ -153,6 +157,28 @@ def _code(artifact: str, variant: str) -> tuple[Kernel, Step]:
     if code.step is None:
         raise GradientError(for_inference_only(code.library.manifest.layer))
     return code, code.step
+
+
+def refuse_vmap(*_: object) -> NoReturn:
+    """What torch calls where `torch.vmap` meets a layer."""
+    raise InputError(
+        "a compiled layer cannot be called under `torch.vmap`, nor what uses it, such as `torch.func.jacrev`. A call "
+        "takes tokens of any leading shape: call it once with all of them, `(..., d)`."
+    )
+
+
+def in_forward_mode() -> bool:
+    """Whether derivatives are taken forward (`torch.func.jvp`, `torch.autograd.forward_ad`) around this call."""
+    return forward_ad._current_level >= 0  # which `make_dual` and `unpack_dual` go by, too
+
+
+def refuse_tangents(layer: str, tensors: _Tensors) -> None:
+    """Raises GradientError where a tensor has a tangent, of which torch would make none, in silence."""
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise GradientError(
+            f"{layer}: a compiled layer has no derivatives in forward mode (`torch.func.jvp`, "
+            "`torch.autograd.forward_ad`). Use reverse mode: `backward()`, `torch.func.vjp`."
+        )
 
 
 def for_inference_only(layer: str) -> str:

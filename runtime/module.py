@@ -169,6 +169,8 @@ class Layer(Weights):
         if torch.is_autocast_enabled(device.type):
             values = self._signature.cast(values)
         flat, leading = self._signature.flatten(values, device)
+        if not torch.compiler.is_compiling() and gradients.in_forward_mode():
+            gradients.refuse_tangents(self.manifest.layer, [*flat, *self._ordinary()])
         if (self.training or torch.is_grad_enabled()) and not torch.compiler.is_exporting():
             ordinary = self._ordinary()
             if self._takes_a_step(flat, ordinary):

@@ -21,6 +21,7 @@ import torch
 from moec.errors import InputError
 from moec.runtime.calls import run
 from moec.runtime.cuda import operator as cuda
+from moec.runtime.gradients import refuse_vmap
 from moec.runtime.native import kernel
 from moec.runtime.packing.weights import PackedWeights, adopted, owner
 
@@ -41,6 +42,7 @@ def _registration() -> torch.library.Library:
     library.impl("run", _run, "CPU")
     library.impl("run", cuda.run, "CUDA")
     torch.library.register_fake("moec::run", _fake, lib=library)
+    torch.library.register_vmap("moec::run", refuse_vmap, lib=library)
     return library
 
 

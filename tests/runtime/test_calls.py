@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import moec
 from moec.errors import (
@@ -89,6 +90,9 @@ WRONG: list[tuple[Callable[[Layer], object], type[MoecError], str]] = [
         GradientError,
         r"compiled without its backward.*moec compile --train",
     ),
+    (lambda f: f(torch.nested.nested_tensor([X, X]), ID), LayoutError, r"nested tensor; .*`torch.cat\(x.unbind\(\)\)`"),
+    (lambda f: torch.func.jvp(lambda x: f(x, ID), (X,), (X,)), GradientError, "no derivatives in forward mode.*vjp"),
+    (lambda f: torch.vmap(f)(X, ID), InputError, r"cannot be called under `torch.vmap`.*call it once with all of them"),
     (lambda f: f([1.0], ID), InputError, "'x' must be a torch.Tensor, not list"),
     (lambda f: f(X, True), InputError, "'task' must be a torch.Tensor, an int for all tokens, not bool"),
     (lambda f: f(X, None), InputError, "not NoneType"),
@@ -102,12 +106,19 @@ WRONG: list[tuple[Callable[[Layer], object], type[MoecError], str]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:.*quantiz.*")
+@pytest.mark.filterwarnings("ignore:.*quantiz.*", "ignore:.*nested tensors is in prototype")
 @pytest.mark.parametrize(("call", "error", "says"), WRONG)
 def test_wrong_inputs(layer: Layer, call: Callable[[Layer], object], error: type[MoecError], says: str) -> None:
     with pytest.raises(error, match=says):
         call(layer)
     assert torch.equal(layer(X, ID), double.expected(X, ID)), "an error leaves the layer usable"
+
+
+def test_no_derivatives_in_forward_mode(layer: Layer) -> None:
+    with forward_ad.dual_level():
+        assert torch.equal(layer(X, ID), double.expected(X, ID)), "without a tangent nothing is lost"
+        with torch.no_grad(), pytest.raises(GradientError, match="no derivatives in forward mode"):
+            layer(forward_ad.make_dual(X, torch.ones_like(X)), ID)
 
 
 def test_missing_weights_are_named(empty: Layer) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,3 +80,20 @@ def test_inside_torch_compile(layer: Layer) -> None:
     for tokens in (4, 1, 0, 33):
         x = torch.randn(tokens, D).bfloat16()
         assert torch.equal(compiled(x), layer(x))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_calls_in_a_forked_child(artifact: Path) -> None:
+    """OpenMP's threads are not there in the child: waiting for them would take for ever."""
+    code = (
+        "import os, signal, sys, torch, moec\n"
+        "torch.set_num_threads(4)\n"
+        f"layer = moec.load({str(artifact)!r}).reset_parameters(5)\n"
+        f"x = torch.randn(64, {D}).bfloat16()\n"
+        "y = layer(x)\n"
+        "if not (child := os.fork()):\n"
+        "    signal.alarm(60)\n"
+        "    os._exit(0 if torch.equal(layer(x), y) else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

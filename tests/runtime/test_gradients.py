@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import moec
-from moec.errors import DeviceError, DtypeError, GradientError, LayoutError, RangeError
+from moec.errors import DeviceError, DtypeError, GradientError, InputError, LayoutError, RangeError
 from moec.runtime.module import Layer
 from moec.runtime.recycling import RECYCLED
 from tests.runtime import double
@@ -221,3 +222,20 @@ def test_autocast(trained: Layer) -> None:
     assert torch.equal(y, double.expected(x.detach().bfloat16().float(), ids))
     with pytest.raises(DtypeError):
         trained(x.bfloat16(), ids)
+
+
+def test_no_derivatives_in_forward_mode(trained: Layer) -> None:
+    x, ids = case(3)
+    weight = trained.routed.scale.weight
+    with forward_ad.dual_level():
+        with pytest.raises(GradientError, match="no derivatives in forward mode"):
+            trained(forward_ad.make_dual(x.detach(), torch.ones_like(x)), ids)
+        dual = {"routed.scale.weight": forward_ad.make_dual(weight.detach(), torch.ones_like(weight))}
+        with pytest.raises(GradientError, match="no derivatives in forward mode"):
+            torch.func.functional_call(trained, dual, (x.detach(), ids))
+
+
+def test_vmap_says_what_to_do(trained: Layer) -> None:
+    x, ids = case(3)
+    with pytest.raises(InputError, match="cannot be called under"):
+        torch.vmap(trained)(x, ids)
