@@ -52,19 +52,37 @@ def expand(experts: ExpertsOp, remarks: Remarks, by: Pass) -> None:
 
 
 def lower_all(matmuls: RowMatmuls, result: ir.Value) -> int:
-    """Lower every matvec of the program, in order, so that `result` exists; returns how many there were."""
+    """Lower every matvec of the program, so that `result` exists; returns how many there were.
+
+    In order, but for those that an epilogue of an earlier one reads, which go before it.
+    """
     matvecs = [op.operation for op in operations(matmuls.block, "linalg.matvec")]
     gives = {op.results[0]: op.results[0] for op in matvecs}
+    needs = {op.results[0]: matmuls.dependencies(row_of(op.operands[1])) for op in matvecs}
     for wanted in [*(row_of(op.operands[1]) for op in matvecs), result]:
-        if matmuls.is_row(wanted) or wanted in gives:
+        if wanted in gives or (matmuls.is_row(wanted) and wanted != result):
             continue
-        homes = matmuls.dependencies(wanted)
-        if homes:
-            gives[homes[-1].results[0]] = wanted
+        home = matmuls.home(wanted)
+        if home is not None:
+            gives[home.results[0]] = wanted
+            needs[home.results[0]] += [op for op in matmuls.dependencies(wanted) if op != home]
         elif wanted == result:
             raise NotARowMatmul("its output depends on no linear")
+    begun: set[ir.Value] = set()
+
+    def lower(op: ir.Operation) -> None:
+        value = op.results[0]
+        if value in begun:
+            if gives[value] not in matmuls.materialised:
+                raise NotARowMatmul("two different values made from one linear are needed by later linears")
+            return
+        begun.add(value)
+        for one in needs[value]:
+            lower(one)
+        matmuls.lower(op, gives[value])
+
     for op in matvecs:
-        matmuls.lower(op, gives[op.results[0]])
+        lower(op)
     return len(matvecs)
 
 

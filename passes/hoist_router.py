@@ -31,11 +31,10 @@ def hoist(route: RouteOp | MapOp, remarks: Remarks, by: Pass) -> None:
     matmuls = RowMatmuls(block, route.operation.operands[0], "token", emit)
     for matvec in [op.operation for op in operations(block, "linalg.matvec")]:
         input_ = matvec.operands[1]
-        homes = matmuls.dependencies(input_)
         try:
             with ir.InsertionPoint(route), matvec.location:
-                if homes and input_ not in matmuls.materialised:
-                    _make_input(matmuls, homes[-1], input_)
+                if input_ not in matmuls.materialised and (home := matmuls.home(input_)) is not None:
+                    _make_input(matmuls, home, input_)
                 matmuls.lower(matvec, matvec.results[0])
         except NotARowMatmul as why:
             remarks.add(by, f"a linear stays in the row program: {why}", matvec.location)
@@ -46,7 +45,7 @@ def hoist(route: RouteOp | MapOp, remarks: Remarks, by: Pass) -> None:
 
 
 def _make_input(matmuls: RowMatmuls, home: ir.Operation, wanted: ir.Value) -> None:
-    """Make the input of a later linear come out of the last linear it is built on."""
+    """Make the input of a later linear come out of a linear that it is built on."""
     if not matmuls.elementwise(wanted):
         raise NotARowMatmul("its input is not computed element by element")
     matmuls.lower(home, wanted)

@@ -118,6 +118,18 @@ class RowMatmuls:
         order = [op.operation for op in operations(self.block, "linalg.matvec")]
         return sorted(found, key=order.index)
 
+    def home(self, wanted: ir.Value) -> ir.Operation | None:
+        """The matvec whose epilogue makes a value: the last of its size that it depends on.  None: it depends on none.
+
+        Raises NotARowMatmul where the value is wider than all of them.
+        """
+        homes = self.dependencies(wanted)
+        size = math.prod(dims(wanted))
+        found = next((op for op in reversed(homes) if math.prod(dims(op.results[0])) == size), None)
+        if homes and found is None:
+            raise NotARowMatmul("a value is wider than every linear that it is made of")
+        return found
+
     def elementwise(self, value: ir.Value) -> bool:
         """Whether a value can be computed element by element from matvecs, the row and parameters."""
         op = defining(value)
