@@ -86,8 +86,13 @@ class Draft:
         return self.module
 
 
-def used(parts: Parts, values: Iterable[ir.Value], stops: Iterable[ir.Value] = ()) -> list[Argument]:
-    """The arguments of the layer's function that values are computed from, in order; not beyond `stops`."""
+def used(
+    parts: Parts, values: Iterable[ir.Value], stops: Iterable[ir.Value] = (), groups: Sequence[str] = ()
+) -> list[Argument]:
+    """The arguments of the layer's function that values are computed from, in order; not beyond `stops`.
+
+    groups  of which parameters are taken along that nothing reads: the layer has them, so its weights do
+    """
     reached = set(stops)
     found = set()
     work = [value for value in values if value not in reached]
@@ -102,7 +107,7 @@ def used(parts: Parts, values: Iterable[ir.Value], stops: Iterable[ir.Value] = (
     return [
         Argument(_text(names, "moe.name"), value.type, _text(names, "moe.role"), value)
         for value, names in parts.names.items()
-        if value in found
+        if value in found or (_text(names, "moe.name").partition(".")[0] in groups and not list(value.uses))
     ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def experts(parts: Parts, slots: int) -> ir.Module:
     ]
     held = [
         replace(a, type=parts.held(a.stands, slots))
-        for a in used(parts, [parts.experts.out], [dispatch.rows, dispatch.offsets])
+        for a in used(parts, [parts.experts.out], [dispatch.rows, dispatch.offsets], [parts.group.name])
     ]
     draft = Draft(parts, "experts", [*given, *held])
     draft.module.operation.attributes["moe.routed"] = Routed(parts.group.name, slots).attribute

@@ -19,7 +19,7 @@ def route(parts: Parts) -> ir.Module:
     ends = terminator(parts.function.regions[0].blocks[0]).operands
     losses = [(name, value) for (name, role), value in zip(_results(parts), ends, strict=True) if role == "loss"]
     wanted = [*parts.route.operation.results, *(value for _, value in losses)]
-    draft = Draft(parts, "route", used(parts, wanted), ("moe.routed", "moe.losses"))
+    draft = Draft(parts, "route", used(parts, wanted, groups=["router"]), ("moe.routed", "moe.losses"))
     with ir.InsertionPoint(draft.block), parts.route.location:
         index, weight, *others = [draft.take(value) for value in wanted]
     results = [Result(name, value, "loss") for (name, _), value in zip(losses, others, strict=True)]
@@ -42,7 +42,7 @@ def shared(parts: Parts, name: str = "shared") -> ir.Module | None:
     """The tokens to what shared experts add to them, f32 [T, N] each, by `Shared.terms`."""
     if not parts.shared:
         return None
-    given = used(parts, [one.op.out for one in parts.shared])
+    given = used(parts, [one.op.out for one in parts.shared], groups=[one.name for one in parts.shared])
     held = [one if one.role == "input" else replace(one, type=parts.held(one.stands)) for one in given]
     draft = Draft(parts, name, held)
     results = []

@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from tests.pieces.chain import Chain, chain
+from moec.artifact.container import read
+from tests.pieces.chain import Chain, chain, compiled
 
 pytestmark = pytest.mark.long
 
@@ -44,3 +45,30 @@ def test_every_bit_is_the_same(name: str, tokens: int) -> None:
         want = layer.whole(*given)
         for cuts in ([], [tokens // 3], [0, 0, tokens // 2, tokens]):
             assert torch.equal(layer(*given, cuts=cuts, seed=tokens), want)
+
+
+def test_weights_that_nothing_reads_are_in_the_pieces_too() -> None:
+    """As they are in the layer's; else its weights would not be those of the pieces."""
+    unread = """router mine(k) {
+  logits = linear(x, count)
+  other  = linear(x, 3, bias = true)
+  pick   = top_k(logits, k)
+  weight = softmax(logits over pick)
+}
+
+expert kind(d, ff) {
+  g = linear(x, 4)
+  y = linear(relu(linear(x, ff)), d)
+}
+
+layer L(d = 8) {
+  router mine(1)
+  experts routed[4] = kind(d, 8)
+  shared common[2] = kind(d, 8)
+}
+"""
+    artifact = read(compiled(unread))
+    pieces = [artifact.piece(name).manifest for name in ("route", "experts", "shared")]
+    found = [weight.name for one in pieces for weight in one.parameters]
+    assert found == [weight.name for weight in artifact.manifest.parameters]
+    assert {"router.other.bias", "routed.g.weight", "common.g.weight"} < set(found)
