@@ -20,6 +20,7 @@ from tests.emulated import everywhere
 from tests.fuzz.choices import Choices, Script, simplest
 from tests.fuzz.layers import sample
 from tests.fuzz.trial import run
+from tests.once import share
 
 PATIENCE = 600
 """Seconds until a layer counts as one that hangs."""
@@ -42,6 +43,14 @@ def main() -> None:
 def _trials(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes
     tally: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        share(Path(folder))
+        _try(options, end, tally)
+    print(dict(tally))
+    sys.exit(bool(tally["wrong"]))
+
+
+def _try(options: argparse.Namespace, end: float, tally: Counter[str]) -> None:
     for number in range(options.first, options.first + options.layers):
         if time.monotonic() > end:
             break
@@ -49,8 +58,6 @@ def _trials(options: argparse.Namespace) -> None:
         if not _right(f"seed {options.seed}, number {number}", choices, tally) and options.shrink:
             simplest(choices.script, _fails, TRIES)
             break
-    print(dict(tally))
-    sys.exit(bool(tally["wrong"]))
 
 
 def _fails(script: Script) -> bool:
@@ -65,7 +72,7 @@ def _right(name: str, choices: Choices, tally: Counter[str]) -> bool:
     found = "right"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run(drawn, Path(folder))
+            found = "right" if run(drawn, Path(folder)) else "refused"
     except Exception:  # noqa: BLE001 - whatever it is, it is a fault
         print(f"WRONG\n{traceback.format_exc()}")
         found = "wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.fuzz.bodies import random_body
 from tests.fuzz.choices import Choices
 
 
@@ -11,13 +12,15 @@ from tests.fuzz.choices import Choices
 class Expert:
     """A definition (empty for the standard library's), the call, and the sizes that its linears read beside d.
 
-    trained  whether it can be trained, by what `moec explain E0620` says; all keep to what `moec explain E0610` says
+    trained  whether it can be trained, by what `moec explain E0620` says
+    certain  whether it keeps to what `moec explain E0610` says
     """
 
     definition: str
     call: str
     inner: tuple[int, ...]
     trained: bool = True
+    certain: bool = True
 
 
 STANDARD = (
@@ -80,6 +83,11 @@ def expert(choices: Choices, name: str, ff: int, other: int) -> Expert:
     """An expert with hidden rows of `ff` and, where it has some more, `other`; its definition has this name."""
     if choices.chance(55):
         return Expert("", choices.one(STANDARD).format(ff=ff), (ff,))
+    if choices.chance(30):
+        lines, read = random_body(choices)
+        sizes = {"ff": ff, "m": other, "1": 1}
+        inner = tuple(sizes[width] for width in sorted(read - {"d"}))
+        return Expert(f"expert {name}(d, ff, m) {{\n{lines}\n}}\n", f"{name}(d, {ff}, {other})", inner, False, False)
     body, trained = choices.one(BODIES)
     for letter in "AB":
         while f"{letter}(" in body:

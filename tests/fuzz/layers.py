@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.fuzz.choices import Choices
 from tests.fuzz.experts import Expert, expert
+from tests.fuzz.meshes import layout_on_ranks
 from tests.fuzz.routers import router
 
 SIZES = (16, 1, 3, 8, 17, 31, 32, 33, 48, 64, 70, 76, 100, 129, 250)
@@ -19,6 +20,20 @@ LONG = ((1032, 24), (40, 1032))
 """Inner dimensions that are multiplied in steps."""
 RANGES = ((1, 16), (17, 256), (1, 1), (300, 5000))
 COUNTS_FILE = "counts.json"
+NO_WAY = ""
+WAYS = (
+    "calls",
+    "awkward",
+    "weights",
+    "unchosen",
+    "variants",
+    "paged",
+    "steps",
+    "compiled",
+    "cuda",
+    "ranks",
+)
+"""Ways of trying a layer beside its kernels alone (tests/fuzz/ways)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,8 @@ class Sample:
     ranges     tokens of a call that a variant is compiled for
     quantised  experts that a variant keeps as codes, their format, its group
     capacity   of a variant, instead of the file's
+    way        one of `WAYS`, or `NO_WAY`
+    certain    whether the compiler has to take it; else it may say why not (E0610)
     """
 
     text: str
@@ -46,6 +63,8 @@ class Sample:
     ranges: tuple[int, int] | None
     quantised: tuple[tuple[int, ...], str, int | None] | None
     capacity: float | None
+    way: str
+    certain: bool = True
 
     def __repr__(self) -> str:
         rest = {name: value for name, value in vars(self).items() if name not in ("text", "counts")}
@@ -67,24 +86,30 @@ class _Drawing:
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
-        self.training = choices.chance(15)
-        self.coded = not self.training and choices.chance(50)
+        self.coded = choices.chance(50)
+        self.way = choices.one(WAYS) if choices.chance(60) else NO_WAY
+        self.training = not self.coded and choices.chance(90 if self.way == "steps" else 25)
         self.common = choices.one(GROUPS) if self.coded and choices.chance(60) else 1
         self.count = choices.one(COUNTS)
         self.dtype = choices.one(("f32", "bf16", "bf16", "f16"))
         self.sizes = SIZES if self.common == 1 else [self.common * n for n in (1, 2, 3, 5) if self.common * n <= 320]
         self.d, self.ff, self.other = (choices.one(self.sizes) for _ in range(3))
-        if self.common == 1 and choices.chance(30):  # rows of one stride, or nearly, with other ends
+        if self.way == "cuda" and self.common in (1, 2, 7, 8, 17):  # others are mostly refused
+            self.common = 1
+            self.sizes = (16, 32, 48, 64, 96, 144)
+            self.d, self.ff, self.other = (choices.one(self.sizes) for _ in range(3))
+        elif self.common == 1 and choices.chance(30):  # rows of one stride, or nearly, with other ends
             self.ff = max(1, self.d + choices.one((-6, -1, 1, 7)))
-        if self.common == 1 and choices.chance(4):
+        if self.common == 1 and self.way != "cuda" and choices.chance(4):
             self.d, self.ff = choices.one(LONG)
         self.definitions: list[str] = []
         self.lines: list[str] = []
         self.formats: list[str] = []
+        self.certain = True
 
     def sample(self) -> Sample:
         choices = self.choices
-        routes, routed = router(choices, self.count), expert(choices, "kind", self.ff, self.other)
+        routes, routed = router(choices, self.count, self.d), self.expert("kind", self.ff)
         self.definitions += [routes.definition, routed.definition]
         self.lines.append(f"router {routes.call} : {choices.one(('f32', 'f32', 'bf16', 'f16'))}")
         first, given = self.dtype, False
@@ -107,19 +132,37 @@ class _Drawing:
         if ranges and choices.chance(70):  # the artifact brings its code along, in pieces
             layout = f"layout Serve for L {{\n  specialise tokens({ranges[0]}..{ranges[1]})\n}}\n"
         layer = f"layer L(d = {self.d}) {{\n{body}\n}}\n"
-        text = "\n".join(filter(None, ["edition 1\n", *self.definitions, layer, layout]))
+        counts = tuple(choices.whole(0, 5) for _ in range(self.count)) if COUNTS_FILE in body else ()
+        tokens = choices.one(TOKENS), choices.one(TOKENS)
+        routing, seed, variant = choices.one(ROUTINGS), choices.whole(0, 9999), choices.whole(0, 11)
+        special = self.special(routed) if not self.formats and self.count > 1 and choices.chance(40) else None
+        refit = choices.one((0.5, 1.25, 4.0)) if limited and choices.chance(40) else None
+        way = self.way
+        if way == "ranks" and "quantize" in body:  # which cannot be spread
+            way = "calls"
+        if way == "paged":
+            layout = "layout Paged for L {\n  page routed within 1 GiB\n}\n"
+        elif way == "ranks":
+            layout, ranges, special, refit = layout_on_ranks(choices, self.count, body), None, None, None
         return Sample(
-            text,
-            tuple(choices.whole(0, 5) for _ in range(self.count)) if COUNTS_FILE in text else (),
-            (choices.one(TOKENS), choices.one(TOKENS)),
-            choices.one(ROUTINGS),
-            choices.whole(0, 9999),
-            choices.whole(0, 11),
+            "\n".join(filter(None, ["edition 1\n", *self.definitions, layer, layout])),
+            counts,
+            tokens,
+            routing,
+            seed,
+            variant,
             training,
             ranges,
-            self.special(routed) if not self.formats and self.count > 1 and choices.chance(40) else None,
-            choices.one((0.5, 1.25, 4.0)) if limited and choices.chance(40) else None,
+            special,
+            refit,
+            way,
+            self.certain,
         )
+
+    def expert(self, name: str, ff: int) -> Expert:
+        found = expert(self.choices, name, ff, self.other)
+        self.certain = self.certain and found.certain
+        return found
 
     def stored(self, given: Expert, whole: bool = True) -> str:
         """A format for experts; `whole`: of a group, so that it has x's dtype."""
@@ -142,7 +185,7 @@ class _Drawing:
         for number in range(choices.one((0, 0, 1, 1, 2))):
             own, dtype = routed, first
             if choices.chance(60):
-                own = expert(choices, f"other{number}", choices.one(self.sizes), self.other)
+                own = self.expert(f"other{number}", choices.one(self.sizes))
                 self.definitions.append(own.definition)
             if own is not routed or choices.chance(50):
                 dtype = self.stored(own) if self.coded else self.dtype

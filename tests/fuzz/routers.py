@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.fuzz.choices import Choices
-
-VOCABULARY, TASKS = 11, 3
+from tests.fuzz.rows import TASKS, VOCABULARY, random_router
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,12 @@ class Router:
     losses: tuple[str, ...] = ("balance", "z")
 
 
-def router(choices: Choices, count: int) -> Router:
-    """A router for layers of `count` experts."""
+def router(choices: Choices, count: int, d: int) -> Router:
+    """A router for layers of `count` experts and rows of `d`."""
     if choices.chance(40):
+        if choices.chance(60):
+            body, slots = random_router(choices, count, d)
+            return Router(f"router mine() {{\n{body}\n}}\n", "mine()", slots, ())
         return _own(choices, count)
     k = choices.whole(1, min(count, choices.one((2, 3, 8))))
     groups = choices.one([n for n in range(1, min(count, 8) + 1) if count % n == 0])

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("layers", [3, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("layers", [2, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_random_layers(pytestconfig: pytest.Config, layers: int) -> None:
     seed = f"{pytestconfig.getoption('--seed')}"
     command = [sys.executable, "-m", "tests.fuzz", "--seed", seed, "--layers", f"{layers}"]

@@ -18,13 +18,16 @@ from moec.artifact.specialisation import QuantisedExperts, Specialisation
 from moec.backends.cpu.backend import CpuBackend
 from moec.backends.cpu.isa import Variant
 from moec.dialect import context
+from moec.errors import DiagnosticError
 from moec.pipeline import ir_text
 from moec.pipeline.respecialise import respecialise
 from moec.runtime.native import Kernel, bind, layout, library
 from tests.fuzz import training
 from tests.fuzz.inference import Packed, check, pack, same_bits
-from tests.fuzz.layers import COUNTS_FILE, Sample
+from tests.fuzz.layers import COUNTS_FILE, NO_WAY, Sample
 from tests.fuzz.tensors import Named, inputs, weights
+from tests.fuzz.ways import WAYS
+from tests.fuzz.ways.tried import Tried
 from tests.guarded import guarded
 
 
@@ -52,16 +55,25 @@ def asked_for(sample: Sample) -> Callable[[Sequence[Variant], Sequence[Variant]]
     return choose
 
 
-def run(sample: Sample, folder: Path) -> None:
-    """Everything.  Raises AssertionError, or what else is wrong: every file is right, so that none may be refused."""
+def run(sample: Sample, folder: Path) -> bool:
+    """Everything.  False where the compiler refuses the file, which it may where the sample is not `certain`.
+
+    Raises AssertionError, or what else is wrong.
+    """
     file, artifact = folder / "layer.moe", folder / "layer.so"
     file.write_text(sample.text)
     (folder / COUNTS_FILE).write_text(json.dumps(sample.counts))
     with one_of(asked_for(sample)):
-        moec.compile(file, artifact, training=sample.training)
+        try:
+            moec.compile(file, artifact, training=sample.training)
+        except DiagnosticError as error:
+            if sample.certain or {one.code for one in error.diagnostics} != {"E0610"}:
+                raise
+            return False
         (variant,) = container.read(artifact).manifest.variants
         if not missing_features(variant, host_features()):
             _try(sample, artifact, folder, variant.name)
+    return True
 
 
 def _try(sample: Sample, artifact: Path, folder: Path, variant: str) -> None:
@@ -77,6 +89,8 @@ def _try(sample: Sample, artifact: Path, folder: Path, variant: str) -> None:
         training.check(made.texts[container.GRAPH_IR], layer, sample.tokens, sample.routing, sample.seed)
     for special, exactly in _specialisations(sample):
         _special(sample, artifact, folder, layer, special, layer if exactly else None)
+    if sample.way != NO_WAY:
+        WAYS[sample.way](Tried(sample, artifact, folder, layer, graph))
 
 
 def _by_module(artifact: Path, layer: Packed, variant: str, sample: Sample) -> None:
