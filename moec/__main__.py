@@ -11,9 +11,6 @@ from typing import NoReturn
 COMMAND_PARTS = ("typer", "rich")
 
 
-INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program ended by Ctrl-C
-
-
 def _end(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
@@ -31,7 +28,7 @@ def main() -> None:
 
         app(prog_name="moec")
     except KeyboardInterrupt:  # while modules are imported; later ones `app` answers
-        sys.exit(INTERRUPTED)
+        _end(signal.SIGINT, None)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from moec.__main__ import INTERRUPTED
 from moec.cli.console import error_console
 from moec.errors import DiagnosticError, MoecError
 
@@ -33,6 +32,7 @@ COMMANDS = (
 BUG = (
     "This is a bug in moec: please report it with this traceback, the file you compiled, and what `moec doctor` prints."
 )
+INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing fails with where nothing is wrong with moec."""
 
