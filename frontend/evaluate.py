@@ -299,6 +299,7 @@ class Evaluator:
         if len(uses) > DEEPEST:
             self._report(Mistake("E0505", f"definitions use each other more than {DEEPEST} deep", call.span))
             return {}
+        unit.graph.use()
         arguments = self.arguments(call, known)
         if arguments is None:
             return {}

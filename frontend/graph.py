@@ -121,7 +121,7 @@ def describe(value: Value) -> str:
 
 
 class TooLarge(Exception):
-    """The expressions of a layer expand to more nodes than are allowed."""
+    """The expressions of a layer expand to more nodes, or use more definitions, than are allowed."""
 
 
 class Graph:
@@ -131,6 +131,13 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: dict[object, Node] = {}
+        self._uses = 0
+
+    def use(self) -> None:
+        """Count the use of a definition: those that make no new nodes take their time, too."""
+        self._uses += 1
+        if self._uses > self.MOST:
+            raise TooLarge
 
     def node(
         self,

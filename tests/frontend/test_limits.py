@@ -46,8 +46,10 @@ def test_large_file() -> None:
         parse(Source("a.moe", "#" * (LARGEST + 1)))
 
 
-def test_doubling_definitions(tmp_path: Path) -> None:
-    steps = ["expert e0(d) = linear(x, d)"] + [f"expert e{i}(d) = e{i - 1}(d) + e{i - 1}(d)" for i in range(1, 22)]
+@pytest.mark.parametrize("first", ["linear(x, d)", "silu(x)"])
+def test_doubling_definitions(first: str, tmp_path: Path) -> None:
+    """Also where all uses give the same operation."""
+    steps = [f"expert e0(d) = {first}"] + [f"expert e{i}(d) = e{i - 1}(d) + e{i - 1}(d)" for i in range(1, 22)]
     text = "edition 1\n" + "\n".join(steps) + "\nexpert top(d) = e21(d)\n" + LAYER
     assert found(tmp_path, text) == ["E0505"]
 
