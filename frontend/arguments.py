@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moec.diagnostics import Collector, Label, did_you_mean
+from moec.diagnostics import Collector, Label, Span, did_you_mean
 from moec.frontend import ast
 from moec.frontend.declarations import Parameter
 from moec.frontend.operations import Operation
@@ -43,7 +43,8 @@ def _bind(
         value = argument.value
         if argument.name is None:
             if positional < len(names) - many:
-                bound[names[positional]] = [value]
+                ok &= _given_once(found, call, names[positional], value.span, bound)
+                bound.setdefault(names[positional], [value])
             elif many:
                 bound.setdefault(names[-1] if names else "", []).append(value)
             else:
@@ -69,17 +70,9 @@ def _bind(
                 notes=[f"its form is `{usage}`"],
                 fix=did_you_mean(name.text, names, name.span),
             )
-        elif name.text in bound:
-            ok = False
-            found.error(
-                "E0303",
-                f"`{function}` is given `{name.text}` twice",
-                name.span,
-                "the second",
-                also=[Label(bound[name.text][0].span, "the first")],
-            )
         else:
-            bound[name.text] = [value]
+            ok &= _given_once(found, call, name.text, name.span, bound)
+            bound.setdefault(name.text, [value])
     missing = [f"`{name}`" for name in required if name not in bound]
     if missing and ok:
         ok = False
@@ -91,3 +84,11 @@ def _bind(
             notes=[f"its form is `{usage}`"],
         )
     return bound if ok else None
+
+
+def _given_once(found: Collector, call: ast.Call, name: str, span: Span, bound: dict[str, list[ast.Expr]]) -> bool:
+    """Whether this is the first argument for the parameter `name`; if not, it is reported."""
+    if name in bound:
+        first = Label(bound[name][0].span, "the first")
+        found.error("E0303", f"`{call.function.text}` is given `{name}` twice", span, "the second", also=[first])
+    return name not in bound

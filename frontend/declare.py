@@ -93,8 +93,9 @@ class _Declare:
             match statement.head.text:
                 case "edition":
                     if i:
-                        span = statement.span
-                        self._found.error("E0107", "`edition` must be the first statement", span, fix="move it up")
+                        fix = "remove it" if file.statements[0].head.text == "edition" else "move it up"
+                        said = "`edition` must be the first statement, and the only one of its kind"
+                        self._found.error("E0107", said, statement.span, fix=fix)
                 case "import":
                     imports.extend(self._formed("import", statement, self._import))
                 case "router" | "expert":

@@ -89,7 +89,9 @@ def _read(use: LossUse, constants: Evaluator) -> Loss | None:
         return None
     number = value.value if isinstance(value, Constant) else None
     if isinstance(number, bool) or not isinstance(number, int | float) or not (number > 0 and isfinite(number)):
-        raise Mistake("E0425", "the weight of a loss is a number above 0", weight.span, f"this is {describe(value)}")
+        raise Mistake(
+            "E0425", "the weight of a loss is a finite number above 0", weight.span, f"this is {describe(value)}"
+        )
     return Loss("balance" if kind == "balance" else "z", float(number), over, use.span)
 
 

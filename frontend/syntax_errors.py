@@ -25,6 +25,8 @@ _INSTEAD = {
     "@": "a matrix product is `linear(v, n)`",
     "→": "a binding is written `name = expression`",
     "×": "write `*`",
+    "µ": "write `us` for microseconds",
+    "μ": "write `us` for microseconds",
     "−": "write `-`",
     "–": "write `-`",
     "“": 'text stands in plain quotes: "..."',
@@ -111,7 +113,9 @@ def bad_character(found: Collector, source: Source, error: UnexpectedCharacters)
             f"`{shown}` means nothing here",
             Span(source, start, start + 1),
             "unknown character",
-            fix=_INSTEAD.get(character),
+            fix=_INSTEAD.get(
+                character, "names are made of ASCII letters, digits and `_`" if character.isalpha() else None
+            ),
         )
     line_start = source.line_start(Span(source, start, start).line)
     return line_start, line_end
@@ -160,6 +164,8 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
             notes=["`=` binds a name (`name = expression`) or an argument (`f(name = value)`)"],
             fix=Fix("to compare, write `==`", span, "=="),
         )
+    elif (fix := _foreign(source, span, starts_line)) is not None:
+        found.error("E0101", f"`{text}` is unexpected here", span, fix=fix)
     elif starts_line and token.type in ("ADD", "MULTIPLY", "COMPARE", "OR", "AND", "QMARK", "DOT", "COLON"):
         found.error(
             "E0101",
@@ -176,6 +182,21 @@ def bad_token(found: Collector, source: Source, error: UnexpectedToken) -> int:
         fix = _unit(source, span) if token.type == "NAME" and before[-1:].isdigit() else None
         found.error("E0101", f"`{text}` is unexpected here", span, _expectation(error), fix=fix)
     return span.start
+
+
+def _foreign(source: Source, span: Span, starts_line: bool) -> Fix | None:
+    """What to write for what other languages have."""
+    line = source.text[source.line_start(span.line) : span.start]
+    if starts_line and span.text in ("//", "/"):
+        return Fix("a comment begins with `#`")
+    if "//" in line:
+        return Fix("a comment begins with `#`; `//` divides whole numbers")
+    pair = Span(source, span.start - 1, span.end)
+    if pair.text == "=>":
+        return Fix("did you mean `>=`?", pair, ">=")
+    if pair.text == "**":
+        return Fix("write `pow(a, b)`, or `square(a)`")
+    return None
 
 
 def _unit(source: Source, span: Span) -> Fix | None:

@@ -74,7 +74,10 @@ def _capacity(call: ast.Call, constants: Evaluator) -> Capacity | None:
     number = factor.value if isinstance(factor, Constant) else None
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
         raise Mistake(
-            "E0409", "the factor of `capacity` is a number above 0", given["factor"].span, f"this is {describe(factor)}"
+            "E0409",
+            "the factor of `capacity` is a finite number above 0",
+            given["factor"].span,
+            f"this is {describe(factor)}",
         )
     least = minimum.value if isinstance(minimum, Constant) else None
     if isinstance(least, bool) or not isinstance(least, int) or not 0 <= least < 2**31:

@@ -48,6 +48,13 @@ layer L(d = 64, ff = 32) {
     "wrong_closing_bracket": "edition 1\n\nexpert mlp(d, ff) = linear(relu(linear(x, ff]), d)\n",
     "line_goes_on": "edition 1\n\nexpert mlp(d, ff) {\n  h = linear(x, ff) *\n  y = linear(h, d)\n}\n",
     "foreign_operator": "edition 1\n\nexpert mlp(d, ff) {\n  y = linear(x, d) ^ 2 && true\n}\n",
+    "foreign_comments": "// a layer\nedition 1\n\nexpert mlp(d, ff) {  // of two linears\n  y = linear(x, d)\n}\n",
+    "foreign_power": "edition 1\n\nexpert mlp(d, ff) = linear(x ** 2, d)\n",
+    "foreign_letters": "edition 1\n\nexpert größe(d) = linear(x, d)\n\nmesh Pod { axis a[2] : link(1 GB/s, 5 µs) }\n",
+    "positional_behind_named": layer("  router softmax_top(k = 2, 3)\n" + EXPERTS),
+    "edition_twice": "edition 1\n" + layer(ROUTER + EXPERTS),
+    "edition_late": layer(ROUTER + EXPERTS).removeprefix("edition 1\n") + "\nedition 1\n",
+    "infinite_capacity": layer(ROUTER + EXPERTS + "  tokens capacity(1e400)"),
     "missing_operator": "edition 1\n\nexpert mlp(d, ff) {\n  y = linear(x, d) x\n}\n",
     "shapes_in_expert": "edition 1\n\nexpert odd(d, ff) {\n  gate = linear(x, ff)\n  y = silu(gate) * x\n}\n"
     "\nlayer Demo(d = 64) {\n  router softmax_top(2)\n  experts routed[8] = odd(d, 128)\n}\n",
@@ -131,6 +138,7 @@ def when(condition: str, rest: str = "for 200 calls") -> str:
 
 
 LAYOUTS: dict[str, str] = {
+    "turned_comparison": LOADED + "\nlayout A for Demo under Chat {\n  recompile when tokens => 8 for 2 calls\n}\n",
     "layout_typos": LOADED.replace("batch", "bacth").replace("zipf", "zifp")
     + "\nlayout Serve for Dmo under Caht {\n  specialize tokens(1..16)\n  aprox capacity(1..2)\n}\n",
     "layout_of_what": LOADED + "\nlayout Serve Demo {\n}\n",
