@@ -102,19 +102,17 @@ class RowMatmuls:
         """The matvecs that a value reaches through elementwise operations, in block order."""
         found: list[ir.Operation] = []
         seen: set[ir.Value] = set()
-
-        def visit(v: ir.Value) -> None:
+        pending = [value]  # not by recursion: a program may be thousands of operations deep
+        while pending:
+            v = pending.pop()
             op = defining(v)
             if v in seen or op is None or not inside(v, self.block):
-                return
+                continue
             seen.add(v)
             if op.name == "linalg.matvec":
                 found.append(op)
-                return
-            for operand in op.operands:
-                visit(operand)
-
-        visit(value)
+            else:
+                pending += op.operands
         order = [op.operation for op in operations(self.block, "linalg.matvec")]
         return sorted(found, key=order.index)
 
@@ -132,33 +130,54 @@ class RowMatmuls:
 
     def elementwise(self, value: ir.Value) -> bool:
         """Whether a value can be computed element by element from matvecs, the row and parameters."""
-        op = defining(value)
-        if op is None or not inside(value, self.block) or op.name in ("linalg.matvec", "moe.own", "moe.row"):
-            return True
-        if op.name == "arith.constant":
-            return is_splat(op)
-        if op.name in RESHAPES:
-            return self.elementwise(op.operands[0])
-        return op.name.startswith(ELEMENTWISE) and all(self.elementwise(v) for v in op.operands)
+        pending, seen = [value], set[ir.Value]()
+        while pending:
+            v = pending.pop()
+            op = defining(v)
+            leaf = op is None or not inside(v, self.block) or op.name in ("linalg.matvec", "moe.own", "moe.row")
+            if leaf or v in seen:
+                continue
+            seen.add(v)
+            if op.name == "arith.constant" and not is_splat(op):
+                return False
+            if op.name not in RESHAPES and not op.name.startswith(ELEMENTWISE):
+                return False
+            pending += [op.operands[0]] if op.name in RESHAPES else op.operands
+        return True
 
     def scalar(self, value: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
         """Rebuild one element of a row-program value at the insertion point (inside an epilogue)."""
-        if value in known:
-            return known[value]
+        pending = [value]
+        while pending:
+            needs = [] if pending[-1] in known else [v for v in self._read(pending[-1]) if v not in known]
+            pending += reversed(needs)
+            if not needs:
+                done = pending.pop()
+                if done not in known:
+                    known[done] = self._scalar(done, known)
+        return known[value]
+
+    def _read(self, value: ir.Value) -> list[ir.Value]:
+        """The values of which one element of `value` is made."""
+        op = defining(value)
+        if op is None or value in self.materialised or not inside(value, self.block):
+            return []
+        if op.name in RESHAPES:
+            return [_same_elements(op)]
+        return list(op.operands) if op.name.startswith(ELEMENTWISE) else []
+
+    def _scalar(self, value: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
+        """One element of a value; of what it is made of, `known` has those."""
         if value in self.materialised:
-            known[value] = self._element(Leaf(self.materialised[value], "row"), value)
-            return known[value]
+            return self._element(Leaf(self.materialised[value], "row"), value)
         if self.is_row(value):
-            known[value] = self._element(Leaf(self.rows, self.row_kind), value)
-            return known[value]
+            return self._element(Leaf(self.rows, self.row_kind), value)
         op = defining(value)
         if op is not None and (inside(value, self.block) or op.name == "arith.constant"):
-            known[value] = self._scalar_of(op, value, known)
-        elif self.row_kind == "token":  # a parameter that a router reads whole
-            known[value] = self._element(Leaf(count_axis(value), "column"), value)
-        else:
-            raise NotARowMatmul("an elementwise operation reads a parameter that is not the expert's own")
-        return known[value]
+            return self._scalar_of(op, value, known)
+        if self.row_kind == "token":  # a parameter that a router reads whole
+            return self._element(Leaf(count_axis(value), "column"), value)
+        raise NotARowMatmul("an elementwise operation reads a parameter that is not the expert's own")
 
     def _scalar_of(self, op: ir.Operation, value: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
         if op.name == "arith.constant" and is_splat(op):
@@ -169,10 +188,8 @@ class RowMatmuls:
         if op.name == "moe.row":
             return self._element(Leaf(op.operands[0], "token"), value)
         if op.name in RESHAPES:
-            return self.scalar(_same_elements(op), known)
+            return known[_same_elements(op)]
         if op.name.startswith(ELEMENTWISE):
-            for operand in op.operands:
-                self.scalar(operand, known)
             return scalar_copy(op, known)
         if op.name == "linalg.matvec":
             raise NotARowMatmul("two different values made from one linear are needed by later linears")

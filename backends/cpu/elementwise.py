@@ -177,9 +177,22 @@ def evaluate_block(
     made: dict[ir.Value, Value] = dict(zip(block.arguments, arguments, strict=True))
     *_, end = block.operations
 
+    def read(raw: ir.Value) -> list[ir.Value]:
+        """The values of the block that this one is computed from."""
+        if isinstance(raw.owner, ir.Block) or raw.owner.operation.block != block:
+            return []
+        operation = raw.owner.operation
+        return [] if operation.name == "moe.element" and leaf is not None else list(operation.operands)
+
     def value_of(raw: ir.Value) -> Value:
-        if raw not in made:
-            made[raw] = compute(raw)
+        pending = [raw]  # not by recursion: a block may be thousands of operations deep
+        while pending:
+            needs = [] if pending[-1] in made else [one for one in read(pending[-1]) if one not in made]
+            pending += reversed(needs)
+            if not needs:
+                done = pending.pop()
+                if done not in made:
+                    made[done] = compute(done)
         return made[raw]
 
     def compute(raw: ir.Value) -> Value:
@@ -191,7 +204,7 @@ def evaluate_block(
             if operation.block == block:
                 if operation.name == "moe.element" and leaf is not None:
                     return leaf(owner)
-                return apply(b, operation, [value_of(operand) for operand in operation.operands])
+                return apply(b, operation, [made[operand] for operand in operation.operands])
         if outside is None:
             raise unsupported("cpu", end, "its region reads a value from outside that is not a constant")
         scalar = outside(raw)

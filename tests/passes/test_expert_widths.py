@@ -78,3 +78,10 @@ def test_what_no_linear_can_make_is_refused(tmp_path: Path, body: str, why: str)
     with pytest.raises(DiagnosticError, match=why) as caught:
         _ = Compilation(file(tmp_path, body)).kernels
     assert "E0610" in str(caught.value)
+
+
+def test_an_expert_may_be_thousands_of_operations_deep(tmp_path: Path) -> None:
+    lines = ["  h0 = linear(x, ff)", *(f"  h{n + 1} = tanh(h{n})" for n in range(2000)), "  y = linear(h2000, d)"]
+    module = Compilation(file(tmp_path, "\n".join(lines))).graph
+    passes.run(module, passes.parse_pipeline(("canonicalize", "expand-experts")))
+    assert str(module).count("math.tanh") == 2000
