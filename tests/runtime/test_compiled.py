@@ -96,4 +96,6 @@ def test_calls_in_a_forked_child(artifact: Path) -> None:
         "    os._exit(0 if torch.equal(layer(x), y) else 1)\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("RuntimeWarning: a process that `fork` made") == 1
