@@ -134,8 +134,9 @@ class RowMatmuls:
         while pending:
             v = pending.pop()
             op = defining(v)
-            leaf = op is None or not inside(v, self.block) or op.name in ("linalg.matvec", "moe.own", "moe.row")
-            if leaf or v in seen:
+            if v in seen or op is None or not inside(v, self.block):
+                continue
+            if op.name in ("linalg.matvec", "moe.own", "moe.row"):
                 continue
             seen.add(v)
             if op.name == "arith.constant" and not is_splat(op):
