@@ -30,9 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     hypothesis.settings.load_profile("moec")
     if config.getoption("--emulate"):
-        emulation = everywhere()
-        emulation.__enter__()
-        config.add_cleanup(lambda: emulation.__exit__(None, None, None))
+        emulation = ExitStack()
+        emulation.enter_context(everywhere())
+        config.add_cleanup(emulation.close)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
