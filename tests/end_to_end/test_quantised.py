@@ -16,6 +16,7 @@ from moec import oracle
 from moec.errors import DtypeError, GradientError, RangeError, WeightsError
 from moec.pipeline import Compilation
 from moec.runtime.module import Layer
+from tests.bits import same_bits
 
 from .conftest import Compiled, exact, random_layer, relative_error
 
@@ -170,10 +171,6 @@ def test_a_token_has_the_same_bits_in_any_batch_and_with_any_number_of_threads(
     assert torch.equal(found[others], whole[others])
     assert found[11].isnan().any()
     assert not found[30].isfinite().all()
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.dtype is other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 def given(format: str, x: str = "bf16") -> str:

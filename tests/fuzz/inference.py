@@ -13,6 +13,7 @@ from moec import oracle
 from moec.artifact.manifest import Manifest
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.native import Kernel
+from tests.bits import same_bits
 from tests.fuzz.bounds import ELEMENT, INT8_ROWS, WHOLE, exact, require_close, wanted
 from tests.fuzz.tensors import Named, inputs
 from tests.guarded import guarded, guarded_copy
@@ -88,14 +89,6 @@ def pack(kernel: Kernel, given: Named) -> Packed:
         if weight.name not in made:
             assert same_bits(back.tensor, given[weight.name]), f"{weight.name} does not come back"
     return Packed(kernel, packed.tensor, given)
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal, NaN and signs of zero included."""
-    if one.dtype is not other.dtype or one.shape != other.shape:
-        return False
-    flat = [tensor.contiguous().view(-1) for tensor in (one, other)]
-    return not one.numel() or torch.equal(flat[0].view(torch.uint8), flat[1].view(torch.uint8))
 
 
 def limits(manifest: Manifest) -> tuple[float, float]:

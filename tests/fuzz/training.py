@@ -16,8 +16,9 @@ from moec.pipeline import ir_text
 from moec.runtime.dtypes import TORCH_DTYPES
 from moec.runtime.native import Kernel
 from moec.runtime.step import Step
+from tests.bits import same_bits
 from tests.fuzz.bounds import exact, wanted
-from tests.fuzz.inference import Packed, same_bits
+from tests.fuzz.inference import Packed
 from tests.fuzz.tensors import Named, inputs
 from tests.guarded import Guarded, guarded, guarded_copy
 

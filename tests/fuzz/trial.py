@@ -22,8 +22,9 @@ from moec.errors import DiagnosticError
 from moec.pipeline import ir_text
 from moec.pipeline.respecialise import respecialise
 from moec.runtime.native import Kernel, bind, layout, library
+from tests.bits import same_bits
 from tests.fuzz import training
-from tests.fuzz.inference import Packed, check, pack, same_bits
+from tests.fuzz.inference import Packed, check, pack
 from tests.fuzz.layers import COUNTS_FILE, NO_WAY, Sample
 from tests.fuzz.tensors import Named, inputs, weights
 from tests.fuzz.ways import WAYS

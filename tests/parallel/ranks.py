@@ -209,6 +209,8 @@ def _rank(pipe: Any, setup: tuple[int, int, int | None, int | None, float, int, 
     os.dup2(file, 2)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     torch.set_num_threads(threads)
+    # Tensors without values are full of NaN: nothing that was not written may be read, or change what is.
+    torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     try:
         if store_on == rank:

@@ -17,6 +17,7 @@ from tests.backends.cpu import quantised
 from tests.backends.cpu.artifact import DTYPES, Artifact, exact
 from tests.backends.cpu.native import runnable
 from tests.backends.cpu.quantised import Format
+from tests.bits import same_bits
 
 pytestmark = pytest.mark.long
 
@@ -59,10 +60,6 @@ FORMATS = [
 ROWS = ["bf16", "f32", "i8"]
 SIZE = (192, 40)
 OTHER_SIZES = [(33, 5), (4608, 3)]
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 def fits(format_: Format, inner: int) -> bool:

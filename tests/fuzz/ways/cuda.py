@@ -11,8 +11,9 @@ from moec import oracle
 from moec.backends.base import Unsupported
 from tests.backends.cuda.host.driver import compiled
 from tests.backends.cuda.host.tensors import cuda
+from tests.bits import same_bits
 from tests.fuzz.bounds import exact, require_close, wanted
-from tests.fuzz.inference import limits, same_bits
+from tests.fuzz.inference import limits
 from tests.fuzz.ways.tried import Tried
 
 ARCHITECTURES = {"sm_80": 80, "sm_90a": 90, "sm_100a": 100}

@@ -10,7 +10,8 @@ from torch_mlir import ir
 
 import moec
 from moec.runtime.module import Layer
-from tests.fuzz.inference import Packed, same_bits
+from tests.bits import same_bits
+from tests.fuzz.inference import Packed
 from tests.fuzz.layers import Sample
 from tests.fuzz.tensors import Named, inputs
 

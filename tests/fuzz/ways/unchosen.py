@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tests.fuzz.inference import pack, same_bits
+from tests.bits import same_bits
+from tests.fuzz.inference import pack
 from tests.fuzz.ways.tried import Tried
 
 AWKWARD = (float("nan"), float("inf"), -float("inf"), 3e38, 0.0)

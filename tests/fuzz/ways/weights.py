@@ -7,7 +7,8 @@ import copy
 import torch
 
 from moec.errors import WeightsError
-from tests.fuzz.inference import pack, same_bits
+from tests.bits import same_bits
+from tests.fuzz.inference import pack
 from tests.fuzz.tensors import Named, weights
 from tests.fuzz.ways.tried import Tried, require_same
 
