@@ -74,6 +74,19 @@ def test_formatting_loses_nothing_where_it_cannot_write(layer: Path, monkeypatch
     assert [one.name for one in layer.parent.iterdir()] == ["layer.moe"]
 
 
+def test_a_file_that_cannot_be_formatted_does_not_stop_the_others(layer: Path, tmp_path: Path) -> None:
+    layer.write_text(LAYER.replace("  router", "router"))
+    broken = tmp_path / "broken.moe"
+    broken.write_text("layer L(\n")
+    missing = tmp_path / "missing.moe"
+    for options, said in ((["--check"], "would reformat"), ([], "reformatted")):
+        result = run("fmt", *options, broken, missing, layer)
+        assert result.exit_code == 1
+        assert all(word in result.stderr for word in (f"{said} {layer}", "E0103", f"cannot read `{missing}`"))
+    assert layer.read_text() == LAYER
+    assert broken.read_text() == "layer L(\n"
+
+
 @pytest.mark.parametrize("command", [("check",), ("compile",), ("fmt",), ("opt",)])
 @pytest.mark.parametrize("suffix", [".moe", ".mlir"])
 def test_files_that_are_no_text(tmp_path: Path, command: tuple[str, ...], suffix: str) -> None:
@@ -198,7 +211,7 @@ def test_a_layer_comes_through_a_pipe(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "E0607" in result.stderr
     assert "name a file with `-o`" in result.stderr
-    assert "cannot be formatted in place" in run("fmt", pipe).stderr
+    assert "in place: it is no ordinary file" in run("fmt", pipe).stderr
 
 
 def test_a_pipe_is_no_artifact_and_is_not_waited_for(tmp_path: Path) -> None:
