@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from moec.diagnostics import Collector, Source, Span, did_you_mean
 from moec.errors import DiagnosticError
+from moec.frontend import ast
 from moec.frontend.declarations import (
     Declarations,
     Definition,
@@ -83,7 +85,7 @@ class Modules:
         self.sources.append(source)
         self._stack.append((key, source.name))
         try:
-            declarations = declare(parse(source), self._found)
+            declarations = declare(_parsed(source) if folder is None else parse(source), self._found)
         except DiagnosticError as error:
             self._found.extend(error.diagnostics)
             self._stack.pop()
@@ -203,11 +205,21 @@ class Modules:
             self._found.error("E0104", f"imports lead too far: {limit}", span)
             return None
         try:
-            if path is None:
-                text = (files("moec.frontend") / name).read_text(encoding="utf-8")
-            else:
-                text = read_text(path)
+            source = _shipped(name) if path is None else Source(name, read_text(path))
         except Unreadable as why:
             self._found.error("E0108", f"cannot read `{name}`: {why}", span, "imported here", fix=why.fix)
             return None
-        return self._module(key, Source(name, text), path.parent if path else None)
+        return self._module(key, source, path.parent if path else None)
+
+
+# The library is the same for every layer that a process compiles.
+
+
+@cache
+def _shipped(name: str) -> Source:
+    return Source(name, (files("moec.frontend") / name).read_text(encoding="utf-8"))
+
+
+@cache
+def _parsed(source: Source) -> ast.File:
+    return parse(source)

@@ -40,7 +40,10 @@ def parse(source: Source) -> ast.File:
         tokens: list[Token] = []
         try:
             tokens.extend(_lark().lex(text))
-            tree = _lark().parse(text)
+            parser = _lark().parse_interactive("")
+            for token in tokens:
+                parser.feed_token(token)
+            tree = parser.feed_eof(tokens[-1] if tokens else None)
         except (BracketError, TooDeep) as error:
             if not found.has_errors:  # behind an earlier error, brackets may be wrong only because of it
                 syntax_errors.bad_bracket(found, source, error)
