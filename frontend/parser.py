@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
@@ -29,6 +30,11 @@ def _lark() -> Lark:
     return Lark(grammar, parser="lalr", lexer="basic", postlex=Separators(), propagate_positions=True)
 
 
+def _end(tokens: Sequence[Token]) -> Token:
+    """The token behind all others."""
+    return Token.new_borrow_pos("$END", "", tokens[-1]) if tokens else Token("$END", "", 0, 1, 1)
+
+
 def parse(source: Source) -> ast.File:
     """The AST of a source.  Raises DiagnosticError with every syntax error found (up to MOST_ERRORS)."""
     found = Collector()
@@ -43,7 +49,7 @@ def parse(source: Source) -> ast.File:
             parser = _lark().parse_interactive("")
             for token in tokens:
                 parser.feed_token(token)
-            tree = parser.feed_eof(tokens[-1] if tokens else None)
+            tree = parser.feed_token(_end(tokens))
         except (BracketError, TooDeep) as error:
             if not found.has_errors:  # behind an earlier error, brackets may be wrong only because of it
                 syntax_errors.bad_bracket(found, source, error)
