@@ -52,10 +52,8 @@ class Judge:
         self._planner: Planner = planner(rules.planner)
         self._chosen = np.zeros(experts, np.int64)
         self._seconds = 0.0
-        self._looked: float | None = None
         self._load = np.zeros(experts)
-        self._since: float | None = None
-        self._level = 0.0
+        self._level, self._since, self._spent = 0.0, 0.0, 0.0  # imbalance, since when, seconds of experts since then
         self._next, self._pause = 0.0, _FIRST_PAUSE
 
     @property
@@ -73,26 +71,29 @@ class Judge:
 
         chosen   slots that chose each expert since the beginning, of all ranks' tokens
         seconds  that the rank with most work has computed experts since the beginning
-        now      in seconds, of any clock
+        now      in seconds, of any clock; later than at the last look
         """
         new, spent = chosen - self._chosen, seconds - self._seconds
-        passed = now - self._looked if self._looked is not None else 0.0
-        self._chosen, self._seconds, self._looked = chosen.copy(), seconds, now
+        self._chosen, self._seconds = chosen.copy(), seconds
         kept = max(0.0, 1.0 - float(new.sum()) / (_WINDOW * len(new)))
         self._load = self._load * kept + new
         before = table.placement.imbalance(self.load, table.positions)
         if abs(before - self._level) > _OTHER * self._level:
             self._level, self._since, self._pause, self._next = before, now, _FIRST_PAUSE, now
-        if not passed or before < self.rules.gain or now < self._next or not new.any():
-            return None
-        verdict = self._judge(table, before, spent / passed, now - (self._since or now))
+            self._spent = 0.0
+        else:
+            self._spent += spent
+        if before < self.rules.gain or now < self._next or not new.any() or not self._spent:
+            return None  # of one call in some, steps are timed: several looks may find no new seconds
+        verdict = self._judge(table, before, now - self._since)
         if verdict.table is None:
             self._next, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
         return verdict
 
-    def _judge(self, table: Table, before: float, busy: float, lasted: float) -> Verdict:
-        """busy: the share of the time in which the busiest rank computes experts; lasted: seconds with this load."""
+    def _judge(self, table: Table, before: float, lasted: float) -> Verdict:
+        """lasted: seconds with this load."""
         horizon = min(_MEMORY * lasted, _LONGEST)
+        busy = self._spent / lasted  # the share of the time in which the busiest rank computes experts
         each = self._expert / self._speed
         unit = busy * horizon / before  # seconds that one unit of imbalance costs until the load changes
         move_cost = min(each / unit, 1e6) if unit else 1e6

@@ -56,6 +56,17 @@ def test_copies_are_made_where_rules_allow_them() -> None:
     assert shared.after == pytest.approx(1.0, abs=0.05)
 
 
+def test_a_load_is_judged_by_seconds_that_come_now_and_then() -> None:
+    """Long calls: few are timed, and most looks find nothing new."""
+    judge = Judge(Rules(), 8, 1000, 1e8)
+    found = [judge.look(TABLE, SKEWED * i, 10.0 * (i // 20), float(i)) for i in range(1, 60)]
+    assert found[:19] == [None] * 19
+    first = found[19]
+    assert first is not None
+    assert first.table is not None
+    assert first.saved == pytest.approx(10 * 4 * (first.before - first.after) / first.before)
+
+
 def test_a_new_load_is_noticed_soon() -> None:
     """However much of the old load there was."""
     judge = Judge(Rules(), 8, 1000, 1e8)
