@@ -19,7 +19,7 @@ from bench.soak.report import Footprint, Report
 from bench.soak.soak import Soak
 from moec.artifact.allowed import SIDE_BY_SIDE
 
-TINY = replace(FORCED, d=64, ff=64, experts=16, top_k=2)
+TINY = replace(FORCED, d=256, ff=128, experts=16, top_k=2)
 WINDOW = 5.0
 MIB = 2**20
 
